@@ -1,0 +1,46 @@
+# Python 3.11 or newer and make are enough: every target installs what it uses into .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Outlives make, so that installing is repeated only when what to install has changed.
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## install unmask and its development tools into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("unmask needs Python 3.11 or newer, not %s; name one: make PYTHON=python3.11" % sys.version.split()[0])'
+	@echo "installing into $(VENV); the first time takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@# By far the largest part comes first, so that it is kept when a later one fails.
+	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+serve: install ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds flags of `unmask serve`
+	@$(BIN)/unmask serve $(ARGS)
+
+test: check ## run all that CI runs; ARGS="..." adds arguments for pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install ## run what needs no test run: lint, format, types, import contract, sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.sizes
+
+format: install ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## delete the environment, caches and build products
+	rm -rf $(VENV) *.egg-info build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
