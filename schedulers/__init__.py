@@ -1,0 +1,31 @@
+"""Unmasking schedulers: which masked positions to reveal now. This is the whole public interface for writing one."""
+
+from schedulers.base import Decision, Needs, Scheduler, State, View, counter_uniform, top_n
+from schedulers.options import OptionError, json_schema, option
+from schedulers.registry import (
+    SchedulerSpec,
+    UnknownSchedulerError,
+    make_scheduler,
+    parse_scheduler,
+    scheduler_class,
+    scheduler_names,
+)
+
+__all__ = [
+    "Decision",
+    "Needs",
+    "OptionError",
+    "Scheduler",
+    "SchedulerSpec",
+    "State",
+    "UnknownSchedulerError",
+    "View",
+    "counter_uniform",
+    "json_schema",
+    "make_scheduler",
+    "option",
+    "parse_scheduler",
+    "scheduler_class",
+    "scheduler_names",
+    "top_n",
+]

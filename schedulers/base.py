@@ -1,0 +1,151 @@
+"""The seam between the engine and an unmasking scheduler: what one may see at a step, and what it may answer.
+
+Rows (B) are requests; columns (W) are the positions of each row's current block, padded on the right to the widest
+block of the batch. A scheduler is a pure decision on such a batch: it never sees logits, a model, a tokenizer or a
+request, and the engine enforces its own invariants on whatever the scheduler answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Statistics that the engine must compute for a scheduler; what nobody asks for is not computed.
+
+    top_k    how many of the most probable tokens the view holds, with their probabilities
+    entropy  whether the view holds the entropy of each prediction
+    remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
+    """
+
+    top_k: int = 0
+    entropy: bool = False
+    remask: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """What a scheduler may see at a step. Columns outside a row's block are false in `mask` and `eligible`.
+
+    mask         (B, W) bool     positions that are masks now
+    eligible     (B, W) bool     positions that may be revealed now; the others have no proposal
+    tokens       (B, W) long     the canvas, masks included
+    proposal     (B, W) long     the token that the model would write
+    confidence   (B, W) float32  its probability: softmax of the raw logits at the proposal
+    positions    (B, W) long     where each column stands, counted from the start of the generation region
+    block_start  (B,) long       first position of the current block
+    block_end    (B,) long       one past its last position
+    length       (B,) long       length of the generation region
+    step         (B,) long       forward passes that the request had before this one
+    block_step   (B,) long       forward passes that the current block had before this one
+    options      {name: (B,)}    the numeric options of each row; integers long, numbers float32, None is NaN or -1
+    seed         (B,) long       names the random stream of each row at this step; see `uniform`
+    top_ids      (B, W, K) long, top_probabilities (B, W, K) float32   if `Needs.top_k` asks for K; descending
+    entropy      (B, W) float32  in nats, if `Needs.entropy` asks for it
+    """
+
+    mask: Tensor
+    eligible: Tensor
+    tokens: Tensor
+    proposal: Tensor
+    confidence: Tensor
+    positions: Tensor
+    block_start: Tensor
+    block_end: Tensor
+    length: Tensor
+    step: Tensor
+    block_step: Tensor
+    options: Mapping[str, Tensor]
+    seed: Tensor
+    top_ids: Tensor | None = None
+    top_probabilities: Tensor | None = None
+    entropy: Tensor | None = None
+
+    def option(self, name: str) -> Tensor:
+        """One option as a column (B, 1), ready to compare with (B, W) statistics."""
+        return self.options[name][:, None]
+
+    def uniform(self, stream: int = 0) -> Tensor:
+        """Independent uniform draws in [0, 1), (B, W) float32.
+
+        A draw depends on the request's seed, its step, the position and `stream` alone, so it is the same
+        whatever else is in the batch.
+        """
+        return counter_uniform(self.seed[:, None], self.positions, stream)
+
+    def rows(self, index: Tensor) -> "View":
+        """The view of some rows (index (N,) long). Options are left to the caller."""
+        taken = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "options"}
+        return replace(self, **{name: value[index] for name, value in taken.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do now. The engine reveals only what is eligible and remasks only what the scheduler declared it may.
+
+    reveal  (B, W) bool          write the proposal here
+    remask  (B, W) bool or None  turn a token that was revealed in this block back into a mask
+    state   {name: (B, ...)}     handed back at the row's next step; zeros for a row that has none yet
+    """
+
+    reveal: Tensor
+    remask: Tensor | None = None
+    state: State = field(default_factory=dict)
+
+
+class Scheduler(Protocol):
+    """Chooses which masked positions to reveal now.
+
+    A class with these members, named by an entry point in the group `unmask.schedulers`, is a scheduler. `Options` is a
+    frozen dataclass whose fields are made by `option`. Numeric options arrive per row in `View.options`; each
+    distinct set of the others (text, bool) gets its own instance, made by `cls(**them)`.
+    """
+
+    Options: ClassVar[type[Any]]
+    needs: Needs
+
+    def decide(self, view: View, state: State) -> Decision: ...
+
+
+def counter_uniform(seed: Tensor, counter: Tensor, stream: int = 0) -> Tensor:
+    """Uniform float32 in [0, 1) from integers alone: SplitMix64 (Steele et al., OOPSLA 2014) of (seed, counter, stream).
+
+    A generator with a state would have to be kept, and drawn from, row by row; a hash runs over the whole batch at once
+    and gives each row the same numbers in any company. Broadcasts `seed` against `counter`, both long.
+    """
+    mixed = _mix(_mix(seed + stream * _GOLDEN) + counter * _GOLDEN)
+    return ((mixed >> 40) & 0xFFFFFF).float() / (1 << 24)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finalizer on int64; torch has no logical shift, so the sign's copies are masked away."""
+    z = z + _GOLDEN
+    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX_1
+    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX_2
+    return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+def top_n(score: Tensor, eligible: Tensor, n: Tensor) -> Tensor:
+    """The n eligible positions of each row with the highest score; of equals, the leftmost.
+
+    score (B, W) float, eligible (B, W) bool, n (B,) long -> (B, W) bool. A row with fewer eligible positions gives all.
+    """
+    order = score.masked_fill(~eligible, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return (rank < n[:, None]) & eligible

@@ -1,0 +1,103 @@
+"""Typed scheduler options: declared as a dataclass, parsed from JSON values, described as a JSON schema."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class OptionError(ValueError):
+    """An option that a scheduler does not have, or a value that it may not take. `option` is its name."""
+
+    def __init__(self, option: str, message: str):
+        super().__init__(message)
+        self.option = option
+
+
+def option(default: Any, help: str, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare one option of a scheduler's `Options` dataclass. Bounds are inclusive."""
+    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
+
+
+def parse_options(options: type[T], values: Mapping[str, object]) -> T:
+    """Build `options` from plain values, or raise OptionError naming the option, the value and what is allowed."""
+    declared = {f.name: f for f in dataclasses.fields(options)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(options)
+    for name in values:
+        if name not in declared:
+            raise OptionError(name, f"unknown option {name!r}; the options are: {', '.join(declared) or 'none'}")
+    parsed = {name: _parse(declared[name], hints[name], value) for name, value in values.items()}
+    try:
+        return options(**parsed)
+    except OptionError:
+        raise
+    except ValueError as error:  # a dataclass may check its fields against each other
+        raise OptionError(next(iter(values), ""), str(error)) from None
+
+
+def json_schema(options: type[Any]) -> dict[str, Any]:
+    """The JSON schema of an `Options` dataclass, as `GET /v1/schedulers` shows it."""
+    hints = typing.get_type_hints(options)
+    properties = {}
+    for field in dataclasses.fields(options):
+        kind, nullable = _kind(hints[field.name])
+        name = _JSON_TYPES[kind]
+        schema = {"type": [name, "null"] if nullable else name, "default": field.default}
+        schema |= {key: field.metadata[key] for key in ("minimum", "maximum") if field.metadata.get(key) is not None}
+        properties[field.name] = schema | {"description": field.metadata.get("help", "")}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def is_numeric(options: type[Any], name: str) -> bool:
+    """Whether an option can vary by row inside one batch, as an entry of `View.options`."""
+    return _kind(typing.get_type_hints(options)[name])[0] in (int, float)
+
+
+_JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """(type, whether None is allowed) of an annotation `int`, `float | None`, ..."""
+    if isinstance(hint, types.UnionType):
+        (kind,) = (member for member in hint.__args__ if member is not type(None))
+        return kind, True
+    return hint, False
+
+
+def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
+    kind, nullable = _kind(hint)
+    if value is None and nullable:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    right_type = number if kind is float else number and value == int(value) if kind is int and _finite(value) else (
+        kind in (bool, str) and isinstance(value, kind)
+    )
+    minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
+    if right_type and kind in (int, float):
+        right_type = _finite(value) and _within(typing.cast(float, value), minimum, maximum)
+    if not right_type:
+        raise OptionError(field.name, f"option {field.name!r} must be {_describe(kind, nullable, minimum, maximum)}, not {value!r}")
+    return kind(value)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _within(value: float, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _describe(kind: type, nullable: bool, minimum: float | None, maximum: float | None) -> str:
+    text = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[kind]
+    if minimum is not None and maximum is not None:
+        text += f" from {minimum:g} to {maximum:g}"
+    elif minimum is not None:
+        text += f" of at least {minimum:g}"
+    elif maximum is not None:
+        text += f" of at most {maximum:g}"
+    return text + (" or null" if nullable else "")

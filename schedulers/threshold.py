@@ -1,0 +1,28 @@
+"""Confidence threshold: as many tokens a step as are sure."""
+
+from dataclasses import dataclass
+
+import torch
+
+from schedulers.base import Decision, Needs, State, View, top_n
+from schedulers.options import option
+
+
+@dataclass(frozen=True)
+class ThresholdOptions:
+    threshold: float = option(0.9, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0)
+
+
+class Threshold:
+    """Reveals every eligible position whose confidence exceeds a threshold, and always the most confident one.
+
+    Formula: {i : c_i > threshold} and argmax c_i. Source: Fast-dLLM (Wu et al., arXiv 2505.22618, section 3.3, the
+    confidence-aware parallel decoding). Defaults: threshold = 0.9.
+    """
+
+    Options = ThresholdOptions
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
+        return Decision((view.confidence > view.option("threshold")) & view.eligible | best)
