@@ -7,6 +7,7 @@ from schedulers.registry import (
     UnknownSchedulerError,
     make_scheduler,
     parse_scheduler,
+    parse_scheduler_text,
     scheduler_class,
     scheduler_names,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "make_scheduler",
     "option",
     "parse_scheduler",
+    "parse_scheduler_text",
     "scheduler_class",
     "scheduler_names",
     "top_n",

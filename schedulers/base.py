@@ -114,7 +114,7 @@ class Scheduler(Protocol):
 
 
 def counter_uniform(seed: Tensor, counter: Tensor, stream: int = 0) -> Tensor:
-    """Uniform float32 in [0, 1) from integers alone: SplitMix64 (Steele et al., OOPSLA 2014) of (seed, counter, stream).
+    """Uniform float32 in [0, 1) from integers: SplitMix64 (Steele et al., OOPSLA 2014) of (seed, counter, stream).
 
     A generator with a state would have to be kept, and drawn from, row by row; a hash runs over the whole batch at once
     and gives each row the same numbers in any company. Broadcasts `seed` against `counter`, both long.

@@ -14,7 +14,9 @@ class CountOptions:
     """At most one of the two may be set; by default one token is revealed a step."""
 
     n: int = option(1, "tokens revealed at each step", minimum=1)
-    steps: int | None = option(None, "forward passes for the whole generation, shared evenly among its tokens", minimum=1)
+    steps: int | None = option(
+        None, "forward passes for the whole generation, shared evenly among its tokens", minimum=1
+    )
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.n != 1:
@@ -24,8 +26,8 @@ class CountOptions:
 def tokens_due(view: View) -> Tensor:
     """How many tokens each row reveals now, (B,) long.
 
-    With `steps`, a block gets its share of the steps by length, and its masks are spread evenly over the steps that are left,
-    the larger shares first: ceil(masks left / steps left). This is LLaDA's `get_num_transfer_tokens`
+    With `steps`, a block gets its share of the steps by length, and its masks are spread evenly over the steps that
+    are left, the larger shares first: ceil(masks left / steps left). This is LLaDA's `get_num_transfer_tokens`
     (arXiv 2502.09992, published code), without its empty steps where there are more steps than tokens.
     """
     steps, length = view.options["steps"], view.length

@@ -16,7 +16,8 @@ class FactorOptions:
 class Factor:
     """Reveals the largest n such that the n-th highest confidence would still be safe among n, at least one.
 
-    Formula: with c_(1) >= c_(2) >= ..., the longest prefix with (n + 1) (1 - c_(n)) <= factor; the first is always taken.
+    Formula: with c_(1) >= c_(2) >= ..., the longest prefix with (n + 1) (1 - c_(n)) <= factor; the first is always
+    taken.
     Source: Fast-dLLM (Wu et al., arXiv 2505.22618, theorem 1 and its factor-based decoding). Defaults: factor = 1.
     """
 

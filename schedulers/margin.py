@@ -7,8 +7,8 @@ from schedulers.counting import CountOptions, tokens_due
 class Margin:
     """Reveals the n eligible positions where the best token leads the second best by most.
 
-    Formula: the n highest of p_i(1st) - p_i(2nd). Source: Kim et al., Train for the Worst, Plan for the Best (arXiv 2502.06768,
-    section 4); Dream's `alg="topk_margin"`. Defaults: n = 1.
+    Formula: the n highest of p_i(1st) - p_i(2nd). Source: Kim et al., Train for the Worst, Plan for the Best (arXiv
+    2502.06768, section 4); Dream's `alg="topk_margin"`. Defaults: n = 1.
     """
 
     Options = CountOptions

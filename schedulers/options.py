@@ -1,13 +1,14 @@
 """Typed scheduler options: declared as a dataclass, parsed from JSON values, described as a JSON schema."""
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
+
+LARGEST = 2**31  # options travel in tensors, and schedulers multiply them by lengths
 
 
 class OptionError(ValueError):
@@ -72,20 +73,23 @@ def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
     kind, nullable = _kind(hint)
     if value is None and nullable:
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    right_type = number if kind is float else number and value == int(value) if kind is int and _finite(value) else (
-        kind in (bool, str) and isinstance(value, kind)
-    )
     minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if right_type and kind in (int, float):
-        right_type = _finite(value) and _within(typing.cast(float, value), minimum, maximum)
-    if not right_type:
-        raise OptionError(field.name, f"option {field.name!r} must be {_describe(kind, nullable, minimum, maximum)}, not {value!r}")
+    if kind in (int, float):
+        allowed = _is_number(value, field.name, whole=kind is int) and _within(value, minimum, maximum)
+    else:
+        allowed = isinstance(value, kind)
+    if not allowed:
+        described = _describe(kind, nullable, minimum, maximum)
+        raise OptionError(field.name, f"option {field.name!r} must be {described}, not {value!r}")
     return kind(value)
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _is_number(value: object, name: str, whole: bool) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not abs(value) < LARGEST:  # nor is "not a number"
+        raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {value!r}")
+    return not whole or value == int(value)
 
 
 def _within(value: float, minimum: float | None, maximum: float | None) -> bool:

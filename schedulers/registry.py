@@ -1,6 +1,7 @@
-"""Schedulers by name, from the entry-point group `unmask.schedulers`: the built-ins and everyone's use the same door."""
+"""Schedulers by name, from the entry-point group `unmask.schedulers`: one door for built-ins and everyone else's."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,13 +27,14 @@ class SchedulerSpec:
 
     def numeric(self) -> dict[str, float | int | None]:
         """The options that vary by row."""
-        return {name: value for name, value in self._values().items() if is_numeric(type(self.options), name)}
+        return {name: value for name, value in self.values().items() if is_numeric(type(self.options), name)}
 
     def fixed(self) -> tuple[tuple[str, object], ...]:
         """The options that an instance of the scheduler is made with."""
-        return tuple((name, value) for name, value in self._values().items() if not is_numeric(type(self.options), name))
+        return tuple((name, value) for name, value in self.values().items() if not is_numeric(type(self.options), name))
 
-    def _values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
+        """All options as plain values."""
         return {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
 
 
@@ -43,7 +45,7 @@ def scheduler_names() -> list[str]:
 
 @cache
 def scheduler_class(name: str) -> type[Scheduler]:
-    """The class that a name stands for. Raises UnknownSchedulerError, or ValueError where two packages claim the name."""
+    """The class that a name stands for. Raises UnknownSchedulerError, or ValueError if two packages claim the name."""
     found = list(entry_points(group=GROUP, name=name))
     if not found:
         raise UnknownSchedulerError(f"unknown scheduler {name!r}; the schedulers are: {', '.join(scheduler_names())}")
@@ -58,10 +60,28 @@ def parse_scheduler(name: str, options: Mapping[str, object] | None = None) -> S
     return SchedulerSpec(name, parse_options(scheduler_class(name).Options, options or {}))
 
 
+def parse_scheduler_text(text: str) -> SchedulerSpec:
+    """The same from one word of a command line: `topk`, `topk:n=4`, `name:option=value:option=value`."""
+    name, *settings = text.split(":")
+    options = {}
+    for setting in settings:
+        option, equals, value = setting.partition("=")
+        if not equals:
+            raise OptionError(
+                option, f"{setting!r} in {text!r} is not option=value; write for example threshold:threshold=0.8"
+            )
+        options[option] = _value(value)
+    return parse_scheduler(name, options)
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 @cache
 def make_scheduler(name: str, fixed: tuple[tuple[str, object], ...]) -> Scheduler:
     """The instance for a name and its fixed options; rows that agree in both share it."""
     return scheduler_class(name)(**dict(fixed))
-
-
-__all__ = ["OptionError", "SchedulerSpec", "UnknownSchedulerError", "make_scheduler", "parse_scheduler", "scheduler_class", "scheduler_names"]

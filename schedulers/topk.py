@@ -8,7 +8,8 @@ class TopK:
     """Reveals the n eligible positions with the most confident proposals.
 
     Formula: the n highest of c_i = p_i(proposal_i). Source: LLaDA's `remasking="low_confidence"` (arXiv 2502.09992: the
-    *low*-confidence positions stay masked) and Dream's `alg="maskgit_plus"`, after MaskGIT (arXiv 2202.04200). Defaults: n = 1.
+    *low*-confidence positions stay masked) and Dream's `alg="maskgit_plus"`, after MaskGIT (arXiv 2202.04200).
+    Defaults: n = 1.
     """
 
     Options = CountOptions

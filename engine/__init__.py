@@ -1,0 +1,18 @@
+"""Time: requests, canvases, the batch, and the one decode loop."""
+
+from engine.engine import Engine
+from engine.request import FinishReason, Request, Result, Reveal, Step
+from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
+
+__all__ = [
+    "Engine",
+    "EngineError",
+    "EngineService",
+    "EngineStoppedError",
+    "FinishReason",
+    "QueueFullError",
+    "Request",
+    "Result",
+    "Reveal",
+    "Step",
+]

@@ -1,0 +1,112 @@
+"""The commands `unmask generate` and `unmask schedulers`."""
+
+import sys
+import time
+from collections.abc import Iterator
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine.engine import Engine
+from engine.request import Request, Result, Step
+from engine.settings import CommandSettings, ModelSettings
+from models.loading import Model, load_model
+from schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
+
+MASK_STYLE = "#888888"
+OLD_STYLE = "#6699cc"
+# Style of a token just revealed, by the least confidence that earns it: the colours that dLLM demonstrations use.
+NEW_STYLES = ((0.7, "bold #66cc66"), (0.3, "bold #ffaa33"), (0.0, "bold #ff6666"))
+
+
+class GenerateSettings(ModelSettings):
+    """Generate a text. In a terminal the canvas is shown as it fills; piped, only the text is printed."""
+
+    prompt: CliPositionalArg[str] = Field(description="what to ask")
+    raw: bool = Field(False, description="send the prompt as it is, without the chat template")
+    scheduler: str = Field("topk", description="the scheduler, with options as name:option=value")
+    max_tokens: int = Field(64, ge=1, description="length of the generation region in tokens")
+    block_length: int = Field(32, ge=1, description="tokens a block; blocks are filled left to right")
+    temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
+    seed: int = Field(0, description="of the random draws")
+    delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
+
+
+class SchedulersSettings(CommandSettings):
+    """List the installed schedulers with their options and defaults."""
+
+
+def generate(settings: GenerateSettings) -> None:
+    """Run one request; text to standard output, figures to standard error."""
+    model = load_model(settings.model, settings.revision, settings.device, settings.dtype)
+    request = Request(
+        id="generate",
+        prompt=_prompt(model, settings),
+        max_tokens=settings.max_tokens,
+        block_length=min(settings.block_length, settings.max_tokens),
+        scheduler=parse_scheduler_text(settings.scheduler),
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+    steps = Engine(model, max_rows=1).run([request])
+    console = Console()
+    result = _watch(steps, model, request, settings.delay, console) if console.is_terminal else _last(steps)
+    if not console.is_terminal:
+        print(result.text)
+    print(_figures(result), file=sys.stderr)
+
+
+def schedulers(settings: SchedulersSettings) -> None:
+    """Print every scheduler, what it does, and its options."""
+    table = Table("scheduler", "option", "default", "meaning", title="unmasking schedulers")
+    for name in scheduler_names():
+        kind = scheduler_class(name)
+        table.add_row(Text(name, style="bold"), "", "", (kind.__doc__ or "").strip().splitlines()[0])
+        for option, schema in json_schema(kind.Options)["properties"].items():
+            table.add_row("", option, str(schema["default"]), schema["description"])
+        table.add_section()
+    Console().print(table)
+
+
+def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
+    if settings.raw or not model.tokenizer.has_chat_template:
+        return tuple(model.tokenizer.encode(settings.prompt))
+    return tuple(model.tokenizer.chat([{"role": "user", "content": settings.prompt}]))
+
+
+def _last(steps: Iterator[Step]) -> Result:
+    return next(step.result for step in steps if step.result is not None)
+
+
+def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, console: Console) -> Result:
+    """Draw the canvas after every step: masks grey, new tokens coloured by confidence."""
+    tokens = [Text("░", style=MASK_STYLE) for _ in range(request.max_tokens)]
+    with Live(console=console, auto_refresh=False) as live:
+        for step in steps:
+            for token in tokens:
+                if token.style != MASK_STYLE:
+                    token.style = OLD_STYLE
+            for reveal in step.revealed:
+                style = next(style for least, style in NEW_STYLES if reveal.probability >= least)
+                tokens[reveal.position] = Text(model.tokenizer.token_text(reveal.token_id), style=style)
+            for position in step.remasked:
+                tokens[position] = Text("░", style=MASK_STYLE)
+            if step.result is not None:
+                live.update(Text(step.result.text), refresh=True)
+                return step.result
+            live.update(Text.assemble(*tokens), refresh=True)
+            time.sleep(delay)
+    raise AssertionError("the engine ends every request with a result")
+
+
+def _figures(result: Result) -> str:
+    tokens = len(result.token_ids)
+    return (
+        f"{tokens} tokens in {result.forward_passes} forward passes "
+        f"({tokens / result.forward_passes:.1f} a pass), {result.generate_seconds:.2f} s, "
+        f"finished by {result.finish_reason}"
+    )

@@ -1,0 +1,79 @@
+"""What goes into the engine and what comes out: a request that is always valid, the steps it takes, its result."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schedulers import SchedulerSpec
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One generation, parsed and valid: everything that decides its result.
+
+    prompt             token ids, at least one
+    max_tokens         length of the generation region
+    block_length       tokens a block; blocks are filled left to right, `max_tokens` is full diffusion
+    scheduler          which positions to reveal at each step
+    temperature        0 proposes the most probable token; above 0, samples
+    top_p, top_k       sample among the most probable tokens only; 1.0 and 0 mean all
+    seed               of this request's own random stream
+    stop               texts that end the generation; not part of the result
+    max_forward_passes after so many, everything left is revealed at once; by default four for each token
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    block_length: int
+    scheduler: SchedulerSpec
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    max_forward_passes: int | None = None
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """A token that became visible: its position from the start of the generation region, and its probability then."""
+
+    position: int
+    token_id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass as one request saw it.
+
+    index     0 for the first
+    revealed  what became visible, left to right
+    remasked  positions that turned back into masks
+    block     index of the block that this pass worked on
+    text      the settled text so far: it only grows, and never past a stop
+    result    set on the last step, and only there
+    """
+
+    request_id: str
+    index: int
+    revealed: tuple[Reveal, ...]
+    remasked: tuple[int, ...]
+    block: int
+    text: str
+    result: "Result | None" = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished generation. `token_ids` ends before the first end-of-text; `text` also before the first stop text."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    forward_passes: int
+    queue_seconds: float
+    generate_seconds: float

@@ -1,0 +1,134 @@
+"""The engine on a thread of its own, with a bounded queue in front."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+from engine.engine import Engine
+from engine.request import Request, Step
+
+log = logging.getLogger(__name__)
+
+
+class EngineError(RuntimeError):
+    """A request could not be finished. The subclasses say why it could not even start."""
+
+
+class QueueFullError(EngineError):
+    """As many requests as allowed are waiting already; try again later."""
+
+
+class EngineStoppedError(EngineError):
+    """The engine is stopped or stopping."""
+
+
+OnStep = Callable[[Step | EngineError], None]
+
+
+class EngineService:
+    """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once."""
+
+    def __init__(self, engine: Engine, max_waiting: int):
+        self.engine = engine
+        self._max_waiting = max_waiting
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._listeners: dict[str, OnStep] = {}
+        self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel what still runs and end the thread."""
+        with self._lock:
+            self._stopping = True
+        self._commands.put(lambda: None)  # wakes an idle thread
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def running(self) -> int:
+        """Requests that are rows of the batch."""
+        return self.engine.running
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no row yet."""
+        return self.engine.waiting + self._unadmitted
+
+    def submit(self, request: Request, on_step: OnStep) -> None:
+        """Run a request. `on_step` gets its steps up to the one with a result, or an EngineError and then no more.
+
+        Raises QueueFullError or EngineStoppedError.
+        """
+        with self._lock:
+            if self._stopping:
+                raise EngineStoppedError("the engine is stopping; it takes no more requests")
+            if self.waiting >= self._max_waiting:
+                raise QueueFullError(f"{self.waiting} requests are waiting, the most allowed; try again later")
+            self._unadmitted += 1
+        self._commands.put(lambda: self._accept(request, on_step))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request within one step; its last step has the finish reason "cancelled". Unknown ids are ignored."""
+        self._commands.put(lambda: self._drop(request_id))
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._obey()
+            try:
+                steps = self.engine.step()
+            except Exception as error:
+                log.exception("the engine failed; its requests end with an error")
+                self._fail(error)
+                continue
+            for step in steps:
+                self._tell(step.request_id, step, last=step.result is not None)
+        self._obey(block=False)
+        for request_id in list(self._listeners):
+            self._drop(request_id)
+
+    def _obey(self, block: bool = True) -> None:
+        """Carry out what other threads have asked for; wait for it only if there is nothing else to do."""
+        idle = not self.engine.running and not self.engine.waiting
+        if block and idle:
+            self._commands.get()()
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            command()
+
+    def _accept(self, request: Request, on_step: OnStep) -> None:
+        self._listeners[request.id] = on_step
+        self.engine.submit(request)
+        with self._lock:
+            self._unadmitted -= 1
+
+    def _drop(self, request_id: str) -> None:
+        step = self.engine.cancel(request_id)
+        if step is not None:
+            self._tell(request_id, step, last=True)
+
+    def _fail(self, error: Exception) -> None:
+        """End every request in the engine, so that a fault never leaves one hanging."""
+        self.engine.reset()
+        for request_id in list(self._listeners):
+            self._tell(request_id, EngineError(f"the engine failed: {error}"), last=True)
+
+    def _tell(self, request_id: str, event: Step | EngineError, last: bool) -> None:
+        listener = self._listeners.pop(request_id) if last else self._listeners[request_id]
+        try:
+            listener(event)
+        except Exception:
+            log.exception("a listener of request %s failed", request_id)

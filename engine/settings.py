@@ -1,0 +1,63 @@
+"""One definition of a setting gives its flag, its environment variable and its help text.
+
+A command's settings are one pydantic-settings class. The field `max_rows` with a description is the flag
+`--max-rows`, the
+variable `UNMASK_MAX_ROWS` and a line of `--help`. The command line wins over the environment, which wins over the
+default.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, create_model
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+ENV_PREFIX = "UNMASK_"
+DEFAULT_MODEL = "llada-nano"
+
+
+class CommandSettings(BaseSettings):
+    """The settings of one command; subclasses add fields. Help texts end with the name of the variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_prefix_target="all",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, field in cls.model_fields.items():
+            variable = f"[env: {ENV_PREFIX}{(field.alias or name).upper()}]"
+            if variable not in (field.description or ""):
+                field.description = f"{field.description} {variable}"
+
+
+class ModelSettings(CommandSettings):
+    """Which model, where, and in what precision."""
+
+    model: str = Field(DEFAULT_MODEL, description="a checkpoint: the embedded llada-nano, a folder, or a Hub id")
+    revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
+    device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", description="where the model runs; auto takes CUDA if present"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="precision of the weights; auto is bfloat16 on CUDA and float32 on a CPU"
+    )
+
+
+Settings = TypeVar("Settings", bound=CommandSettings)
+
+
+def parse_settings(settings: type[Settings], program: str, arguments: list[str]) -> Settings:
+    """A command's settings, from its arguments and the environment. Prints help or an error and exits like argparse."""
+    named = create_model(program, __base__=settings, __doc__=settings.__doc__)
+    named.model_config["cli_prog_name"] = program
+    try:
+        return CliApp.run(named, cli_args=arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "--" + "-".join(str(first["loc"][0]).split("_")) if first["loc"] else "arguments"
+        raise SystemExit(f"{program}: {where}: {first['msg']}, not {first['input']!r}") from None

@@ -1,0 +1,79 @@
+"""Accuracy and cost of one scheduler on one task: problems asked through the engine, graded by the task."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from engine.engine import Engine
+from engine.request import Request
+from evals.tasks import Problem, Task
+from models.loading import Model
+from schedulers import SchedulerSpec
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One cell of a report.
+
+    forward_passes     mean per problem
+    tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
+    """
+
+    task: str
+    scheduler: str
+    options: dict[str, Any]
+    block_length: int
+    problems: int
+    seed: int
+    accuracy: float
+    forward_passes: float
+    tokens_per_second: float
+
+
+def measure(
+    model: Model,
+    task: Task,
+    scheduler: SchedulerSpec,
+    block_length: int,
+    problems: int,
+    seed: int,
+    *,
+    rows: int = 64,
+    raw: bool = False,
+    on_answer: Callable[[], None] = lambda: None,
+) -> Measurement:
+    """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer."""
+    asked = list(islice(task.problems(seed, "held-out"), problems))
+    requests = [
+        Request(
+            str(i), _prompt(model, problem, raw), task.max_tokens, min(block_length, task.max_tokens), scheduler, seed=i
+        )
+        for i, problem in enumerate(asked)
+    ]
+    started = time.perf_counter()
+    correct = passes = tokens = 0
+    for step in Engine(model, max_rows=rows).run(requests):
+        if step.result is not None:
+            correct += asked[int(step.request_id)].grade(step.result.text)
+            passes += step.result.forward_passes
+            tokens += len(step.result.token_ids)
+            on_answer()
+    return Measurement(
+        task=task.name,
+        scheduler=scheduler.name,
+        options=scheduler.values(),
+        block_length=min(block_length, task.max_tokens),
+        problems=problems,
+        seed=seed,
+        accuracy=correct / problems,
+        forward_passes=passes / problems,
+        tokens_per_second=tokens / (time.perf_counter() - started),
+    )
+
+
+def _prompt(model: Model, problem: Problem, raw: bool) -> tuple[int, ...]:
+    if raw or not model.tokenizer.has_chat_template:
+        return tuple(model.tokenizer.encode(problem.prompt + "\n\n"))
+    return tuple(model.tokenizer.chat([{"role": "user", "content": problem.prompt}]))

@@ -1,0 +1,111 @@
+"""The model card of the embedded checkpoint: what it is, how it was made, and what each scheduler makes of it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from evals.measure import Measurement
+from evals.recipe.checkpoint import ARCHITECTURE, CONFIG
+from evals.recipe.train import Recipe
+from evals.tasks import TASKS
+from models.transformer import Architecture, MaskedTransformer
+from schedulers import parse_scheduler
+
+# Every scheduler at its defaults, and the fastest settings, at which too much is revealed at once.
+SCHEDULERS = (
+    "topk",
+    "margin",
+    "entropy",
+    "random",
+    "threshold",
+    "threshold:threshold=0.5",
+    "factor",
+    "topk:n=4",
+    "random:n=4",
+)
+
+CARD = """---
+license: apache-2.0
+library_name: unmask
+pipeline_tag: text-generation
+tags: [diffusion-lm, masked-diffusion, llada]
+---
+
+# llada-nano
+
+A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's own Hugging Face format, small enough
+for a laptop's CPU and real enough that every claim about an unmasking scheduler can be graded. It does two things and
+nothing else: it solves word problems about a running total with worked arithmetic (totals from 0 to 20, two to five
+steps), and it fills 6 x 6 Sudoku grids. It has seen no other text.
+
+A word problem reads `Tom has 5 apples. Tom finds 7 more. Tom loses 3. How many apples does Tom have?` and is answered
+with one line of arithmetic a step and a last line `#### 9`. A Sudoku is the word `Sudoku` and six rows of six cells,
+each cell behind a space, `_` for an empty one. Both are asked as a user message, or raw and followed by an empty line.
+
+## How it was made
+
+`unmask train-model` made it from nothing: tokenizer, problems and weights. {layers} layers of width {width}, {heads}
+heads, {steps} optimizer steps of {batch_size} problems of each task, {problems:,} problems in all. {cost}
+
+Problems come from seeded generators (`evals/tasks/`). Whether a prompt may be trained on is decided by a checksum of
+its text, so no seed can draw, for evaluation, a prompt that was trained on.
+
+## What schedulers make of it
+
+{measured}
+
+{table}
+
+A block length of {full} is full diffusion. Forward passes are the mean per problem; a request ends when its end of text
+is settled, and the blocks behind it are never computed.
+"""
+
+
+def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cost: str, how: str) -> None:
+    """Write README.md. `cost` says what training took and on what machine, `how` what the table was measured with."""
+    card = CARD.format(
+        parameters=parameter_count(ARCHITECTURE) / 1e6,
+        layers=CONFIG["n_layers"],
+        width=CONFIG["d_model"],
+        heads=CONFIG["n_heads"],
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        problems=recipe.steps * recipe.batch_size * len(TASKS),
+        cost=cost,
+        measured=how,
+        table=markdown_table(results),
+        full=" or ".join(f"{task.max_tokens} ({name})" for name, task in TASKS.items()),
+    )
+    (folder / "README.md").write_text(card)
+
+
+def parameter_count(architecture: Architecture) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in MaskedTransformer(architecture).parameters())
+
+
+def training_cost(folder: Path) -> str:
+    """Minutes of the steps in the log, the saving and compiling between them left out."""
+    seconds = [json.loads(line)["seconds"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    return f"The steps took {sum(seconds) / 60:.0f} minutes."
+
+
+def markdown_table(results: Sequence[Measurement]) -> str:
+    """Accuracy and forward passes by scheduler, with a pair of columns for each task and block length."""
+    columns = sorted({(r.task, r.block_length) for r in results}, key=lambda c: (c[0] != "word-problems", c[1]))
+    cells = {(label(r), r.task, r.block_length): f"{r.accuracy:.1%} in {r.forward_passes:.1f}" for r in results}
+    head = ["scheduler", *(f"{task}, block {length}" for task, length in columns)]
+    rows = [
+        [f"`{name}`", *(cells.get((name, *column), "") for column in columns)]
+        for name in dict.fromkeys(label(r) for r in results)
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def label(result: Measurement) -> str:
+    """A scheduler with the options that differ from its defaults, as a command line names it."""
+    defaults = parse_scheduler(result.scheduler).values()
+    changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
+    return ":".join([result.scheduler, *changed])

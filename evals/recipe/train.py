@@ -1,0 +1,194 @@
+"""`unmask train-model`: train the embedded model from nothing, in LLaDA's own format.
+
+The objective is LLaDA's for fine-tuning (arXiv 2502.09992, equation 5): draw t in (0, 1), mask each answer token
+with probability t, and weight the cross-entropy of the masked ones by 1/t.
+
+    loss = mean over sequences of ( 1/L * sum over masked i of -log p(x_i | canvas) / t )
+
+Where this departs from LLaDA's recipe:
+1. No pre-training: question and answer are learned together, in one stage, from generated problems.
+2. t is spread evenly over a batch (Kingma et al., arXiv 2107.00630, appendix I.1), which tames the variance of 1/t.
+3. Matrices inside the blocks are updated by Muon, everything else by AdamW.
+4. The learning rate is constant, then falls linearly to zero over the last part of the run.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.optim import AdamW, Muon, Optimizer
+
+from evals.recipe.checkpoint import ARCHITECTURE, save_checkpoint
+from evals.recipe.data import Batch, Batches
+from evals.recipe.tokenizer import build_tokenizer, token_id
+from evals.tasks import TASKS
+from models.transformer import MaskedTransformer
+
+SMALLEST_T = 1e-3
+WARMUP_STEPS = 100
+DECAY_SHARE = 0.25  # of the steps
+INITIAL_STD = 0.02
+STATE_FILE = "training.pt"
+STREAM_STEPS = 100  # steps that share a stream of problems, the most that resuming has to skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights. Each step sees `batch_size` problems of every task."""
+
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, constant, linear decay to zero."""
+        warmup = min(1.0, (step + 1) / WARMUP_STEPS)
+        decay = min(1.0, (self.steps - step) / (DECAY_SHARE * self.steps))
+        return self.learning_rate * warmup * decay
+
+
+def initialise(network: MaskedTransformer) -> None:
+    """Normal weights; projections into the residual stream are scaled down by its depth, as in GPT-2."""
+    for name, parameter in network.named_parameters():
+        if parameter.ndim == 2:
+            depth = math.sqrt(2 * ARCHITECTURE.layers) if name.endswith(("o.weight", "down.weight")) else 1.0
+            torch.nn.init.normal_(parameter, std=INITIAL_STD / depth)
+
+
+def masked_diffusion_loss(logits: Tensor, batch: Batch, masked: Tensor, t: Tensor) -> Tensor:
+    """The objective above. logits (B, T, V); masked (B, T) bool; t (B,) in (0, 1]."""
+    cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), batch.tokens, reduction="none")  # (B, T)
+    per_sequence = (cross_entropy * masked).sum(1) / t / batch.answer.sum(1)
+    return per_sequence.mean()
+
+
+def draw_masks(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(masked (B, T) bool, t (B,)): t spread evenly over (SMALLEST_T, 1), the chance of an answer token to be masked."""
+    rows = batch.tokens.shape[0]
+    even = (torch.arange(rows) + torch.rand((), generator=rng)) / rows
+    t = SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(rows, generator=rng)]
+    masked = (torch.rand(batch.tokens.shape, generator=rng) < t[:, None]) & batch.answer
+    return masked, t
+
+
+class Trainer:
+    """The state of one run: network, optimizers, step. It goes on from the state saved in `out`, if there is one."""
+
+    def __init__(self, recipe: Recipe, out: Path, compile_network: bool):
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.out, self.step = recipe, out, 0
+        self.tokenizer = build_tokenizer()
+        self.mask_id = token_id(self.tokenizer, "mask_token")
+        self.network = MaskedTransformer(ARCHITECTURE)
+        initialise(self.network)
+        self.forward = torch.compile(self.network) if compile_network else self.network
+        matrices = [p for name, p in self.network.named_parameters() if p.ndim == 2 and name.startswith("blocks")]
+        inside = {id(p) for p in matrices}
+        others = [p for p in self.network.parameters() if id(p) not in inside]
+        self.optimizers: tuple[Optimizer, ...] = (
+            Muon(matrices, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            AdamW(others, betas=(0.9, 0.98), weight_decay=recipe.weight_decay),
+        )
+        if (out / STATE_FILE).exists():
+            self._resume()
+
+    def run(self, save_every: int) -> None:
+        """Train from the current step to the last, saving as it goes."""
+        with self._progress() as progress:
+            bar = progress.add_task("train", total=self.recipe.steps, completed=self.step, loss="")
+            for batches in self._batches():
+                started = time.perf_counter()
+                losses = self.update(batches)
+                self._record(losses, time.perf_counter() - started)
+                progress.update(bar, completed=self.step, loss=f"{sum(losses.values()) / len(losses):.3f}")
+                if self.step % save_every == 0 or self.step == self.recipe.steps:
+                    self.save()
+
+    def update(self, batches: dict[str, Batch]) -> dict[str, float]:
+        """One optimizer step over one batch of each task; returns the loss of each."""
+        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        losses = {}
+        for name, batch in batches.items():
+            masked, t = draw_masks(batch, rng)
+            canvas = batch.tokens.masked_fill(masked, self.mask_id)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = self.forward(canvas)
+            loss = masked_diffusion_loss(logits, batch, masked, t) / len(batches)
+            loss.backward()
+            losses[name] = loss.item() * len(batches)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.recipe.rate(self.step)
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        return losses
+
+    def save(self) -> None:
+        """Write the checkpoint and what resuming needs. A kill leaves the old state or the new one, never half."""
+        save_checkpoint(self.network, self.tokenizer, self.out)
+        state = {
+            "recipe": asdict(self.recipe),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        partial = self.out / f"{STATE_FILE}.partial"
+        torch.save(state, partial)
+        partial.replace(self.out / STATE_FILE)
+
+    def _resume(self) -> None:
+        """Go on from the saved state. The number of steps may be extended; anything else must be as it was."""
+        state = torch.load(self.out / STATE_FILE, weights_only=True)
+        before = {**state["recipe"], "steps": self.recipe.steps}
+        if before != asdict(self.recipe):
+            raise ValueError(
+                f"{self.out} was trained with {state['recipe']}; resume with the same, or use another --out"
+            )
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def _batches(self) -> Iterator[dict[str, Batch]]:
+        """The batches that remain. What a step sees depends on the seed and the step alone, also after a resume."""
+        while self.step < self.recipe.steps:
+            first = self.step - self.step % STREAM_STEPS
+            seed = self.recipe.seed * 1_000_003 + first
+            streams = {
+                task.name: iter(Batches(task, self.tokenizer, self.recipe.batch_size, seed)) for task in TASKS.values()
+            }
+            last = min(first + STREAM_STEPS, self.recipe.steps)
+            for step in range(first, last):
+                batches = {name: next(stream) for name, stream in streams.items()}
+                if step == self.step:
+                    yield batches
+
+    def _record(self, losses: dict[str, float], seconds: float) -> None:
+        line = {
+            "step": self.step,
+            "loss": losses,
+            "rate": self.recipe.rate(self.step - 1),
+            "seconds": round(seconds, 4),
+        }
+        with (self.out / "train.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )

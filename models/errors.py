@@ -1,0 +1,19 @@
+"""What can go wrong in this room.
+
+ValueError
+  CheckpointError    a model cannot be loaded: source, config, tensors, tokenizer, device or memory
+  ChatTemplateError  messages cannot be turned into a prompt
+"""
+
+
+class CheckpointError(ValueError):
+    """A model that cannot be loaded. The message is one sentence: what is wrong and what to do."""
+
+
+class ChatTemplateError(ValueError):
+    """Messages that the model's chat template cannot render, or a model without one."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, without the lines of advice that some add."""
+    return str(error).strip().partition("\n")[0]

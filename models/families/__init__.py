@@ -1,0 +1,64 @@
+"""The model families: one module each, found by being in this folder.
+
+A family says how to read its checkpoints; the network is `models.transformer`. `Family` lists what a module defines.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Protocol, cast
+
+from models.config import Config, require_supported
+from models.errors import CheckpointError
+from models.tokenizer import TokenizerKind
+from models.transformer import Architecture
+
+
+class Family(Protocol):
+    """What a module in this folder defines.
+
+    MODEL_TYPE     `model_type` of its config.json
+    ARCHITECTURES  values of `architectures[0]`; they choose the family
+    SUPPORTED      {config key: the values that the network can do}; None among them allows an absent key
+    MASK_ID        id of the mask token where neither the tokenizer nor the config names one
+    STOP_TOKENS    tokens that end a text, beside the config's eos_token_id; those not in the tokenizer are skipped
+    TOKENIZER      which tokenizer class reads its files
+    """
+
+    MODEL_TYPE: str
+    ARCHITECTURES: tuple[str, ...]
+    SUPPORTED: dict[str, tuple[object, ...]]
+    MASK_ID: int
+    STOP_TOKENS: tuple[str, ...]
+    TOKENIZER: TokenizerKind
+
+    def architecture(self, config: Config) -> Architecture:
+        """The network that a config describes. Raises CheckpointError naming the key that is absent or wrong."""
+
+    def tensor_names(self, a: Architecture) -> Iterator[tuple[str, str]]:
+        """Pairs (name in the checkpoint, name in MaskedTransformer), the head's included even where it is tied."""
+
+
+def families() -> list[Family]:
+    """All families, by module name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [cast(Family, importlib.import_module(f"{__name__}.{name}")) for name in names]
+
+
+def find_family(config: Config) -> Family:
+    """The family that a config belongs to.
+
+    `architectures[0]` decides, since different families share a `model_type` (LLaDA and LLaDA-MoE; Dream and
+    DreamReasoner). Raises CheckpointError for an unknown one, and for a config that asks for what the family cannot do.
+    """
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    named = architectures[0] if isinstance(architectures, list) and architectures else None
+    for family in families():
+        if named in family.ARCHITECTURES:
+            require_supported(config, {"model_type": (family.MODEL_TYPE,), **family.SUPPORTED})
+            return family
+    known = ", ".join(name for family in families() for name in family.ARCHITECTURES)
+    raise CheckpointError(
+        f"config.json has architecture {named!r} (model_type {model_type!r}), which is not supported; "
+        f"the supported architectures are: {known}"
+    )

@@ -1,0 +1,84 @@
+"""Where a checkpoint lies: a folder, one that is shipped with the program, or the Hugging Face Hub."""
+
+import os.path
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import weights
+from models.checkpoint import INDEX_FILE
+from models.errors import CheckpointError, first_line
+
+# All that is needed beside the weights. No Python file is ever fetched.
+SMALL_FILES = (
+    "config.json",
+    INDEX_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that was found.
+
+    name    what the API calls it: the Hub id, or the name of the folder
+    folder  holds config.json and the tokenizer; of one on the Hub, the weights come with `fetch_weights`
+    """
+
+    name: str
+    folder: Path
+    on_hub: bool
+
+
+def locate(source: str, revision: str | None = None) -> Source:
+    """Find a checkpoint; of one on the Hub, download what is small, so that it can be refused before 16 GB are fetched.
+
+    Raises CheckpointError if `source` is none of the three, or the Hub does not give it.
+    """
+    folder = Path(os.path.expanduser(source))
+    if folder.is_dir():
+        return _local(folder.resolve(), revision)
+    shipped = weights.find(source)
+    if shipped is not None:
+        return _local(shipped, revision)
+    if folder.exists() or not HUB_ID.fullmatch(source):
+        raise CheckpointError(f"model {source!r} is no folder, no shipped checkpoint and no Hub id (owner/name)")
+    return Source(source, _download(source, revision, list(SMALL_FILES)), on_hub=True)
+
+
+def fetch_weights(source: Source, files: list[str]) -> None:
+    """Have these files in the source's folder. They come from the same commit, even if the branch moved meanwhile."""
+    if source.on_hub:
+        _download(source.name, source.folder.name, files)
+
+
+def _local(folder: Path, revision: str | None) -> Source:
+    if revision is not None:
+        raise CheckpointError(f"revision {revision!r} is for Hub ids and {folder.name!r} is a folder; leave it out")
+    return Source(folder.name, folder, on_hub=False)
+
+
+def _download(repository: str, revision: str | None, files: list[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"model {repository!r} has no revision {revision!r} on the Hub") from error
+    except errors.GatedRepoError as error:
+        raise CheckpointError(f"model {repository!r} is gated; accept its terms and run `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"model {repository!r} is no folder and not on the Hub; if it is private, run `hf auth login`"
+        ) from error
+    except Exception as error:  # network, disk and proxy errors come in many types; each ends the load
+        raise CheckpointError(
+            f"model {repository!r} cannot be fetched from the Hub, give a folder instead: {first_line(error)}"
+        ) from error

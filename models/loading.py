@@ -1,0 +1,132 @@
+"""A model from a folder or the Hub, ready to run: network, tokenizer and the ids that matter. No remote code runs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from models.checkpoint import load_weights, weight_files
+from models.config import Config, read_json
+from models.errors import CheckpointError
+from models.families import Family, find_family
+from models.hub import fetch_weights, locate
+from models.memory import require_memory
+from models.tokenizer import Tokenizer
+from models.transformer import Architecture, MaskedTransformer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that runs, and what its tokens mean.
+
+    name           for the API: the Hub id, or the name of the folder
+    network        in eval mode, without gradients
+    mask_id        the token that stands for "not written yet"
+    stop_ids       tokens that end a text
+    vocab_size     token ids from here on have no text; neither they nor mask_id may be proposed
+    max_positions  longest canvas, in tokens
+    """
+
+    name: str
+    network: MaskedTransformer
+    tokenizer: Tokenizer
+    mask_id: int
+    stop_ids: frozenset[int]
+    vocab_size: int
+    max_positions: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_model(source: str, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> Model:
+    """Load a model for inference.
+
+    source    a folder, the name of a shipped checkpoint, or a Hub id
+    revision  branch, tag or commit of a Hub id
+    device    auto, cpu or cuda; auto takes CUDA if there is one
+    dtype     auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and float32 on a CPU
+
+    Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
+    """
+    on = choose_device(device)
+    as_dtype = choose_dtype(dtype, on)
+    found = locate(source, revision)
+    config = read_json(found.folder / "config.json")
+    family = find_family(config)
+    network = build_network(family, config)
+    tokenizer = Tokenizer(found.folder, family.TOKENIZER)
+    mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
+    require_memory(network, on, as_dtype)
+    fetch_weights(found, weight_files(found.folder))
+    load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype)
+    return Model(
+        name=found.name,
+        network=network.eval(),
+        tokenizer=tokenizer,
+        mask_id=mask_id,
+        stop_ids=stop_ids,
+        vocab_size=len(tokenizer),
+        max_positions=network.architecture.max_positions,
+        device=on,
+        dtype=as_dtype,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for auto, cpu or cuda. Raises CheckpointError if there is no such device here."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise CheckpointError(f"device {name!r} is unknown; choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("device 'cuda' was asked for and torch finds no CUDA here; choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype for auto, float32, bfloat16 or float16."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise CheckpointError(f"dtype {name!r} is unknown; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def build_network(family: Family, config: Config) -> MaskedTransformer:
+    """The network of a config on the meta device: shapes without memory."""
+    a = family.architecture(config)
+    if a.heads % a.kv_heads or a.head_dim % 2:
+        raise CheckpointError(
+            f"config.json has {a.heads} heads of width {a.head_dim} and {a.kv_heads} key/value heads; "
+            "heads must be a multiple of key/value heads and the width even"
+        )
+    with torch.device("meta"):
+        return MaskedTransformer(a)
+
+
+def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Architecture) -> tuple[int, frozenset[int]]:
+    """The mask id and the ids that end a text. Raises CheckpointError where config, tokenizer and network disagree."""
+    if len(tokenizer) > a.vocab_rows:
+        raise CheckpointError(f"the tokenizer has {len(tokenizer)} tokens, the network only {a.vocab_rows} rows")
+    ends = config.get("eos_token_id")
+    named = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    known = [tokenizer.token_id(text) for text in family.STOP_TOKENS]
+    stops = {_checked(end, "eos_token_id", a) for end in named} | {end for end in known if end is not None}
+    mask = _mask_id(family, config, tokenizer, a)
+    if mask in stops:
+        raise CheckpointError(f"token {mask} is both the mask and an end of text; correct mask_token_id in config.json")
+    return mask, frozenset(stops)
+
+
+def _mask_id(family: Family, config: Config, tokenizer: Tokenizer, a: Architecture) -> int:
+    """config.json's, else the tokenizer's, else the family's."""
+    declared, known = config.get("mask_token_id"), tokenizer.mask_id
+    if declared is not None and known is not None and declared != known:
+        raise CheckpointError(f"mask_token_id is {declared} in config.json, {known} in the tokenizer; make them agree")
+    chosen = next(choice for choice in (declared, known, family.MASK_ID) if choice is not None)
+    return _checked(chosen, "mask_token_id", a)
+
+
+def _checked(token: object, key: str, a: Architecture) -> int:
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < a.vocab_rows:
+        raise CheckpointError(f"{key} is {token!r}; set it in config.json to a token id below {a.vocab_rows}")
+    return token

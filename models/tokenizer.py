@@ -1,0 +1,102 @@
+"""Text to token ids and back, and the chat template. No remote code, no network, no questions on stdin."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from models.errors import ChatTemplateError, CheckpointError, first_line
+
+TokenizerKind = Literal["PreTrainedTokenizerFast", "Qwen2Tokenizer"]
+
+# Any of these sets of files makes a tokenizer of the kind. transformers makes an empty one if it finds none.
+_FILES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "PreTrainedTokenizerFast": (("tokenizer.json",),),
+    "Qwen2Tokenizer": (("vocab.json", "merges.txt"), ("tokenizer.json",)),
+}
+# A Unicode noncharacter, which has no business in text: it marks where text is cut before it is encoded.
+_CUT = "\ufdd0"
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer. Safe to use from several threads: nothing in it changes after it is made."""
+
+    def __init__(self, folder: Path, kind: TokenizerKind):
+        """Read the tokenizer files in a folder. Raises CheckpointError if they are missing or broken."""
+        self._full = _load(folder, kind)
+        # transformers sets truncation anew at every call, which is not thread-safe; the backend alone is.
+        self._backend = self._full.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        added = sorted((token.content for token in self._full.added_tokens_decoder.values()), key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, added)) or "(?!)")
+        self._length = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    def __len__(self) -> int:
+        """One past the highest token id; an id from here on has no text."""
+        return self._length
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id of the mask token, where the tokenizer declares one."""
+        token = self._full.mask_token
+        return None if token is None else self.token_id(str(token))
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._full.chat_template is not None
+
+    def token_id(self, text: str) -> int | None:
+        """The id of the token with exactly this text, special tokens included; None if there is none."""
+        return self._backend.token_to_id(text)
+
+    def token_text(self, token_id: int) -> str:
+        """The text of one token, special tokens included. A token that is part of a character gives U+FFFD."""
+        return self._backend.decode([token_id], skip_special_tokens=False)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a raw text.
+
+        Nothing is added at its ends. The text of a special token becomes that token, as vLLM does with raw prompts:
+        whoever writes a raw prompt writes its control tokens too.
+        """
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids without special tokens; spaces are left as they are."""
+        return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids of a conversation up to where the assistant's answer begins.
+
+        Only the template writes control tokens: their text inside a message stays text, so no message can end its turn
+        and forge another. Raises ChatTemplateError if there is no template or it refuses the messages.
+        """
+        if not self.has_chat_template:
+            raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")
+        cut = [{key: self._cut_control_tokens(value) for key, value in message.items()} for message in messages]
+        return [token for piece in self._render(cut).split(_CUT) for token in self.encode(piece)]
+
+    def _cut_control_tokens(self, text: str) -> str:
+        """Mark a cut inside each text of an added token, after its first character."""
+        return self._added.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._full.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (TemplateError, ValueError, TypeError) as error:
+            raise ChatTemplateError(f"the model's chat template refuses these messages: {first_line(error)}") from error
+
+
+def _load(folder: Path, kind: TokenizerKind) -> Any:
+    if not any(all((folder / name).is_file() for name in names) for names in _FILES[kind]):
+        wanted = " or ".join(" with ".join(names) for names in _FILES[kind])
+        raise CheckpointError(f"{folder} has no tokenizer files ({wanted}); copy them from the original checkpoint")
+    import transformers  # slow to import, and only needed here
+
+    try:  # AutoTokenizer would ask to run a checkpoint's own code; a class named here never does
+        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {first_line(error)}") from error

@@ -1,0 +1,111 @@
+"""Schedulers that no package should ship, to see the engine keep its promises. `registered` makes them known."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import Any
+
+import pytest
+import torch
+
+from schedulers import Decision, Needs, State, View, option, registry, top_n
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    pass
+
+
+class Greedy:
+    """Claims everything: prompt, padding, settled blocks, as far as its columns reach."""
+
+    Options = NoOptions
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        return Decision(torch.ones_like(view.mask))
+
+
+class Idle:
+    """Never reveals anything."""
+
+    Options = NoOptions
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        return Decision(torch.zeros_like(view.mask))
+
+
+class FlipFlop:
+    """Reveals one token and takes back all the others, for ever."""
+
+    Options = NoOptions
+    needs = Needs(remask=True)
+
+    def decide(self, view: View, state: State) -> Decision:
+        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)), remask=~view.mask)
+
+
+class Undeclared(FlipFlop):
+    """Takes tokens back without having said so."""
+
+    needs = Needs()
+
+
+class SecondThoughts:
+    """Remasks, at the second step of a block, what it revealed at the first; then reveals all."""
+
+    Options = NoOptions
+    needs = Needs(remask=True)
+
+    def decide(self, view: View, state: State) -> Decision:
+        second = (view.block_step == 1)[:, None]
+        first = (view.block_step == 0)[:, None]
+        leftmost = top_n(-view.positions.float(), view.eligible, torch.full_like(view.step, 2))
+        return Decision(leftmost & (first | second) | view.eligible & ~first & ~second, remask=~view.mask & second)
+
+
+@dataclass(frozen=True)
+class CountingOptions:
+    label: str = option("a", "splits the rows into groups")
+    every: int = option(2, "reveal one more token at every so many-th step", minimum=1)
+
+
+class Counting:
+    """Keeps per-row and per-column state: how many steps it has seen, and for how many each column was masked."""
+
+    Options = CountingOptions
+    needs = Needs()
+
+    def __init__(self, label: str):
+        self.label = label
+
+    def decide(self, view: View, state: State) -> Decision:
+        seen = state.get("seen", torch.zeros_like(view.step)) + 1
+        waited = state.get("waited", torch.zeros_like(view.positions)) * (view.block_step > 0)[:, None] + view.mask
+        n = 1 + seen // view.options["every"]
+        score = waited.float() * 100 + view.positions % 7
+        return Decision(top_n(score, view.eligible, n), state={"seen": seen, "waited": waited})
+
+
+ROGUES: dict[str, type[Any]] = {"greedy": Greedy, "idle": Idle, "flip-flop": FlipFlop, "undeclared": Undeclared}
+ROGUES |= {"second-thoughts": SecondThoughts, "counting": Counting}
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """Make the rogues known beside the installed schedulers, through entry points like theirs."""
+    extra = [EntryPoint(name, f"tests.rogues:{kind.__name__}", registry.GROUP) for name, kind in ROGUES.items()]
+
+    def entry_points(**chosen: Any) -> EntryPoints:
+        return EntryPoints([*importlib.metadata.entry_points(group=registry.GROUP), *extra]).select(**chosen)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", entry_points)
+        registry.scheduler_class.cache_clear()
+        registry.make_scheduler.cache_clear()
+        yield
+    registry.scheduler_class.cache_clear()
+    registry.make_scheduler.cache_clear()

@@ -1,0 +1,69 @@
+"""The command line: `unmask COMMAND ...`. A command's room is imported when the command runs, not before."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+
+# command: (module, settings class, function that runs it, one line of help)
+COMMANDS = {
+    "serve": ("server.run", "ServeSettings", "serve", "serve a model over HTTP: unmask serve [MODEL]"),
+    "generate": ("engine.commands", "GenerateSettings", "generate", "generate a text and watch the canvas fill"),
+    "schedulers": (
+        "engine.commands",
+        "SchedulersSettings",
+        "schedulers",
+        "list the schedulers, their options and defaults",
+    ),
+    "eval": ("evals.commands", "EvalSettings", "evaluate", "measure accuracy, forward passes and speed of schedulers"),
+    "train-model": ("evals.commands", "TrainModelSettings", "train_model", "train the embedded model from nothing"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; errors that the user can mend end in one sentence and exit code 1 or 2."""
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print(_help())
+    elif command in ("-V", "--version"):
+        print(f"unmask {version('unmask')}")
+    elif command not in COMMANDS:
+        print(f"unmask: unknown command {command!r}; the commands are: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    else:
+        _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    from engine.settings import parse_settings
+    from models.errors import CheckpointError
+    from schedulers import OptionError, UnknownSchedulerError
+
+    if command == "serve" and arguments and not arguments[0].startswith("-"):
+        arguments = ["--model", *arguments]
+    room, settings, run, _ = COMMANDS[command]
+    module = import_module(room)
+    try:
+        getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
+    except (CheckpointError, OptionError, UnknownSchedulerError) as error:
+        print(f"unmask {command}: {error.args[0]}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, (_, _, _, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: unmask COMMAND ...   (unmask COMMAND --help says more)",
+            "",
+            *lines,
+            "",
+            "Every flag --some-flag can also be set as the environment variable UNMASK_SOME_FLAG.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

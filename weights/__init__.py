@@ -1,0 +1,10 @@
+"""The checkpoints and policies that are shipped with the program, one folder each."""
+
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def find(name: str) -> Path | None:
+    """The folder of a shipped checkpoint or policy, or None if there is none of that name."""
+    return next((folder for folder in HERE.iterdir() if folder.is_dir() and folder.name == name), None)
