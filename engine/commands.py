@@ -17,6 +17,7 @@ from engine.settings import CommandSettings, ModelSettings
 from models.loading import Model, load_model
 from schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
 
+MASK = "░"
 MASK_STYLE = "#888888"
 OLD_STYLE = "#6699cc"
 # Style of a token just revealed, by the least confidence that earns it: the colours that dLLM demonstrations use.
@@ -74,8 +75,17 @@ def schedulers(settings: SchedulersSettings) -> None:
 
 def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
     if settings.raw or not model.tokenizer.has_chat_template:
-        return tuple(model.tokenizer.encode(settings.prompt))
-    return tuple(model.tokenizer.chat([{"role": "user", "content": settings.prompt}]))
+        prompt = model.tokenizer.encode(settings.prompt)
+    else:
+        prompt = model.tokenizer.chat([{"role": "user", "content": settings.prompt}])
+    if not prompt:
+        raise SystemExit("unmask generate: the prompt holds no tokens; give at least one word")
+    if len(prompt) + settings.max_tokens > model.max_positions:
+        raise SystemExit(
+            f"unmask generate: a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
+            f"more than the {model.max_positions} positions of the model; shorten one of them"
+        )
+    return tuple(prompt)
 
 
 def _last(steps: Iterator[Step]) -> Result:
@@ -84,7 +94,7 @@ def _last(steps: Iterator[Step]) -> Result:
 
 def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, console: Console) -> Result:
     """Draw the canvas after every step: masks grey, new tokens coloured by confidence."""
-    tokens = [Text("░", style=MASK_STYLE) for _ in range(request.max_tokens)]
+    tokens = [Text(MASK, style=MASK_STYLE) for _ in range(request.max_tokens)]
     with Live(console=console, auto_refresh=False) as live:
         for step in steps:
             for token in tokens:
@@ -94,7 +104,7 @@ def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, 
                 style = next(style for least, style in NEW_STYLES if reveal.probability >= least)
                 tokens[reveal.position] = Text(model.tokenizer.token_text(reveal.token_id), style=style)
             for position in step.remasked:
-                tokens[position] = Text("░", style=MASK_STYLE)
+                tokens[position] = Text(MASK, style=MASK_STYLE)
             if step.result is not None:
                 live.update(Text(step.result.text), refresh=True)
                 return step.result

@@ -6,6 +6,7 @@ variable `UNMASK_MAX_ROWS` and a line of `--help`. The command line wins over th
 default.
 """
 
+import sys
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, create_model
@@ -60,4 +61,5 @@ def parse_settings(settings: type[Settings], program: str, arguments: list[str])
     except ValidationError as error:
         first = error.errors()[0]
         where = "--" + "-".join(str(first["loc"][0]).split("_")) if first["loc"] else "arguments"
-        raise SystemExit(f"{program}: {where}: {first['msg']}, not {first['input']!r}") from None
+        print(f"{program}: {where}: {first['msg']}, not {first['input']!r}", file=sys.stderr)
+        sys.exit(2)

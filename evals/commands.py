@@ -18,7 +18,7 @@ from evals.tasks import TASKS, Task
 from models.loading import Model, load_model
 from schedulers import SchedulerSpec, parse_scheduler_text, scheduler_names
 
-FULL = "full"
+FULL: Literal["full"] = "full"
 Cell = tuple[Task, SchedulerSpec, int | Literal["full"]]
 
 
@@ -78,7 +78,7 @@ def train_model(settings: TrainModelSettings) -> None:
     Trainer(recipe, settings.out, settings.compile).run(settings.save_every)
     if settings.problems:
         model = load_model(str(settings.out))
-        cells = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL)))
+        cells: list[Cell] = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL)))
         results = list(_measure(model, cells, settings.problems, seed=0, rows=64, raw=False))
         how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)

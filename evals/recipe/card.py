@@ -35,10 +35,10 @@ tags: [diffusion-lm, masked-diffusion, llada]
 
 # llada-nano
 
-A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's own Hugging Face format, small enough
-for a laptop's CPU and real enough that every claim about an unmasking scheduler can be graded. It does two things and
-nothing else: it solves word problems about a running total with worked arithmetic (totals from 0 to 20, two to five
-steps), and it fills 6 x 6 Sudoku grids. It has seen no other text.
+A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's own Hugging Face format, small
+enough for a laptop's CPU and real enough that every claim about an unmasking scheduler can be graded. It does two
+things and nothing else: it solves word problems about a running total with worked arithmetic (totals from 0 to 20, two
+to five steps), and it fills 6 x 6 Sudoku grids. It has seen no other text.
 
 A word problem reads `Tom has 5 apples. Tom finds 7 more. Tom loses 3. How many apples does Tom have?` and is answered
 with one line of arithmetic a step and a last line `#### 9`. A Sudoku is the word `Sudoku` and six rows of six cells,

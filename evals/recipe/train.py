@@ -72,7 +72,7 @@ def masked_diffusion_loss(logits: Tensor, batch: Batch, masked: Tensor, t: Tenso
 
 
 def draw_masks(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(masked (B, T) bool, t (B,)): t spread evenly over (SMALLEST_T, 1), the chance of an answer token to be masked."""
+    """(masked (B, T) bool, t (B,)): t spread evenly over (SMALLEST_T, 1), an answer token's chance of a mask."""
     rows = batch.tokens.shape[0]
     even = (torch.arange(rows) + torch.rand((), generator=rng)) / rows
     t = SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(rows, generator=rng)]
@@ -153,7 +153,7 @@ class Trainer:
         before = {**state["recipe"], "steps": self.recipe.steps}
         if before != asdict(self.recipe):
             raise ValueError(
-                f"{self.out} was trained with {state['recipe']}; resume with the same, or use another --out"
+                f"{self.out} holds a run of {state['recipe']}; go on with the same settings or choose another --out"
             )
         self.step = state["step"]
         self.network.load_state_dict(state["network"])

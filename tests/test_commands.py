@@ -1,0 +1,138 @@
+"""The command line: help, errors, settings from flags and environment, and each command on the embedded model."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import engine.commands
+import unmask
+import weights
+from engine.commands import GenerateSettings
+from engine.settings import parse_settings
+from evals.tasks import TASKS
+from models.loading import load_model
+
+LARGEST_CHECKPOINT = 16 * 2**20
+
+
+def run(*arguments: str) -> None:
+    unmask.main([*arguments])
+
+
+def question() -> tuple[str, str]:
+    problem = next(TASKS["word-problems"].problems(0, "held-out"))
+    return problem.prompt, problem.solution
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+    run("--version")
+    text = capsys.readouterr().out
+    assert all(command in text for command in unmask.COMMANDS)
+    assert re.search(r"unmask \d+\.\d+", text)
+
+
+@pytest.mark.parametrize("command", unmask.COMMANDS)
+def test_every_flag_of_every_command_has_help_and_a_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(command, "--help")
+    assert end.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    flags = set(re.findall(r"\[?--(?!no-|help)([a-z-]+)", text))
+    for flag in flags:
+        assert f"[env: UNMASK_{flag.upper().replace('-', '_')}]" in text, flag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["bogus"], 2, "unknown command 'bogus'; the commands are: serve, generate"),
+        (["generate", "hi", "--model", "nowhere"], 1, "model 'nowhere' is no folder"),
+        (["generate", "hi", "--scheduler", "nothing"], 1, "unknown scheduler 'nothing'; the schedulers are: entropy"),
+        (["generate", "hi", "--scheduler", "topk:k=1"], 1, "unknown option 'k'; the options are: n, steps"),
+        (
+            ["generate", "hi", "--max-tokens", "0"],
+            2,
+            "--max-tokens: Input should be greater than or equal to 1, not '0'",
+        ),
+        (["generate", "hi", "--max-tokens", "9999"], 1, "--max-tokens of 9999 tokens are more than the 512 positions"),
+        (["generate", "", "--raw"], 1, "the prompt holds no tokens"),
+        (["eval", "--task", "chess"], 1, "unknown task 'chess'; the tasks are: word-problems, sudoku"),
+    ],
+)
+def test_errors_are_one_sentence_and_an_exit_code(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    captured = capsys.readouterr()
+    said = captured.err + str(end.value.code)  # what SystemExit holds is printed by the interpreter
+    assert message in said
+    assert end.value.code == code or (code == 1 and isinstance(end.value.code, str))
+    assert "Traceback" not in captured.err
+
+
+def test_the_command_line_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens == 64
+    monkeypatch.setenv("UNMASK_MAX_TOKENS", "9")
+    assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens == 9
+    assert parse_settings(GenerateSettings, "unmask generate", ["hi", "--max-tokens", "5"]).max_tokens == 5
+
+
+def test_schedulers_lists_names_options_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    run("schedulers")
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("entropy", "factor", "margin", "random", "threshold", "topk", "0.9"))
+
+
+def test_generate_prints_only_the_text_when_piped() -> None:
+    prompt, solution = question()
+    command = [sys.executable, "-m", "unmask", "generate", prompt, "--scheduler", "threshold"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == solution
+    assert "forward passes" in done.stderr
+
+
+def test_generate_draws_the_canvas_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt, solution = question()
+    console = Console(force_terminal=True, width=120, record=True)
+    monkeypatch.setattr(engine.commands, "Console", lambda: console)
+    with console.capture() as shown:
+        run("generate", prompt, "--scheduler", "threshold", "--delay", "0")
+    screen = shown.get()
+    assert engine.commands.MASK in screen
+    assert solution.splitlines()[-1] in screen
+    assert screen.index(engine.commands.MASK) < screen.rindex(solution.splitlines()[-1])
+
+
+def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.json"
+    run("eval", "--task", "sudoku", "--scheduler", "threshold:threshold=0.8", "--problems", "8", "--json", str(out))
+    measured = json.loads(out.read_text())
+    assert measured.pop("tokens_per_second") > 0
+    assert 1 <= measured.pop("forward_passes") <= 48
+    assert 0 <= measured.pop("accuracy") <= 1
+    expected = {"task": "sudoku", "scheduler": "threshold", "options": {"threshold": 0.8}}
+    assert measured == expected | {"block_length": 32, "problems": 8, "seed": 0}
+    assert "sudoku" in capsys.readouterr().out
+
+
+def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
+    folder = weights.find("llada-nano")
+    assert folder is not None
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST_CHECKPOINT
+    from evals.measure import measure
+    from schedulers import parse_scheduler
+
+    model = load_model("llada-nano", device="cpu")
+    for task in TASKS.values():
+        topk, random = (
+            measure(model, task, parse_scheduler(name), 32, problems=24, seed=3) for name in ("topk", "random")
+        )
+        assert topk.accuracy >= 0.8  # at a true rate of 0.95, one draw of 24 in two thousand falls below
+        assert random.accuracy < topk.accuracy
