@@ -9,6 +9,7 @@ from torch import Tensor
 from engine.canvas import Canvas
 from engine.proposal import Proposal
 from engine.request import Reveal
+from engine.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Window:
     masked      (B, M) long  the columns of this window that hold masks, leftmost first, padded with others
     wanted      (B, M) long  the same as columns of `Batch.tokens`: the positions that the head runs on
     block_start, block_end, length, step, block_step  (B,) long
+    last_pass   (B,) bool    rows that may have no forward pass after this one
     """
 
     in_block: Tensor
@@ -37,6 +39,7 @@ class Window:
     length: Tensor
     step: Tensor
     block_step: Tensor
+    last_pass: Tensor
 
 
 class Batch:
@@ -69,16 +72,16 @@ class Batch:
             prompt = torch.tensor(canvas.request.prompt)
             tokens[row, : len(prompt)] = prompt
             masked[row, len(prompt) : length] = True
-        self._tokens = torch.cat([self._tokens, tokens.to(self._device)])
-        self._masked = torch.cat([self._masked, masked.to(self._device)])
-        prompts = torch.tensor([len(canvas.request.prompt) for canvas in canvases], device=self._device)
+        self._tokens = torch.cat([self._tokens, upload(tokens, self._device)])
+        self._masked = torch.cat([self._masked, upload(masked, self._device)])
+        prompts = upload([len(canvas.request.prompt) for canvas in canvases], self._device)
         self._prompt = torch.cat([self._prompt, prompts])
         self._lengths += lengths
         self._update_key_mask()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop every row but these, in this order."""
-        index = torch.tensor(rows, dtype=torch.long, device=self._device)
+        index = upload(torch.tensor(rows, dtype=torch.long), self._device)
         self._tokens, self._masked, self._prompt = self._tokens[index], self._masked[index], self._prompt[index]
         self._lengths = [self._lengths[row] for row in rows]
         self._fit(max(self._lengths, default=0))
@@ -87,10 +90,9 @@ class Batch:
     def window(self, canvases: Sequence[Canvas]) -> Window:
         """The current block of every row, and its masked positions."""
         phases = [
-            (canvas.block_start, canvas.block_end, canvas.request.max_tokens, canvas.step, canvas.block_step)
-            for canvas in canvases
+            (c.block_start, c.block_end, c.request.max_tokens, c.step, c.block_step, c.last_pass) for c in canvases
         ]
-        block_start, block_end, length, step, block_step = torch.tensor(phases, device=self._device).unbind(1)
+        block_start, block_end, length, step, block_step, last_pass = upload(phases, self._device).unbind(1)
         width = max(end - start for start, end, *_ in phases)
         positions = block_start[:, None] + torch.arange(width, device=self._device)  # (B, W)
         in_block = positions < block_end[:, None]
@@ -112,6 +114,7 @@ class Batch:
             length=length,
             step=step,
             block_step=block_step,
+            last_pass=last_pass.bool(),
         )
 
     def commit(self, window: Window, proposal: Proposal, reveal: Tensor, remask: Tensor) -> None:
@@ -129,7 +132,7 @@ class Batch:
     def _update_key_mask(self) -> None:
         self._key_mask = None
         if len(set(self._lengths)) > 1:
-            lengths = torch.tensor(self._lengths, device=self._device)
+            lengths = upload(self._lengths, self._device)
             self._key_mask = torch.arange(self.tokens.shape[1], device=self._device) < lengths[:, None]
 
 

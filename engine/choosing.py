@@ -9,6 +9,7 @@ from torch import Tensor
 from engine.batch import Window
 from engine.canvas import Canvas
 from engine.proposal import Proposal
+from engine.transfer import upload
 from schedulers import Needs, Scheduler, SchedulerSpec, State, View, make_scheduler, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
@@ -50,8 +51,8 @@ class Chooser:
             entropy=any(scheduler.needs.entropy for scheduler in members),
         )
 
-    def choose(self, window: Window, proposal: Proposal, seed: Tensor, last_pass: Tensor) -> tuple[Tensor, Tensor]:
-        """(reveal, remask), both (B, W) bool. seed (B,) long; last_pass (B,) bool.
+    def choose(self, window: Window, proposal: Proposal, seed: Tensor) -> tuple[Tensor, Tensor]:
+        """(reveal, remask), both (B, W) bool. seed (B,) long.
 
         Whatever the schedulers answer: only masked positions of the block are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
@@ -68,17 +69,18 @@ class Chooser:
             if decision.remask is not None and group.scheduler.needs.remask:
                 remask[group.rows] = decision.remask
             self._keep_state(group, decision.state)
+        last = window.last_pass[:, None]
         reveal = reveal & window.mask
         stuck = ~reveal.any(1)
         best = top_n(proposal.confidence, window.mask, torch.ones_like(window.step))
-        reveal = reveal | (best & stuck[:, None]) | (window.mask & last_pass[:, None])
-        return reveal, remask & window.in_block & ~window.mask & ~last_pass[:, None]
+        reveal = reveal | (best & stuck[:, None]) | (window.mask & last)
+        return reveal, remask & window.in_block & ~window.mask & ~last
 
     def _group(self, scheduler: Scheduler, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
         requests = [canvases[row].request for row in rows]
         numeric = [request.scheduler.numeric() for request in requests]
         options = {name: _column([values[name] for values in numeric], self._device) for name in numeric[0]}
-        index = torch.tensor(rows, device=self._device)
+        index = upload(rows, self._device)
         return _Group(scheduler, index, tuple(request.id for request in requests), options)
 
     def _state_of(self, group: _Group, width: int) -> State:
@@ -122,8 +124,8 @@ def _view(window: Window, proposal: Proposal, seed: Tensor) -> View:
 def _column(values: Sequence[float | int | None], device: torch.device) -> Tensor:
     """One option of N rows, (N,): long with -1 for None, or float32 with NaN for None."""
     if any(isinstance(value, float) for value in values):
-        return torch.tensor([torch.nan if value is None else value for value in values], device=device)
-    return torch.tensor([-1 if value is None else value for value in values], device=device)
+        return upload([torch.nan if value is None else value for value in values], device)
+    return upload([-1 if value is None else value for value in values], device)
 
 
 def _fit(row: Tensor, width: int) -> Tensor:

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
 
 from engine.batch import Batch, read
 from engine.canvas import Canvas
 from engine.choosing import Chooser, scheduler_of
 from engine.proposal import Sampling, propose
 from engine.request import Request, Result, Step
+from engine.transfer import upload
 from models.loading import Model
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
@@ -77,7 +77,7 @@ class Engine:
         positions = window.positions.gather(1, window.masked)
         proposal = propose(logits, self._forbidden, self._chooser.needs, self._sampling, seed, positions)
         proposal = proposal.scatter(window.masked, window.mask.shape[1])
-        reveal, remask = self._chooser.choose(window, proposal, seed, self._last_pass())
+        reveal, remask = self._chooser.choose(window, proposal, seed)
         self._batch.commit(window, proposal, reveal, remask)
         outcome = read(self._canvases, proposal, reveal, remask)
         steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
@@ -121,10 +121,7 @@ class Engine:
         self._chooser.regroup(self._canvases)
         self._sampling = Sampling.of(requests, self.model.device)
         seeds = [_wrap(request.seed * STEPS_PER_SEED) for request in requests]
-        self._seeds = torch.tensor(seeds, dtype=torch.long, device=self.model.device)
-
-    def _last_pass(self) -> Tensor:  # (B,) bool
-        return torch.tensor([canvas.last_pass for canvas in self._canvases], device=self.model.device)
+        self._seeds = upload(torch.tensor(seeds, dtype=torch.long), self.model.device)
 
 
 def _wrap(value: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.request import Request
+from engine.transfer import upload
 from schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
@@ -52,10 +53,10 @@ class Sampling:
             return None
         chosen = [requests[row] for row in rows]
         return Sampling(
-            torch.tensor(rows, device=device),
-            torch.tensor([request.temperature for request in chosen], device=device),
-            torch.tensor([request.top_p for request in chosen], device=device),
-            torch.tensor([request.top_k for request in chosen], device=device),
+            upload(rows, device),
+            upload([float(request.temperature) for request in chosen], device),
+            upload([float(request.top_p) for request in chosen], device),
+            upload([request.top_k for request in chosen], device),
         )
 
 

@@ -28,6 +28,16 @@ class Greedy:
         return Decision(torch.ones_like(view.mask))
 
 
+class Again:
+    """Claims, beside one new token, everything that is revealed already."""
+
+    Options = NoOptions
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)) | ~view.mask)
+
+
 class Idle:
     """Never reveals anything."""
 
@@ -90,7 +100,13 @@ class Counting:
         return Decision(top_n(score, view.eligible, n), state={"seen": seen, "waited": waited})
 
 
-ROGUES: dict[str, type[Any]] = {"greedy": Greedy, "idle": Idle, "flip-flop": FlipFlop, "undeclared": Undeclared}
+ROGUES: dict[str, type[Any]] = {
+    "greedy": Greedy,
+    "again": Again,
+    "idle": Idle,
+    "flip-flop": FlipFlop,
+    "undeclared": Undeclared,
+}
 ROGUES |= {"second-thoughts": SecondThoughts, "counting": Counting}
 
 

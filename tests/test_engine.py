@@ -100,6 +100,13 @@ def test_reveals_each_position_of_the_block_once(model: Model, scheduler: str) -
             visible = (visible | positions) - set(step.remasked)
 
 
+def test_a_narrow_block_beside_a_wide_one_stays_narrow(llada: Model) -> None:
+    narrow, wide = make(0, "greedy", block_length=3), make(1, block_length=12)
+    for step in Engine(llada).run([narrow, wide]):
+        if step.request_id == narrow.id:
+            assert [reveal.position // 3 for reveal in step.revealed] == [step.block] * 3
+
+
 def test_a_prompt_with_mask_tokens_stays_as_it_is(llada: Model) -> None:
     prompt = (3, llada.mask_id, 4, llada.mask_id)
     engine = Engine(llada)
