@@ -1,0 +1,1 @@
+"""HTTP: wire types, streams, errors, metrics. It talks to the engine and never sees a tensor."""

@@ -1,0 +1,69 @@
+"""What the responses of the generation endpoints have in common."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Depends
+from starlette.requests import Request as HTTPRequest
+
+from engine.request import Request, Result
+from schedulers import SchedulerSpec
+from server.backend import Backend
+from server.errors import UnknownModelError, show
+from server.wire import Diffusion, ErrorResponse, Usage
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
+    404: {"model": ErrorResponse, "description": "the model is not served here"},
+    429: {"model": ErrorResponse, "description": "too many requests are waiting"},
+    500: {"model": ErrorResponse, "description": "a fault of the server"},
+    503: {"model": ErrorResponse, "description": "the model is loading, or the server going down"},
+}
+
+SSE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "JSON, or server-sent events with `stream`", "content": {"text/event-stream": {}}}
+}
+
+
+async def _backend(http: HTTPRequest) -> Backend:
+    backend: Backend = http.app.state.backend
+    return backend
+
+
+BackendOf = Annotated[Backend, Depends(_backend)]
+
+
+def check_model(asked: str | None, served: str) -> None:
+    """Raise UnknownModelError unless the request asks for the model that is served, or leaves it open."""
+    if asked and asked != served:
+        raise UnknownModelError(f"model {show(asked)} is not served here; the model is {served!r}", "model")
+
+
+def scheduler_json(spec: SchedulerSpec) -> dict[str, Any]:
+    """A scheduler as responses show it, which is also how requests may name it."""
+    return {"name": spec.name, **dataclasses.asdict(spec.options)}
+
+
+def usage(requests: Sequence[Request], results: Sequence[Result], n: int = 1) -> Usage:
+    """Tokens in and out, of choices that come n for a prompt; a prompt counts once."""
+    prompt = sum(len(request.prompt) for request in requests[::n])
+    completion = sum(len(result.token_ids) for result in results)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def diffusion(requests: Sequence[Request], results: Sequence[Result]) -> Diffusion:
+    """How the results came about. The requests differ in prompt and seed only."""
+    tokens = sum(len(result.token_ids) for result in results)
+    passes = sum(result.forward_passes for result in results)
+    seconds = max(result.generate_seconds for result in results)
+    return Diffusion(
+        scheduler=scheduler_json(requests[0].scheduler),
+        block_length=requests[0].block_length,
+        steps=passes,  # a step is a forward pass as the request sees it
+        forward_passes=passes,
+        tokens_per_step=round(tokens / passes, 3),
+        tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
+        queue_seconds=round(max(result.queue_seconds for result in results), 6),
+        generate_seconds=round(seconds, 6),
+    )

@@ -1,0 +1,71 @@
+"""The one app factory: for uvicorn, for tests, and for whatever else hosts an ASGI app."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from models.loading import Model
+from server import completions, generate, info
+from server.backend import Backend
+from server.errors import add_error_handlers
+from server.middleware import Observe
+from server.settings import ServeSettings
+
+log = logging.getLogger(__name__)
+
+
+def log_ready(model: Model) -> None:
+    log.info("%s is ready on %s in %s", model.name, model.device, model.dtype)
+
+
+def log_failure(error: Exception) -> None:
+    log.error("%s", error)
+
+
+def create_app(
+    settings: ServeSettings,
+    on_ready: Callable[[Model], None] = log_ready,
+    on_failure: Callable[[Exception], None] = log_failure,
+) -> FastAPI:
+    """The app. It answers at once; the model loads on a thread from start-up on, and its engine ends with the app.
+
+    on_ready    called on that thread when the model has answered for the first time
+    on_failure  called on it if the model cannot be loaded; /health answers 503 from then on
+    """
+    backend = Backend(settings, on_ready, on_failure)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        backend.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(backend.stop)
+
+    app = FastAPI(title="unmask", version=version("unmask"), lifespan=lifespan)
+    app.state.backend = backend
+    for room in (generate, completions, info):
+        app.include_router(room.router)
+    add_error_handlers(app)
+    app.add_middleware(Observe, metrics=backend.metrics)
+    _describe_errors_as_they_are(app)
+    return app
+
+
+def _describe_errors_as_they_are(app: FastAPI) -> None:
+    """Take FastAPI's 422 out of the OpenAPI document: invalid requests are answered with 400."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,123 @@
+"""The model behind the server: loading, ready, or failed."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from engine.engine import Engine
+from engine.request import Request, Step
+from engine.service import EngineError, EngineService, EngineStoppedError
+from models.loading import Model, load_model
+from schedulers import parse_scheduler
+from server.errors import NotReadyError
+from server.metrics import Metrics
+from server.settings import ServeSettings
+from server.streams import Generations
+
+log = logging.getLogger(__name__)
+
+WARM_UP_TOKENS = 8
+
+
+class Backend:
+    """Loads the model on a thread, warms it up, and takes requests from then on.
+
+    on_ready    called on that thread when the model has answered for the first time
+    on_failure  called on it when the model cannot be loaded or does not answer
+    """
+
+    def __init__(
+        self, settings: ServeSettings, on_ready: Callable[[Model], None], on_failure: Callable[[Exception], None]
+    ):
+        self.settings = settings
+        self.metrics = Metrics(
+            running=lambda: self.service.running if self.service else 0,
+            waiting=lambda: self.service.waiting if self.service else 0,
+        )
+        self.created = int(time.time())
+        self.service: EngineService | None = None
+        self.error: Exception | None = None
+        self._on_ready = on_ready
+        self._on_failure = on_failure
+        self._ready = False
+        self._stopping = False
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to load. Returns at once."""
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def stop(self) -> None:
+        """Cancel what runs and end the engine. A load that is under way is abandoned."""
+        with self._lock:
+            self._stopping = True
+        if self.service is not None:
+            self.service.stop()
+
+    def check_health(self) -> None:
+        """Raise NotReadyError if the model could not be loaded, or its engine has ended: it never will answer."""
+        if self.error is not None:
+            raise NotReadyError(f"the model is not running: {self.error}")
+        if self.service is not None and not self.service.alive:
+            raise NotReadyError("the model is not running: its engine has ended; restart the server")
+
+    @property
+    def model(self) -> Model:
+        """The model, once it is ready; raises NotReadyError before."""
+        return self._engine().engine.model
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the API; raises NotReadyError until the model is ready."""
+        model = self.model
+        return self.settings.served_model_name or model.name
+
+    def submit(self, requests: Sequence[Request]) -> Generations:
+        """Run requests. Raises NotReadyError, QueueFullError or EngineStoppedError."""
+        return Generations(self._engine(), self.metrics, requests)
+
+    def _engine(self) -> EngineService:
+        if self._stopping:
+            raise EngineStoppedError("the server is going down; send the request again later")
+        self.check_health()
+        if self.service is None or not self._ready:
+            raise NotReadyError("the model is still loading; try again when /ready answers 200")
+        return self.service
+
+    def _load(self) -> None:
+        try:
+            settings = self.settings
+            model = load_model(settings.model, settings.revision, settings.device, settings.dtype)
+            service = EngineService(Engine(model, settings.max_rows), settings.max_waiting)
+            with self._lock:
+                if self._stopping:
+                    return
+                service.start()
+                self.service = service
+            self._warm_up(model, service)
+        except Exception as error:  # whatever it was, the server must say so and not wait for ever
+            self.error = error
+            self._on_failure(error)
+        else:
+            self._ready = True
+            self._on_ready(model)
+
+    def _warm_up(self, model: Model, service: EngineService) -> None:
+        """One short generation, so that the first client does not wait for what happens once only."""
+        length = min(WARM_UP_TOKENS, model.max_positions - 1)
+        scheduler = parse_scheduler(self.settings.default_scheduler)
+        request = Request("warm-up", (0,), length, length, scheduler)
+        ended = threading.Event()
+        failures: list[EngineError] = []
+
+        def listen(event: Step | EngineError) -> None:
+            if isinstance(event, EngineError):
+                failures.append(event)
+            if isinstance(event, EngineError) or event.result is not None:
+                ended.set()
+
+        service.submit(request, listen)
+        ended.wait()
+        if failures:
+            raise failures[0]

@@ -1,0 +1,168 @@
+"""What can go wrong over HTTP, and the one place that turns an exception into a status.
+
+Exception
+  HTTPError            raised by this room
+    BadRequestError    400  the request cannot be understood or carried out; `param` names the field
+    UnknownModelError  404  the request names a model that is not the one served
+    NotReadyError      503  the model is not loaded yet, or could not be
+  OptionError, UnknownSchedulerError   400  from the schedulers
+  ChatTemplateError    400  from the tokenizer
+  EngineError          500  a fault of the engine
+    QueueFullError     429  as many requests as allowed are waiting
+    EngineStoppedError 503  the server is going down
+  HTTPException        404, 405, 413, ...  from the framework's routing
+  RequestValidationError   400  from the framework's parsing
+  any other            500  a fault of ours
+"""
+
+import json
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from engine.service import EngineError, EngineStoppedError, QueueFullError
+from models.errors import ChatTemplateError
+from schedulers import OptionError, UnknownSchedulerError
+
+RETRY_AFTER_SECONDS = 1
+
+_shorten = reprlib.Repr()
+_shorten.maxstring = _shorten.maxother = _shorten.maxlong = 60
+
+
+class HTTPError(Exception):
+    """An error with a message for the client, and the field it is about."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class BadRequestError(HTTPError):
+    """The request cannot be understood or carried out."""
+
+
+class UnknownModelError(HTTPError):
+    """The request names a model that is not the one served."""
+
+
+class NotReadyError(HTTPError):
+    """The model is not loaded yet, or could not be."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    status: int
+    type: str
+    code: str | None = None
+
+
+# The types are OpenAI's words; clients retry 429 and 5xx by themselves.
+_KINDS: dict[type[Exception], _Kind] = {
+    BadRequestError: _Kind(400, "invalid_request_error"),
+    UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
+    NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
+    OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
+    UnknownSchedulerError: _Kind(400, "invalid_request_error", "unknown_scheduler"),
+    ChatTemplateError: _Kind(400, "invalid_request_error", "chat_template"),
+    QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
+    EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
+    EngineError: _Kind(500, "server_error", "engine_failed"),
+    Exception: _Kind(500, "server_error", "internal_error"),
+}
+
+
+def show(value: object) -> str:
+    """A value of the client's, short enough for an error message."""
+    return _shorten.repr(value)
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The `error` object of an exception, in OpenAI's shape."""
+    kind = _kind(error)
+    # What went wrong inside is for the log: an unforeseen message may hold anything.
+    message = str(error) if kind is not _KINDS[Exception] else "the server failed; its log says why"
+    param = getattr(error, "param", None)
+    return {"message": message, "type": kind.type, "param": param, "code": getattr(error, "code", None) or kind.code}
+
+
+def error_response(error: Exception) -> Response:
+    """The response to an exception."""
+    status = _kind(error).status
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else None
+    return _json(error_body(error), status, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every exception in OpenAI's shape. Unforeseen ones are answered by the middleware."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _from_framework(error, request)
+
+    async def validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(_from_validation(error.errors()[0]))
+
+    for kind in _KINDS.keys() - {Exception}:
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(RequestValidationError, validation)
+
+
+def _kind(error: Exception) -> _Kind:
+    return next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
+
+
+def _from_framework(error: HTTPException, request: Request) -> Response:
+    status = HTTPStatus(error.status_code)
+    where = f"{request.method} {show(request.url.path)}"
+    messages = {
+        400: "the body cannot be read as JSON; send a JSON object",
+        404: f"there is no route {where}; see /docs",
+        405: f"{where} is not allowed; see /docs",
+    }
+    message = messages.get(status, str(error.detail))
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": status.name.lower()}
+    return _json(body, status, error.headers)
+
+
+def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
+    # Escaped to ASCII: an error may quote a lone surrogate, which has no UTF-8.
+    return Response(json.dumps({"error": error}), status, headers, "application/json")
+
+
+def _from_validation(found: Mapping[str, Any]) -> BadRequestError:
+    """One sentence about the first thing that pydantic found: the field, its value, the remedy."""
+    field = ".".join(str(part) for part in found["loc"][1:])
+    kind, message = found["type"], found["msg"]
+    if kind == "json_invalid":
+        return BadRequestError(
+            f"the body is not JSON: {found['ctx']['error']} at character {field}", code="invalid_json"
+        )
+    if not field:
+        return BadRequestError(_about_the_body(kind, message), found.get("ctx", {}).get("param"))
+    if kind == "missing":
+        return BadRequestError(f"field {field!r} is missing; give it", field)
+    if kind == "extra_forbidden":
+        return BadRequestError(f"field {field!r} is unknown; leave it out", field)
+    remedy = re.sub(r"^\w+ should", "must", message).partition(" after validation")[0]
+    return BadRequestError(f"field {field!r} {remedy}, not {show(found['input'])}", field)
+
+
+def _about_the_body(kind: str, message: str) -> str:
+    if kind in ("missing", "model_attributes_type", "model_type", "dict_type"):
+        return "the body must be a JSON object, sent with the header 'content-type: application/json'"
+    return message

@@ -1,0 +1,102 @@
+"""`POST /generate`, the native endpoint: every step can be watched."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import JSONResponse, Response
+
+from engine.request import Request, Result, Step
+from engine.service import EngineError
+from models.loading import Model
+from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, usage
+from server.errors import error_body
+from server.parse import parse_generate
+from server.streams import EventStream, Generations, event, unless_disconnected
+from server.wire import GenerateRequest, GenerateResponse
+
+router = APIRouter(tags=["generation"], responses=ERRORS)
+
+
+@router.post("/generate", response_model=GenerateResponse, responses=SSE)
+async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf) -> Response:
+    """Fill a canvas after one of `prompt`, `messages` and `input_ids`.
+
+    With `stream`, server-sent events: `start`; a `step` for each forward pass, and a `block` when one is finished;
+    `done`, or `error`. Positions count from the start of the generation region; the blocks' texts make up the whole.
+    """
+    model = backend.model
+    check_model(body.model, backend.model_name)
+    request = parse_generate(body, model, backend.settings)
+    head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
+    generations = backend.submit([request])
+    if body.stream:
+        return EventStream(_events(generations, request, model, head), generations.close)
+    return await unless_disconnected(http, _whole(generations, request, head))
+
+
+async def _whole(generations: Generations, request: Request, head: dict[str, Any]) -> Response:
+    try:
+        (result,) = await generations.results()
+    finally:
+        generations.close()
+    return JSONResponse(head | {"usage": usage([request], [result]).model_dump()} | _done(request, result))
+
+
+async def _events(generations: Generations, request: Request, model: Model, head: dict[str, Any]) -> AsyncIterator[str]:
+    yield event(head | _start(request), "start")
+    blocks = _Blocks(request)
+    try:
+        async for _, step in generations.steps():
+            yield event(_step(step, model), "step")
+            if (block := blocks.finished_by(step)) is not None:
+                yield event(block, "block")
+            if step.result is not None:
+                yield event(_done(request, step.result), "done")
+    except EngineError as error:
+        yield event(error_body(error), "error")
+
+
+def _start(request: Request) -> dict[str, Any]:
+    return {
+        "prompt_tokens": len(request.prompt),
+        "length": request.max_tokens,
+        "block_length": request.block_length,
+        "scheduler": scheduler_json(request.scheduler),
+    }
+
+
+def _step(step: Step, model: Model) -> dict[str, Any]:
+    text = model.tokenizer.token_text
+    revealed = [(one.position, one.token_id, text(one.token_id), round(one.probability, 6)) for one in step.revealed]
+    return {"step": step.index, "revealed": revealed, "remasked": step.remasked}
+
+
+def _done(request: Request, result: Result) -> dict[str, Any]:
+    return {
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "finish_reason": result.finish_reason,
+        "diffusion": diffusion([request], [result]).model_dump(),
+    }
+
+
+class _Blocks:
+    """Notices when a block is finished, and which settled text it added."""
+
+    def __init__(self, request: Request):
+        self._request = request
+        self._filled: Counter[int] = Counter()
+        self._sent = 0
+
+    def finished_by(self, step: Step) -> dict[str, Any] | None:
+        """The `block` event due after a step. The last step ends its block, filled or not."""
+        self._filled[step.block] += len(step.revealed) - len(step.remasked)
+        length = self._request.block_length
+        size = min(length, self._request.max_tokens - step.block * length)
+        if self._filled[step.block] < size and step.result is None:
+            return None
+        text, self._sent = step.text[self._sent :], len(step.text)
+        return {"index": step.block, "text": text}

@@ -1,0 +1,77 @@
+"""What can be asked without generating: models, schedulers, health, version, metrics."""
+
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from schedulers import json_schema, scheduler_class, scheduler_names
+from server.answers import ERRORS, BackendOf, check_model
+from server.backend import Backend
+
+router = APIRouter(tags=["information"])
+
+
+@router.get("/v1/models", responses={503: ERRORS[503]})
+async def models(backend: BackendOf) -> dict[str, Any]:
+    """The one model that is served."""
+    return {"object": "list", "data": [_card(backend)]}
+
+
+@router.get("/v1/models/{model:path}", responses={404: ERRORS[404], 503: ERRORS[503]})
+async def model(model: str, backend: BackendOf) -> dict[str, Any]:
+    """The model by its name."""
+    check_model(model, backend.model_name)
+    return _card(backend)
+
+
+@router.get("/v1/schedulers")
+async def schedulers() -> dict[str, Any]:
+    """The installed unmasking schedulers, each with the JSON schema of its options."""
+    return {"object": "list", "data": [_scheduler(name) for name in scheduler_names()]}
+
+
+@router.get("/health", responses={503: ERRORS[503]})
+async def health(backend: BackendOf) -> dict[str, str]:
+    """200 while the server is loading or serving; 503 when it never will again."""
+    backend.check_health()
+    return {"status": "ok"}
+
+
+@router.get("/ready", responses={503: ERRORS[503]})
+async def ready(backend: BackendOf) -> dict[str, str]:
+    """200 once the model has answered; 503 while it is loading."""
+    return {"status": "ready", "model": backend.model_name}
+
+
+@router.get("/version")
+async def get_version() -> dict[str, str]:
+    """The version of the server."""
+    return {"version": version("unmask")}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(backend: BackendOf) -> Response:
+    """Prometheus metrics."""
+    return Response(backend.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _card(backend: Backend) -> dict[str, Any]:
+    model = backend.model
+    return {
+        "id": backend.model_name,
+        "object": "model",
+        "created": backend.created,
+        "owned_by": "unmask",
+        "root": model.name,
+        "max_model_len": model.max_positions,
+    }
+
+
+def _scheduler(name: str) -> dict[str, Any]:
+    scheduler = scheduler_class(name)
+    description = (inspect.getdoc(scheduler) or "").partition("\n")[0]
+    return {"name": name, "description": description, "options": json_schema(scheduler.Options)}

@@ -1,0 +1,31 @@
+"""The settings of `unmask serve`: each field is a flag, an environment variable and a line of help."""
+
+from pydantic import Field, field_validator
+
+from engine.settings import ModelSettings
+from schedulers import UnknownSchedulerError, scheduler_class
+
+
+class ServeSettings(ModelSettings):
+    """Serve a model over HTTP."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    served_model_name: str | None = Field(None, description="name of the model in the API; by default its own")
+    max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
+    max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
+    default_scheduler: str = Field("topk", description="scheduler of requests that name none")
+    default_block_length: int = Field(32, ge=1, description="block length of requests that give none")
+    default_max_tokens: int = Field(
+        64, ge=1, description="length of the generation region of /generate requests that give none"
+    )
+    shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
+
+    @field_validator("default_scheduler")
+    @classmethod
+    def _is_installed(cls, name: str) -> str:
+        try:
+            scheduler_class(name)
+        except UnknownSchedulerError as error:
+            raise ValueError(str(error)) from None
+        return name

@@ -1,0 +1,115 @@
+"""From the engine's thread to the event loop and on to the client; and back, when the client is gone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from engine.request import Request, Result, Step
+from engine.service import EngineError, EngineService, EngineStoppedError
+from server.metrics import Metrics
+
+CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
+
+T = TypeVar("T")
+
+
+class Generations:
+    """Requests in the engine, and their steps as they come. Whoever makes one must `close` it in the end."""
+
+    def __init__(self, service: EngineService, metrics: Metrics, requests: Sequence[Request]):
+        """Submit all requests, or none. Raises QueueFullError or EngineStoppedError."""
+        self.requests = requests
+        self._service = service
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
+        self._running: set[str] = set()
+        try:
+            for index, request in enumerate(requests):
+                service.submit(request, self._listener(index, metrics.follow(request)))
+                self._running.add(request.id)
+        except EngineError:
+            self.close()
+            raise
+
+    async def steps(self) -> AsyncIterator[tuple[int, Step]]:
+        """(index of the request, step) until all have ended. Raises EngineError if one could not."""
+        while self._running:
+            index, event = await self._events.get()
+            if isinstance(event, EngineError):
+                raise event
+            if event.result is not None:
+                self._running.discard(event.request_id)
+                if event.result.finish_reason == "cancelled":  # not by us: then nobody would read this
+                    raise EngineStoppedError(
+                        "the server is going down and has cancelled the request; send it again later"
+                    )
+            yield index, event
+
+    async def results(self) -> list[Result]:
+        """Every request's result, in their order."""
+        results = {index: step.result async for index, step in self.steps() if step.result is not None}
+        return [results[index] for index in range(len(self.requests))]
+
+    def close(self) -> None:
+        """Cancel what still runs; each row is free within one step."""
+        for request_id in self._running:
+            self._service.cancel(request_id)
+        self._running.clear()
+
+    def _listener(
+        self, index: int, record: Callable[[Step | EngineError], None]
+    ) -> Callable[[Step | EngineError], None]:
+        def receive(event: Step | EngineError) -> None:  # on the event loop
+            record(event)
+            self._events.put_nowait((index, event))
+
+        return lambda event: self._hand_over(receive, event)
+
+    def _hand_over(self, receive: Callable[[Step | EngineError], None], event: Step | EngineError) -> None:
+        """On the engine's thread."""
+        self._loop.call_soon_threadsafe(receive, event)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. However the stream ends, even before its first event, `close` is called."""
+
+    def __init__(self, events: AsyncIterator[str], close: Callable[[], None]):
+        # X-Accel-Buffering tells nginx to pass events on as they come.
+        super().__init__(
+            events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
+        )
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
+
+
+async def unless_disconnected(http: HTTPRequest, work: Coroutine[Any, Any, Response]) -> Response:
+    """The outcome of `work`, which is cancelled if the client leaves before."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnect(http))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else Response(status_code=CLIENT_CLOSED)
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+def event(data: object, name: str | None = None) -> str:
+    """One server-sent event: JSON, with a name or without."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+async def _disconnect(http: HTTPRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
