@@ -111,9 +111,13 @@ class EngineService:
 
     def _accept(self, request: Request, on_step: OnStep) -> None:
         self._listeners[request.id] = on_step
-        self.engine.submit(request)
         with self._lock:
             self._unadmitted -= 1
+        try:
+            self.engine.submit(request)
+        except Exception as error:  # a scheduler that cannot be made must not end the thread
+            log.exception("request %s could not be taken", request.id)
+            self._tell(request.id, EngineError(f"the request could not be taken: {error}"), last=True)
 
     def _drop(self, request_id: str) -> None:
         step = self.engine.cancel(request_id)
