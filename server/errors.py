@@ -33,6 +33,7 @@ from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
 RETRY_AFTER_SECONDS = 1
+MAX_MESSAGE = 1000  # characters; a message may quote the client
 
 _shorten = reprlib.Repr()
 _shorten.maxstring = _shorten.maxother = _shorten.maxlong = 60
@@ -92,7 +93,12 @@ def error_body(error: Exception) -> dict[str, Any]:
     # What went wrong inside is for the log: an unforeseen message may hold anything.
     message = str(error) if kind is not _KINDS[Exception] else "the server failed; its log says why"
     param = getattr(error, "param", None)
-    return {"message": message, "type": kind.type, "param": param, "code": getattr(error, "code", None) or kind.code}
+    return {
+        "message": message[:MAX_MESSAGE],
+        "type": kind.type,
+        "param": param,
+        "code": getattr(error, "code", None) or kind.code,
+    }
 
 
 def error_response(error: Exception) -> Response:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from models.loading import load_model
+from server.errors import MAX_MESSAGE
 from server.middleware import MAX_BODY_BYTES
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
 
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": 1000}
+CANCELLED = {"scheduler": "topk", "finish_reason": "cancelled"}
 JSON = {"content-type": "application/json"}
 
 # (body, param, part of the message)
@@ -22,9 +24,9 @@ BAD_GENERATE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "input_ids": [1]}, "prompt", "not prompt and input_ids"),
     ({"prompt": ""}, "prompt", "holds no tokens"),
     ({"prompt": 5}, "prompt", "must be a valid string, not 5"),
-    ({"prompt": "\ud800"}, None, "surrogate"),
+    ({"prompt": "\ud800"}, None, "half of a surrogate pair"),
     ({"prompt": "a", "canvas": [1]}, "canvas", "unknown; the fields are: model, max_tokens"),
-    ({"prompt": "a", "\ud800": 1}, None, "surrogate"),
+    ({"prompt": "a", "\ud800": 1}, None, "half of a surrogate pair"),
     ({"input_ids": [1, 271]}, "input_ids", "token id 271; give ids from 0 to 270"),
     ({"input_ids": [-1]}, "input_ids", "token id -1"),
     ({"input_ids": ["a"]}, "input_ids.0", "must be a valid integer"),
@@ -124,8 +126,10 @@ def test_number_that_is_none(server: Live) -> None:
 
 
 def test_long_value_is_not_quoted_whole(server: Live) -> None:
-    error = refusal(server, 400, json={"prompt": "a", "scheduler": "x" * 10_000, "temperature": "y" * 10_000})
-    assert len(error["message"]) < 300
+    for field in ("temperature", "scheduler", "model", "x" * 10_000):
+        status = 404 if field == "model" else 400
+        message = refusal(server, status, json={"prompt": "a", field: "y" * 10_000})["message"]
+        assert len(message) <= MAX_MESSAGE
 
 
 def test_context_length_has_its_code(server: Live) -> None:
@@ -148,8 +152,10 @@ def test_queue_full(server: Live) -> None:
     long = {"prompt": ["a"] * 128, "max_tokens": 1000, "stream": True}
     with server.running(**LONG), server.http.stream("POST", "/v1/completions", json=long):
         wait_for(lambda: waiting(server) == 128)
+        before = server.metric("unmask_requests_total", **CANCELLED)
         response = server.http.post("/v1/completions", json={"prompt": ["a", "b"]})
-        wait_for(lambda: waiting(server) == 128)  # there was room for the first of the two, and it does not stay
+        # There was room for the first of the two, and it does not stay.
+        wait_for(lambda: server.metric("unmask_requests_total", **CANCELLED) == before + 1)
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert (response.json()["error"]["type"], response.json()["error"]["code"]) == ("rate_limit_error", "queue_full")
     wait_for(lambda: waiting(server) == server.metric("unmask_num_requests_running") == 0)
@@ -202,3 +208,10 @@ def test_stop_ends_running_requests(tmp_path: Path) -> None:
             server.app.state.backend.stop()
             assert [data["code"] for name, data in events if name != "step"][-1] == "stopping"
         assert refusal(server, 503, json={"prompt": "a"})["code"] == "stopping"
+
+
+def test_health_tells_that_the_engine_has_ended(tmp_path: Path) -> None:
+    with live(synthetic_llada(tmp_path)) as server:
+        server.app.state.backend.service.stop()
+        assert server.http.get("/health").status_code == server.http.get("/ready").status_code == 503
+        assert "its engine has ended" in refusal(server, 503, json={"prompt": "a"})["message"]
