@@ -18,6 +18,7 @@ from models.loading import Model, load_model
 from schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
 
 MASK = "░"
+STOP = "·"  # an end of text; its own name would hide the text around it
 MASK_STYLE = "#888888"
 OLD_STYLE = "#6699cc"
 # Style of a token just revealed, by the least confidence that earns it: the colours that dLLM demonstrations use.
@@ -102,7 +103,8 @@ def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, 
                     token.style = OLD_STYLE
             for reveal in step.revealed:
                 style = next(style for least, style in NEW_STYLES if reveal.probability >= least)
-                tokens[reveal.position] = Text(model.tokenizer.token_text(reveal.token_id), style=style)
+                text = STOP if reveal.token_id in model.stop_ids else model.tokenizer.token_text(reveal.token_id)
+                tokens[reveal.position] = Text(text, style=style)
             for position in step.remasked:
                 tokens[position] = Text(MASK, style=MASK_STYLE)
             if step.result is not None:

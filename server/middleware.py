@@ -18,7 +18,7 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 class Observe:
     """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts responses, answers unforeseen exceptions.
 
-    Refuses bodies that no prompt needs.     Plain ASGI: it neither buffers a stream nor hides that the client has left.
+    Refuses bodies that no prompt needs. Plain ASGI: it neither buffers a stream nor hides that the client has left.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
