@@ -58,8 +58,8 @@ its text, so no seed can draw, for evaluation, a prompt that was trained on.
 
 {table}
 
-A block length of {full} is full diffusion. Forward passes are the mean per problem; a request ends when its end of text
-is settled, and the blocks behind it are never computed.
+Each cell is accuracy and mean forward passes. A block length of {full} is full
+diffusion. A request ends when its end of text is settled; the blocks behind it are never computed.
 """
 
 
