@@ -43,12 +43,14 @@ def _run(command: str, arguments: list[str]) -> None:
     room, settings, run, _ = COMMANDS[command]
     module = import_module(room)
     try:
-        getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
+        code = getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
     except (CheckpointError, OptionError, UnknownSchedulerError) as error:
         print(f"unmask {command}: {error.args[0]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    if code:
+        sys.exit(code)
 
 
 def _help() -> str:

@@ -77,6 +77,15 @@ def test_errors_are_one_sentence_and_an_exit_code(
     assert "Traceback" not in captured.err
 
 
+def test_serving_a_model_that_is_not_there_fails_in_one_sentence() -> None:
+    command = [sys.executable, "-m", "unmask", "serve", "nowhere", "--port", "8999"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "model 'nowhere' is no folder, no shipped checkpoint and no Hub id (owner/name)"
+    )
+
+
 def test_the_command_line_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens == 64
     monkeypatch.setenv("UNMASK_MAX_TOKENS", "9")
