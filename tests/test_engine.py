@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import Engine, Request, Result, Step
+from engine import Engine, Request, Result, Reveal, Step
+from engine.canvas import Canvas
 from models.loading import Model, load_model
 from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import llada_generate
@@ -369,3 +370,15 @@ def test_a_stop_text_ends_the_request_and_is_not_part_of_it(llada: Model) -> Non
     assert result.forward_passes < plain.forward_passes
     assert all(stop not in step.text for step in steps)
     assert all(plain.text.startswith(step.text) for step in steps)
+
+
+def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_none(llada: Model) -> None:
+    canvas = Canvas(make(stop=("bc",)), llada.tokenizer, llada.stop_ids, may_remask=False, submitted=0.0)
+    texts = []
+    for position, letter in enumerate("abxbc"):
+        (token,) = llada.tokenizer.encode(letter)
+        step = canvas.advance((Reveal(position, token, 1.0),), ())
+        texts.append(step.text)
+    assert texts == ["a", "a", "abx", "abx", "abx"]
+    assert step.result is not None
+    assert (step.result.text, step.result.finish_reason) == ("abx", "stop")

@@ -1,0 +1,59 @@
+"""From logits to proposals: statistics against their definitions, sampling against the distribution it draws from."""
+
+import pytest
+import torch
+
+from engine.proposal import Sampling, propose
+from schedulers import Needs
+
+V = 8
+ALLOWED = torch.zeros(V, dtype=torch.bool)
+LOGITS = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
+DRAWS = 20_000
+SAMPLING_ERROR = 0.02  # more than five standard deviations of a frequency of DRAWS
+ROUNDING = 1e-6
+
+
+def frequencies(temperature: float, top_p: float = 1.0, top_k: int = 0) -> torch.Tensor:
+    """How often each token is proposed at DRAWS positions with the same logits."""
+    sampling = Sampling(torch.tensor([0]), torch.tensor([temperature]), torch.tensor([top_p]), torch.tensor([top_k]))
+    positions = torch.arange(DRAWS)[None]
+    drawn = propose(LOGITS.expand(1, DRAWS, V), ALLOWED, Needs(), sampling, torch.tensor([7]), positions)
+    return torch.bincount(drawn.ids[0], minlength=V) / DRAWS
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_from_the_softmax_at_the_temperature(temperature: float) -> None:
+    expected = (LOGITS / temperature).softmax(0)
+    assert (frequencies(temperature) - expected).abs().max() < SAMPLING_ERROR
+
+
+def test_top_k_keeps_the_k_most_probable_and_their_proportions() -> None:
+    expected = torch.zeros(V)
+    expected[:3] = LOGITS[:3].softmax(0)
+    assert (frequencies(1.0, top_k=3) - expected).abs().max() < SAMPLING_ERROR
+    assert frequencies(1.0, top_k=3)[3:].sum() == 0
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
+    p = LOGITS.softmax(0)  # .39 .24 .14 .09 ...
+    just_above_two = (p[0] + p[1]).item() + 0.01
+    found = frequencies(1.0, top_p=just_above_two)
+    assert (found[:3] > 0).all()
+    assert found[3:].sum() == 0
+    assert frequencies(1.0, top_p=0.01)[0] == 1
+
+
+def test_the_most_probable_allowed_token_is_proposed_without_sampling() -> None:
+    forbidden = ALLOWED.clone()
+    forbidden[0] = True
+    seen = propose(LOGITS[None, None], forbidden, Needs(top_k=2, entropy=True), None, torch.zeros(1), torch.zeros(1, 1))
+    p = LOGITS.softmax(0)
+    assert seen.ids.tolist() == [[1]]
+    assert seen.confidence.item() == pytest.approx(p[1].item(), abs=ROUNDING)
+    assert seen.top_ids is not None
+    assert seen.top_probabilities is not None
+    assert seen.entropy is not None
+    assert seen.top_ids.tolist() == [[[1, 2]]]
+    assert seen.top_probabilities[0, 0].tolist() == pytest.approx(p[1:3].tolist(), abs=ROUNDING)
+    assert seen.entropy.item() == pytest.approx(-(p * p.log()).sum().item(), abs=ROUNDING)
