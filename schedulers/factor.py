@@ -28,5 +28,5 @@ class Factor:
         ranked = view.confidence.masked_fill(~view.eligible, 0.0).sort(dim=1, descending=True).values  # (B, W)
         n = torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
         safe = (n + 1) * (1 - ranked) <= view.option("factor")
-        accepted = safe.long().cumprod(dim=1).sum(1).clamp(min=1)  # the length of the safe prefix
+        accepted = safe.sum(1).clamp(min=1)  # the left side never falls along the ranks, so what is safe is a prefix
         return Decision(top_n(view.confidence, view.eligible, accepted))

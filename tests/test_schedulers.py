@@ -119,11 +119,6 @@ def test_factor_takes_the_longest_prefix_that_is_safe_together() -> None:
     assert decide("factor", seen, {"factor": 2.0}) == [[0, 1, 2, 3]]
 
 
-def test_factor_stops_at_the_first_that_is_not_safe() -> None:
-    # 2 * .3, 3 * .32, 4 * .32, 5 * .05: the last would be safe, were it not behind one that is not
-    assert decide("factor", view([[0.7, 0.68, 0.68, 0.66]]), {"factor": 0.97}) == [[0, 1]]
-
-
 def test_random_draws_without_looking_and_evenly() -> None:
     rows = 4000
     seen = view([[0.9, 0.1, 0.5, 0.5]] * rows, mask=[[1, 1, 1, 0]] * rows)
