@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from engine.settings import CommandSettings, ModelSettings
-from evals.measure import Measurement, measure
+from evals.measure import Measurement, label, measure
 from evals.tasks import TASKS, Task
 from models.loading import Model, load_model
 from schedulers import SchedulerSpec, parse_scheduler_text, scheduler_names
@@ -109,9 +109,8 @@ def _progress() -> Progress:
 
 
 def _table(results: list[Measurement]) -> Table:
-    table = Table("task", "scheduler", "options", "block", "accuracy", "forward passes", "tokens/s")
+    table = Table("task", Column("scheduler", overflow="fold"), "block", "accuracy", "passes", "tokens/s")
     for r in results:
-        options = ", ".join(f"{name}={value}" for name, value in r.options.items() if value is not None)
         cells = (f"{r.accuracy:.1%}", f"{r.forward_passes:.1f}", f"{r.tokens_per_second:.0f}")
-        table.add_row(r.task, r.scheduler, options, str(r.block_length), *cells)
+        table.add_row(r.task, label(r), str(r.block_length), *cells)
     return table

@@ -10,7 +10,7 @@ from engine.engine import Engine
 from engine.request import Request
 from evals.tasks import Problem, Task
 from models.loading import Model
-from schedulers import SchedulerSpec
+from schedulers import SchedulerSpec, parse_scheduler
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ def measure(
         forward_passes=passes / problems,
         tokens_per_second=tokens / (time.perf_counter() - started),
     )
+
+
+def label(result: Measurement) -> str:
+    """A scheduler with the options that differ from its defaults, as a command line names it."""
+    defaults = parse_scheduler(result.scheduler).values()
+    changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
+    return ":".join([result.scheduler, *changed])
 
 
 def _prompt(model: Model, problem: Problem, raw: bool) -> tuple[int, ...]:

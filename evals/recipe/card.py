@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 
-from evals.measure import Measurement
+from evals.measure import Measurement, label
 from evals.recipe.checkpoint import ARCHITECTURE, CONFIG
 from evals.recipe.train import Recipe
 from evals.tasks import TASKS
 from models.transformer import Architecture, MaskedTransformer
-from schedulers import parse_scheduler
 
 # Every scheduler at its defaults, and the fastest settings, at which too much is revealed at once.
 SCHEDULERS = (
@@ -102,10 +101,3 @@ def markdown_table(results: Sequence[Measurement]) -> str:
         for name in dict.fromkeys(label(r) for r in results)
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
-
-
-def label(result: Measurement) -> str:
-    """A scheduler with the options that differ from its defaults, as a command line names it."""
-    defaults = parse_scheduler(result.scheduler).values()
-    changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
-    return ":".join([result.scheduler, *changed])
