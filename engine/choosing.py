@@ -40,15 +40,16 @@ class Chooser:
 
     def regroup(self, canvases: Sequence[Canvas]) -> None:
         """Group the rows by scheduler and fixed options; forget the state of rows that have left."""
-        members: dict[Scheduler, list[int]] = {}
+        members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
-            members.setdefault(scheduler_of(canvas.request.scheduler), []).append(row)
-        self._groups = [self._group(scheduler, rows, canvases) for scheduler, rows in members.items()]
+            spec = canvas.request.scheduler
+            members.setdefault((spec.name, spec.fixed()), []).append(row)
+        self._groups = [self._group(rows, canvases) for rows in members.values()]
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.needs = Needs(
-            top_k=max((scheduler.needs.top_k for scheduler in members), default=0),
-            entropy=any(scheduler.needs.entropy for scheduler in members),
+            top_k=max((group.scheduler.needs.top_k for group in self._groups), default=0),
+            entropy=any(group.scheduler.needs.entropy for group in self._groups),
         )
 
     def choose(self, window: Window, proposal: Proposal, seed: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,12 +77,12 @@ class Chooser:
         reveal = reveal | (best & stuck[:, None]) | (window.mask & last)
         return reveal, remask & window.in_block & ~window.mask & ~last
 
-    def _group(self, scheduler: Scheduler, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
+    def _group(self, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
         requests = [canvases[row].request for row in rows]
         numeric = [request.scheduler.numeric() for request in requests]
         options = {name: _column([values[name] for values in numeric], self._device) for name in numeric[0]}
         index = upload(rows, self._device)
-        return _Group(scheduler, index, tuple(request.id for request in requests), options)
+        return _Group(scheduler_of(requests[0].scheduler), index, tuple(request.id for request in requests), options)
 
     def _state_of(self, group: _Group, width: int) -> State:
         """The group's state, rows stacked; zeros for rows without one, columns fitted to the view's width."""
