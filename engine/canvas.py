@@ -47,6 +47,10 @@ class Canvas:
         return len(self.tokens) if whole else min(self.block_start + self.request.block_length, len(self.tokens))
 
     @property
+    def _block(self) -> int:
+        return self.block_start // self.request.block_length
+
+    @property
     def masks_in_block(self) -> int:
         return self.tokens[self.block_start : self.block_end].count(None)
 
@@ -56,8 +60,7 @@ class Canvas:
             self.tokens[reveal.position] = reveal.token_id
         for position in remasked:
             self.tokens[position] = None
-        block = self.block_start // self.request.block_length
-        block_end = self.block_end
+        block, block_end = self._block, self.block_end
         self.step += 1
         self.block_step += 1
         if None not in self.tokens[self.block_start : block_end]:
@@ -66,7 +69,8 @@ class Canvas:
 
     def cancelled(self) -> Step:
         """The last step of a request that ends before its time."""
-        return Step(self.request.id, self.step, (), (), 0, self.text, self._result(self._settled, "cancelled"))
+        result = self._result(self._settled, "cancelled")
+        return Step(self.request.id, self.step, (), (), self._block, self.text, result)
 
     def _settle(self) -> tuple[str, Result | None]:
         """(settled text, result if this was the last step)."""
