@@ -91,7 +91,8 @@ class Decision:
 
     reveal  (B, W) bool          write the proposal here
     remask  (B, W) bool or None  turn a token that was revealed in this block back into a mask
-    state   {name: (B, ...)}     handed back at the row's next step; zeros for a row that has none yet
+    state   {name: (B,) or (B, W, ...)}  handed back at the row's next step. Empty before anyone has returned one; a row
+            without one gets zeros, and columns are cut or zero-padded to the width of the next view
     """
 
     reveal: Tensor
