@@ -1,6 +1,6 @@
 """Weights from safetensors files into a network: every tensor accounted for, and one at a time."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from models.config import read_json
 from models.errors import CheckpointError
@@ -53,21 +53,49 @@ def load_weights(
 ) -> None:
     """Fill a network that was built on the meta device.
 
-    names  pairs (name in the checkpoint, parameter of the network)
+    names  pairs (name in the checkpoint, parameter or buffer of the network)
 
-    Each tensor goes straight to its device and dtype, so there is never a second copy of more than one. Raises
-    CheckpointError if a tensor is missing, extra or misshapen; all of that is checked before the first is read.
+    A name in the checkpoint that stands in several pairs is a tensor whose rows are those of several parameters, one
+    after another; a parameter that stands in several is filled by equal runs of rows from several tensors. Each tensor
+    goes straight to its device and dtype, so there is never a second copy of more than one. Raises CheckpointError if a
+    tensor is missing, extra or misshapen; all of that is checked before the first is read.
     """
     stored = _read_headers([folder / name for name in weight_files(folder)])
-    parameters = dict(network.named_parameters())  # a tied head is not in it: it is the embedding
     names = list(names)
-    wanted = {theirs: ours for theirs, ours in names if ours in parameters}
-    tied = {theirs for theirs, ours in names if ours not in parameters}
-    _check_coverage(stored, {theirs: parameters[ours].shape for theirs, ours in wanted.items()}, tied)
-    for theirs, tensor in _read_tensors(stored, wanted, device):
-        # On the CPU the tensor is a view of the file, which must not be able to change under a running network.
-        copied = tensor.to(dtype, copy=device.type == "cpu")
-        _assign(network, wanted[theirs], nn.Parameter(copied, requires_grad=False))
+    places = _places(network, names)
+    tied = {theirs for theirs, _ in names} - places.keys()
+    _check_coverage(stored, {theirs: _joined_shape(parts) for theirs, parts in places.items()}, tied)
+    _allocate(network, device, dtype)
+    places = _places(network, names)
+    for theirs, tensor in _read_tensors(stored, places, device):
+        parts = places[theirs]
+        for part, rows in zip(parts, tensor.split([len(part) for part in parts]), strict=True):
+            part.copy_(rows)
+
+
+def _places(network: nn.Module, names: list[tuple[str, str]]) -> dict[str, list[Tensor]]:
+    """{name in the checkpoint: the parts of the network that its rows fill}."""
+    whole = {**dict(network.named_parameters()), **dict(network.named_buffers())}  # a tied head is in neither
+    pairs = Counter(ours for _, ours in names)
+    runs = {ours: iter(whole[ours].flatten(0, -2).chunk(n)) for ours, n in pairs.items() if n > 1}
+    places: dict[str, list[Tensor]] = defaultdict(list)
+    for theirs, ours in names:
+        if ours in whole:
+            places[theirs].append(next(runs[ours]) if ours in runs else whole[ours])
+    return dict(places)
+
+
+def _joined_shape(parts: list[Tensor]) -> tuple[int, ...]:
+    return sum(len(part) for part in parts), *parts[0].shape[1:]
+
+
+def _allocate(network: MaskedTransformer, device: torch.device, dtype: torch.dtype) -> None:
+    """Memory for a network on the meta device: parameters in the dtype, buffers in their own."""
+    for name, parameter in list(network.named_parameters()):
+        empty = torch.empty_like(parameter, dtype=dtype, device=device)
+        _assign(network, name, nn.Parameter(empty, requires_grad=False))
+    for name, buffer in list(network.named_buffers()):
+        _assign(network, name, torch.empty_like(buffer, device=device))
     if network.architecture.tied_head:
         network.head.weight = network.embed.weight
 
@@ -84,7 +112,7 @@ def _read_headers(files: list[Path]) -> dict[str, StoredTensor]:
     return stored
 
 
-def _check_coverage(stored: Mapping[str, StoredTensor], shapes: Mapping[str, torch.Size], tied: set[str]) -> None:
+def _check_coverage(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], tied: set[str]) -> None:
     """Every tensor that the network wants is there with its shape, and every other one may be left out."""
     if missing := shapes.keys() - stored.keys():
         raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; download it again or check its config.json")
@@ -95,9 +123,9 @@ def _check_coverage(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tor
         _check_header(name, stored[name], shape)
 
 
-def _check_header(name: str, found: StoredTensor, shape: torch.Size) -> None:
+def _check_header(name: str, found: StoredTensor, shape: tuple[int, ...]) -> None:
     where = f"tensor {name} in {found.file.name}"
-    if found.shape != tuple(shape):
+    if found.shape != shape:
         raise CheckpointError(f"{where} has shape {list(found.shape)}; by its config.json it must be {list(shape)}")
     if found.dtype not in PLAIN_DTYPES:
         raise CheckpointError(f"{where} has dtype {found.dtype}; only {', '.join(PLAIN_DTYPES)} are supported")
@@ -110,7 +138,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _read_tensors(
     stored: Mapping[str, StoredTensor], wanted: Iterable[str], device: torch.device
-) -> Iterator[tuple[str, torch.Tensor]]:
+) -> Iterator[tuple[str, Tensor]]:
     by_file: dict[Path, list[str]] = defaultdict(list)
     for name in wanted:
         by_file[stored[name].file].append(name)
@@ -134,6 +162,6 @@ def _open(path: Path, device: torch.device) -> Iterator[Any]:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}); download it again") from error
 
 
-def _assign(network: nn.Module, name: str, parameter: nn.Parameter) -> None:
+def _assign(network: nn.Module, name: str, tensor: Tensor) -> None:
     module, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(module), leaf, parameter)
+    setattr(network.get_submodule(module), leaf, tensor)

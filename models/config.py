@@ -31,6 +31,14 @@ def integer(config: Config, key: str, default: int | None = None) -> int:
     return value
 
 
+def at_most(config: Config, key: str, limit: int, what: str) -> int:
+    """A positive integer with a limit; `what` says in the error what the limit is."""
+    value = integer(config, key)
+    if value > limit:
+        raise CheckpointError(f"config.json has {key} = {value}, which must be at most {limit}: {what}")
+    return value
+
+
 def number(config: Config, key: str) -> float:
     """A positive number."""
     value = config.get(key)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from models.architecture import Architecture
 from models.checkpoint import load_weights, weight_files
 from models.config import Config, read_json
 from models.errors import CheckpointError
@@ -11,7 +12,7 @@ from models.families import Family, find_family
 from models.hub import fetch_weights, locate
 from models.memory import require_memory
 from models.tokenizer import Tokenizer
-from models.transformer import Architecture, MaskedTransformer
+from models.transformer import MaskedTransformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,6 +27,7 @@ class Model:
     stop_ids       tokens that end a text
     vocab_size     token ids from here on have no text; neither they nor mask_id may be proposed
     max_positions  longest canvas, in tokens
+    compiled       whether calling the network runs compiled kernels
     """
 
     name: str
@@ -37,15 +39,23 @@ class Model:
     max_positions: int
     device: torch.device
     dtype: torch.dtype
+    compiled: bool = False
 
 
-def load_model(source: str, revision: str | None = None, device: str = "auto", dtype: str = "auto") -> Model:
+def load_model(
+    source: str,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    compiled: bool | None = False,
+) -> Model:
     """Load a model for inference.
 
     source    a folder, the name of a shipped checkpoint, or a Hub id
     revision  branch, tag or commit of a Hub id
     device    auto, cpu or cuda; auto takes CUDA if there is one
     dtype     auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and float32 on a CPU
+    compiled  whether torch.compile makes the network's kernels; None on CUDA only
 
     Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
     """
@@ -60,6 +70,11 @@ def load_model(source: str, revision: str | None = None, device: str = "auto", d
     require_memory(network, on, as_dtype)
     fetch_weights(found, weight_files(found.folder))
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype)
+    network.fuse()
+    if compiled is None:
+        compiled = on.type == "cuda"
+    if compiled:
+        network.compile(dynamic=True)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -70,6 +85,7 @@ def load_model(source: str, revision: str | None = None, device: str = "auto", d
         max_positions=network.architecture.max_positions,
         device=on,
         dtype=as_dtype,
+        compiled=compiled,
     )
 
 
@@ -118,11 +134,14 @@ def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Archite
 
 
 def _mask_id(family: Family, config: Config, tokenizer: Tokenizer, a: Architecture) -> int:
-    """config.json's, else the tokenizer's, else the family's."""
+    """config.json's, else the one that the tokenizer declares, else the token with the family's text for it."""
     declared, known = config.get("mask_token_id"), tokenizer.mask_id
     if declared is not None and known is not None and declared != known:
         raise CheckpointError(f"mask_token_id is {declared} in config.json, {known} in the tokenizer; make them agree")
-    chosen = next(choice for choice in (declared, known, family.MASK_ID) if choice is not None)
+    choices = (declared, known, tokenizer.token_id(family.MASK_TOKEN))
+    chosen = next((choice for choice in choices if choice is not None), None)
+    if chosen is None:
+        raise CheckpointError(f"config.json lacks mask_token_id and the tokenizer has no {family.MASK_TOKEN!r}; set it")
     return _checked(chosen, "mask_token_id", a)
 
 

@@ -14,7 +14,8 @@ CGROUP = Path("/sys/fs/cgroup")
 
 def weight_bytes(network: MaskedTransformer, dtype: torch.dtype) -> int:
     """Bytes that the weights take in a dtype; a tied head counts once. Works on the meta device."""
-    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize
+    buffers = sum(buffer.nbytes for buffer in network.buffers())  # they keep their own dtype
+    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize + buffers
 
 
 def available_bytes(device: torch.device) -> int:

@@ -1,97 +1,111 @@
-"""The one network behind every family: a Llama-like transformer that attends in both directions.
+"""The one network behind every family: a Llama-like transformer that attends in both directions, in blocks or at large.
 
-LLaDA, Dream and their relatives differ in widths, biases and names, not in structure (reference papers: LLaDA, arXiv
+LLaDA, Dream and their relatives differ in widths, biases, norms, experts and names (reference papers: LLaDA, arXiv
 2502.09992; Dream, arXiv 2508.15487). What differs is data in an `Architecture`; a family file fills one in.
 """
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """The shape of one network. `shift` says that raw logits at position i predict token i + 1 (Dream)."""
-
-    vocab_rows: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    ffn_width: int
-    norm_eps: float
-    rope_theta: float
-    max_positions: int
-    qkv_bias: bool = False
-    tied_head: bool = False
-    rope_float32: bool = False
-    shift: bool = False
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) in float32, cast back, times a weight."""
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed.to(x.dtype)
+from models.architecture import Architecture
+from models.cache import KeyValues
+from models.experts import MixtureOfExperts
+from models.layers import FeedForward, RMSNorm, fused
+from models.spans import Spans, whole_rows
 
 
 class Rotation:
-    """Rotary position embedding, half-split: dimension j is paired with j + head_dim / 2 (arXiv 2104.09864)."""
+    """Rotary position embedding of a head's first R dimensions, j paired with j + R / 2 (arXiv 2104.09864).
 
-    def __init__(self, architecture: Architecture, positions: Tensor, dtype: torch.dtype):
-        half = architecture.head_dim // 2
+    R is all of them but in LLaDA2; what is behind passes as it is.
+    """
+
+    def __init__(self, a: Architecture, positions: Tensor, dtype: torch.dtype):
+        half = (a.rotary_dim or a.head_dim) // 2
+        self.parts = [half, half, a.head_dim - 2 * half]
         exponent = torch.arange(half, device=positions.device, dtype=torch.float32) / half
-        angles = positions[..., None].float() * architecture.rope_theta**-exponent  # (B, T, half)
+        angles = positions[:, None].float() * a.rope_theta**-exponent  # (N, half)
         # LLaDA rotates in float32; the Qwen-style families rotate in the model's own dtype.
-        self.dtype = torch.float32 if architecture.rope_float32 else dtype
-        self.cos = angles.cos().to(self.dtype).unsqueeze(1)  # (B, 1, T, half)
+        self.dtype = torch.float32 if a.rope_float32 else dtype
+        self.cos = angles.cos().to(self.dtype).unsqueeze(1)  # (N, 1, half)
         self.sin = angles.sin().to(self.dtype).unsqueeze(1)
 
-    def __call__(self, x: Tensor) -> Tensor:  # (B, heads, T, head_dim)
-        first, second = x.to(self.dtype).chunk(2, dim=-1)
-        rotated = (first * self.cos - second * self.sin, second * self.cos + first * self.sin)
-        return torch.cat(rotated, dim=-1).to(x.dtype)
+    def __call__(self, x: Tensor, only: Tensor | None = None) -> Tensor:
+        """Rotate x (N, heads, head_dim), or (M, heads, head_dim) of the tokens `only` (M,)."""
+        cos, sin = (self.cos, self.sin) if only is None else (self.cos[only], self.sin[only])
+        first, second, rest = x.to(self.dtype).split(self.parts, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1).to(x.dtype)
 
 
-class Block(nn.Module):
-    """Pre-norm attention and SwiGLU."""
+class Attention(nn.Module):
+    """Grouped-query attention of packed tokens to the keys that each row may see."""
 
-    def __init__(self, a: Architecture):
+    def __init__(self, a: Architecture, layer: int):
         super().__init__()
+        self.layer = layer
         self.head_dim = a.head_dim
         self.grouped = a.kv_heads != a.heads
-        self.attn_norm = RMSNorm(a.width, a.norm_eps)
         self.q = nn.Linear(a.width, a.heads * a.head_dim, bias=a.qkv_bias)
         self.k = nn.Linear(a.width, a.kv_heads * a.head_dim, bias=a.qkv_bias)
         self.v = nn.Linear(a.width, a.kv_heads * a.head_dim, bias=a.qkv_bias)
         self.o = nn.Linear(a.heads * a.head_dim, a.width, bias=False)
+        self.q_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
+        self.qkv: nn.Linear | None = None
+
+    def forward(self, h: Tensor, rotate: Rotation, spans: Spans, cache: KeyValues | None, last: bool) -> Tensor:
+        """h (N, width) -> (N, width); in the last layer (M, width), of the wanted tokens alone."""
+        only = spans.wanted if last else None
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self._project(h, only))
+        q, k = rotate(self.q_norm(q), only), rotate(self.k_norm(k))
+        if cache is not None and spans.stored is not None and spans.at is not None:
+            cache.write(self.layer, spans.at, k[spans.stored], v[spans.stored])
+        asking = spans.wanted_tokens if last else spans.all_tokens
+        answers = []
+        for i, part in enumerate(asking.parts):
+            if part.cached:
+                assert cache is not None
+                keys, values = cache.read(self.layer, part.rows, part.keys)
+            else:
+                keys, values = spans.all_tokens.rows(k, i), spans.all_tokens.rows(v, i)
+            answers.append(self._attend(asking.rows(q, i), keys, values, asking.masks[i]).flatten(0, 1))
+        attended = torch.cat(answers) if len(answers) > 1 else answers[0]
+        return self.o((attended if asking.order is None else attended[asking.order]).flatten(1))
+
+    def _project(self, h: Tensor, only: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if only is not None or self.qkv is None:
+            return self.q(h if only is None else h[only]), self.k(h), self.v(h)
+        q, k, v = self.qkv(h).split([x.out_features for x in (self.q, self.k, self.v)], dim=-1)
+        return q, k, v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:  # all (B, S, heads, head_dim)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.grouped).transpose(1, 2)
+
+    def fuse(self) -> None:
+        """Make one matrix of the three projections, which go on as views of it; for inference."""
+        self.qkv = fused(self.q, self.k, self.v)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, a: Architecture, layer: int):
+        super().__init__()
+        self.attn_norm = RMSNorm(a.width, a.norm_eps)
+        self.attention = Attention(a, layer)
         self.ffn_norm = RMSNorm(a.width, a.norm_eps)
-        self.gate = nn.Linear(a.width, a.ffn_width, bias=False)
-        self.up = nn.Linear(a.width, a.ffn_width, bias=False)
-        self.down = nn.Linear(a.ffn_width, a.width, bias=False)
+        self.ffn: FeedForward | MixtureOfExperts
+        if a.experts is None or layer < a.experts.first_layer:
+            self.ffn = FeedForward(a.width, a.ffn_width)
+        else:
+            self.ffn = MixtureOfExperts(a.width, a.experts)
 
-    def forward(self, x: Tensor, rotate: Rotation, key_mask: Tensor | None) -> Tensor:  # (B, T, width)
-        x = x + self._attend(self.attn_norm(x), rotate, key_mask)
-        h = self.ffn_norm(x)
-        return x + self.down(F.silu(self.gate(h)) * self.up(h))
-
-    def _attend(self, h: Tensor, rotate: Rotation, key_mask: Tensor | None) -> Tensor:
-        q, k, v = (self._heads(project(h)) for project in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(rotate(q), rotate(k), v, attn_mask=key_mask, enable_gqa=self.grouped)
-        return self.o(attended.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:  # (B, T, heads * head_dim) -> (B, heads, T, head_dim)
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def forward(self, x: Tensor, rotate: Rotation, spans: Spans, cache: KeyValues | None, last: bool) -> Tensor:
+        attended = self.attention(self.attn_norm(x), rotate, spans, cache, last)
+        x = (x[spans.wanted] if last else x) + attended
+        return x + self.ffn(self.ffn_norm(x))
 
 
 class MaskedTransformer(nn.Module):
@@ -101,41 +115,30 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         a = self.architecture = architecture
         self.embed = nn.Embedding(a.vocab_rows, a.width)
-        self.blocks = nn.ModuleList(Block(a) for _ in range(a.layers))
+        self.blocks = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
         self.norm = RMSNorm(a.width, a.norm_eps)
         self.head = nn.Linear(a.width, a.vocab_rows, bias=False)
         if a.tied_head:
             self.head.weight = self.embed.weight
 
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        key_mask: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, W, vocab_rows): entry [:, i] predicts the token at the i-th wanted position.
+    def forward(self, spans: Spans, cache: KeyValues | None = None) -> Tensor:
+        """Hidden states (M, width) of the wanted tokens of one pass; `head` makes logits of them.
 
-        tokens    (B, T) token ids, masks included
-        positions (B, T) where each token stands; by default 0 .. T-1
-        key_mask  (B, T) bool, false where a token is padding that no other may attend to; by default all true
-        wanted    (B, W) columns of `tokens` to predict; by default all of them
+        cache  holds the keys and values that the pass does not compute, and takes those that it keeps
         """
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        x = self.embed(tokens)
-        rotate = Rotation(self.architecture, positions, x.dtype)
-        attention_mask = None if key_mask is None else key_mask[:, None, None, :]
-        for block in self.blocks:
-            x = block(x, rotate, attention_mask)
-        return self.head(self.norm(self._predictors(x, wanted)))
+        x = self.embed(spans.tokens)
+        rotate = Rotation(self.architecture, spans.positions, x.dtype)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotate, spans, cache, layer == len(self.blocks) - 1)
+        return self.norm(x)
 
-    def _predictors(self, x: Tensor, wanted: Tensor | None) -> Tensor:
-        """The hidden states (B, W, width) from which the wanted positions are predicted."""
-        if wanted is None:
-            if not self.architecture.shift:
-                return x
-            wanted = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        if self.architecture.shift:
-            wanted = (wanted - 1).clamp(min=0)  # position 0 has no left neighbour and is always prompt
-        return x.gather(1, wanted[..., None].expand(-1, -1, x.shape[-1]))
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i."""
+        spans = whole_rows(tokens, self.architecture.block_size, self.architecture.shift)
+        return self.head(self(spans)).view(*tokens.shape, -1)
+
+    def fuse(self) -> None:
+        """Join projections that read the same input; for inference, once the weights are there."""
+        for module in self.modules():
+            if isinstance(module, Attention | FeedForward):
+                module.fuse()

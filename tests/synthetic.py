@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+SHARD = "model-{:05}-of-{:05}.safetensors"
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "a"), ("Ġ", "the"), ("1", "2")]
@@ -115,19 +116,27 @@ DREAM_CONFIG: dict[str, Any] = {
 def synthetic_llada(folder: Path, files: int = 1, seed: int = 0, **changes: Any) -> Path:
     """Write an LLaDA checkpoint in so many weight files; `changes` are to its config. Returns the folder."""
     config = {**LLADA_CONFIG, **changes}
-    _write_json(folder / "config.json", config)
-    state = _stored(llada_oracle(config, seed), tied=config["weight_tying"])
-    _write_tensors(folder, {_llada_name(name): tensor for name, tensor in state.items()}, files)
-    _write_llada_tokenizer(folder)
+    write_json(folder / "config.json", config)
+    state = stored(llada_oracle(config, seed), tied=config["weight_tying"])
+    write_tensors(folder, {_llada_name(name): tensor for name, tensor in state.items()}, files)
+    write_fast_tokenizer(folder, LLADA_SPECIAL, "<|startoftext|>", LLADA_TEMPLATE)
     return folder
 
 
 def synthetic_dream(folder: Path, files: int = 1, seed: int = 0, **changes: Any) -> Path:
     """Write a Dream checkpoint in so many weight files; `changes` are to its config. Returns the folder."""
     config = {**DREAM_CONFIG, **changes}
-    _write_json(folder / "config.json", config)
-    _write_tensors(folder, _stored(dream_oracle(config, seed), tied=config["tie_word_embeddings"]), files)
-    _write_dream_tokenizer(folder)
+    write_json(folder / "config.json", config)
+    write_tensors(folder, stored(dream_oracle(config, seed), tied=config["tie_word_embeddings"]), files)
+    auto_map = {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]}
+    special = {"bos_token": "<|beginoftext|>", "mask_token": "<|mask|>"}
+    write_qwen_tokenizer(
+        folder, DREAM_IDS, DREAM_TEMPLATE, tokenizer_class="DreamTokenizer", auto_map=auto_map, **special
+    )
+    write_json(
+        folder / "special_tokens_map.json",
+        {**special, "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    )
     return folder
 
 
@@ -144,7 +153,7 @@ def llada_oracle(config: Mapping[str, Any], seed: int = 0) -> LlamaForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
         tie_word_embeddings=config["weight_tying"],
     )
-    return _randomise(LlamaForCausalLM(stock), seed)
+    return randomise(LlamaForCausalLM(stock), seed)
 
 
 def dream_oracle(config: Mapping[str, Any], seed: int = 0) -> Qwen2ForCausalLM:
@@ -154,22 +163,26 @@ def dream_oracle(config: Mapping[str, Any], seed: int = 0) -> Qwen2ForCausalLM:
         **{key: config[key] for key in (*taken, "intermediate_size", "rms_norm_eps", "tie_word_embeddings")},
         rope_parameters={"rope_type": "default", "rope_theta": config["rope_theta"]},
     )
-    return _randomise(Qwen2ForCausalLM(stock), seed)
+    return randomise(Qwen2ForCausalLM(stock), seed)
 
 
-def oracle_logits(oracle: Callable[..., Any], tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Raw logits (B, T, V) with every token seeing every other: a 4-D mask of zeros stands in for the causal one."""
+def oracle_logits(oracle: Callable[..., Any], tokens: Tensor, block_size: int | None = None) -> Tensor:
+    """Raw logits (B, T, V). A 4-D mask stands in for the causal one: tokens see their own block and those before it.
+
+    block_size  None: every token sees every other
+    """
     rows, length = tokens.shape
+    block = torch.arange(length) // (block_size or length)
+    mask = torch.zeros(rows, 1, length, length).masked_fill(block > block[:, None], -torch.inf)
     with torch.no_grad():
-        everyone = torch.zeros(rows, 1, length, length)
-        logits: Tensor = oracle(tokens, attention_mask=everyone, position_ids=positions).logits
+        logits: Tensor = oracle(tokens, attention_mask=mask).logits
     return logits
 
 
 def edit_json(path: Path, drop: tuple[str, ...] = (), **changes: Any) -> None:
     """Change and drop keys of a JSON object in a file."""
     value = {**json.loads(path.read_text()), **changes}
-    _write_json(path, {key: item for key, item in value.items() if key not in drop})
+    write_json(path, {key: item for key, item in value.items() if key not in drop})
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
@@ -179,15 +192,16 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
     save_file(tensors, folder / SINGLE_FILE)
 
 
-def _randomise(network: Any, seed: int) -> Any:
+def randomise(network: Any, seed: int) -> Any:
+    """Give every parameter and buffer random values; norms are about 1."""
     generator = torch.Generator().manual_seed(seed)
-    for name, parameter in network.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = 1 + 0.3 * noise if "norm" in name else 0.3 * noise
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor.data = 1 + 0.3 * noise if "norm" in name else 0.3 * noise
     return network.eval()
 
 
-def _stored(network: Any, tied: bool) -> dict[str, Tensor]:
+def stored(network: Any, tied: bool) -> dict[str, Tensor]:
     """The tensors of a stock network; a tied head is not stored."""
     return {name: tensor for name, tensor in network.state_dict().items() if not (tied and name == "lm_head.weight")}
 
@@ -213,60 +227,56 @@ def _llada_name(stock: str) -> str:
     return f"model.transformer.blocks.{layer}.{inner[leaf]}.weight"
 
 
-def _write_tensors(folder: Path, tensors: dict[str, Tensor], files: int) -> None:
+def write_tensors(folder: Path, tensors: dict[str, Tensor], files: int, shard: str = SHARD) -> None:
     """One file, or several with an index. Names are dealt out so that a layer's tensors lie in different files."""
     if files == 1:
         save_file(tensors, folder / SINGLE_FILE, metadata={"format": "pt"})
         return
-    weight_map = {name: f"model-{i % files + 1:05}-of-{files:05}.safetensors" for i, name in enumerate(sorted(tensors))}
+    weight_map = {name: shard.format(i % files + 1, files) for i, name in enumerate(sorted(tensors))}
     for file in set(weight_map.values()):
         save_file({name: tensors[name] for name in tensors if weight_map[name] == file}, folder / file)
     size = sum(tensor.nbytes for tensor in tensors.values())
-    _write_json(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
+    write_json(folder / INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
-def _write_llada_tokenizer(folder: Path) -> None:
+def write_fast_tokenizer(folder: Path, special: tuple[str, ...], bos: str, template: str) -> None:
+    """A tokenizer of one file, which declares no mask."""
     tokenizer = Tokenizer(models.BPE(vocab=VOCABULARY, merges=MERGES))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in LLADA_SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": False,
-        "bos_token": "<|startoftext|>",
+        "bos_token": bos,
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
         "clean_up_tokenization_spaces": False,
-        "chat_template": LLADA_TEMPLATE,
+        "chat_template": template,
     }
-    _write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)
 
 
-def _write_dream_tokenizer(folder: Path) -> None:
-    _write_json(folder / "vocab.json", VOCABULARY)
+def write_qwen_tokenizer(folder: Path, ids: dict[str, int], template: str, **config: Any) -> None:
+    """A tokenizer in Qwen2's files; `config` is more of tokenizer_config.json."""
+    write_json(folder / "vocab.json", VOCABULARY)
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in MERGES))
-    _write_json(folder / "added_tokens.json", DREAM_IDS)
-    special = {
-        "bos_token": "<|beginoftext|>",
-        "eos_token": "<|endoftext|>",
-        "mask_token": "<|mask|>",
-        "pad_token": "<|endoftext|>",
-    }
-    _write_json(folder / "special_tokens_map.json", special)
+    write_json(folder / "added_tokens.json", ids)
     plain = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
-    config = {
-        "tokenizer_class": "DreamTokenizer",
-        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
-        "added_tokens_decoder": {str(i): {"content": text, **plain} for text, i in DREAM_IDS.items()},
+    common = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "added_tokens_decoder": {str(i): {"content": text, **plain} for text, i in ids.items()},
         "add_bos_token": False,
         "clean_up_tokenization_spaces": False,
-        "chat_template": DREAM_TEMPLATE,
-        **special,
+        "chat_template": template,
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
     }
-    _write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", {**common, **config})
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON object, in a folder that is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")

@@ -17,11 +17,13 @@ from torch import Tensor
 
 import weights
 from models import checkpoint, families, memory
+from models.config import read_json
 from models.errors import CheckpointError
 from models.families import dream, llada
 from models.hub import SMALL_FILES
 from models.loading import build_network, load_model
 from tests.synthetic import DREAM_CONFIG, LLADA_CONFIG, edit_json, edit_tensors, synthetic_dream, synthetic_llada
+from tests.synthetic_block import FAMILIES
 
 HEAD = "model.transformer.ff_out.weight"
 DOWN = "model.transformer.blocks.1.ff_out.weight"
@@ -146,7 +148,10 @@ def test_other_weight_formats(llada_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, ["GPT2LMHeadModel", "DreamModel, LLaDAModelLM"]),
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            ["GPT2LMHeadModel", "DreamModel, Fast_dLLM_QwenForCausalLM, LLaDAModelLM, LLaDA2MoeModelLM, SDAR"],
+        ),
         ({"architectures": ["LLaDAMoEModelLM"], "num_experts": 64}, ["LLaDAMoEModelLM", "not supported"]),
         ({"architectures": ["DreamForCausalLM"], "model_type": "Dream"}, ["DreamForCausalLM", "not supported"]),
         ({"architectures": None}, ["None", "not supported"]),
@@ -165,7 +170,6 @@ def test_other_weight_formats(llada_folder: Path) -> None:
         ({"n_heads": 32}, ["width 1", "even"]),
         ({"embedding_size": 270}, ["271 tokens", "270 rows"]),
         ({"mask_token_id": 288}, ["mask_token_id is 288", "below 288"]),
-        ({"mask_token_id": None}, ["mask_token_id is 126336", "below 288"]),
         ({"mask_token_id": LLADA_CONFIG["eos_token_id"]}, ["both the mask and an end of text"]),
         ({"eos_token_id": "</s>"}, ["eos_token_id is '</s>'", "below 288"]),
         ({"d_model": 64}, ["[288, 64]", "[288, 32]"]),
@@ -233,6 +237,13 @@ def test_half_a_tokenizer(tmp_path: Path, file: str) -> None:
     assert_refused(folder, "vocab.json with merges.txt")
 
 
+def test_a_mask_that_nothing_names(llada_folder: Path) -> None:
+    edit_json(llada_folder / "config.json", drop=("mask_token_id",))
+    tokenizer = llada_folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<|mdm_mask|>", "<|other|>"))
+    assert_refused(llada_folder, "lacks mask_token_id", "'<|mdm_mask|>'")
+
+
 def test_a_broken_tokenizer(llada_folder: Path) -> None:
     (llada_folder / "tokenizer.json").write_text("{nope")
     assert_refused(llada_folder, "the tokenizer in", "cannot be read")
@@ -260,17 +271,19 @@ def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> No
 
 def test_every_family_says_all_that_a_family_must() -> None:
     found = families.families()
-    assert [llada, dream] == sorted(found, key=lambda family: family.MASK_ID)
+    assert len(found) == len(FAMILIES)
     members = [*families.Family.__annotations__, "architecture", "tensor_names"]
     assert all(hasattr(family, member) for family in found for member in members)
 
 
-@pytest.mark.parametrize(("family", "config"), [(llada, LLADA_CONFIG), (dream, DREAM_CONFIG)], ids=["llada", "dream"])
-def test_tensor_names_cover_the_network(family: families.Family, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tensor_names_cover_the_network(tmp_path: Path, name: str) -> None:
+    config = read_json(FAMILIES[name](tmp_path) / "config.json")
+    family = families.find_family(config)
     network = build_network(family, config)
-    names = list(family.tensor_names(network.architecture))
-    assert {ours for _, ours in names} == set(dict(network.named_parameters()))
-    assert len({theirs for theirs, _ in names}) == len(names)
+    pairs = list(family.tensor_names(network.architecture))
+    assert {ours for _, ours in pairs} == {name for name, _ in [*network.named_parameters(), *network.named_buffers()]}
+    assert len(set(pairs)) == len(pairs)
 
 
 def test_a_new_family_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The networks, loading and tokenizers: every family equals a stock network of transformers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,20 @@ from tests.synthetic import (
     synthetic_dream,
     synthetic_llada,
 )
+from tests.synthetic_block import FAMILIES
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 PEAK_OVER_WEIGHTS = 1.2  # of GPU memory while loading: one tensor at a time may exist twice
 TOKENS = torch.tensor([[5, 265, 9, 40, 268, 270, 7, 100, 265, 3], [8, 9, 261, 265, 265, 12, 64, 65, 66, 67]])
 
 
-def load(folder: Path, **options: str) -> Model:
-    return load_model(str(folder), device="cpu", **options)
+def load(folder: Path, dtype: str = "float32") -> Model:
+    return load_model(str(folder), device="cpu", dtype=dtype)
 
 
-def logits(model: Model, tokens: Tensor = TOKENS, **arguments: Any) -> Tensor:
+def logits(model: Model) -> Tensor:
     with torch.no_grad():
-        return model.network(tokens, **arguments)
+        return model.network.logits(TOKENS)
 
 
 # The network
@@ -74,43 +76,20 @@ def test_dream_equals_a_stock_qwen2_shifted_by_one(tmp_path: Path, changes: dict
     torch.testing.assert_close(logits(model)[:, 1:], raw[:, :-1], atol=EXACT, rtol=EXACT)
 
 
-@pytest.fixture(params=[synthetic_llada, synthetic_dream], ids=["llada", "dream"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def folder(family: str, tmp_path: Path) -> Path:
     """A checkpoint of each family."""
-    return request.param(tmp_path / "tiny")
+    return FAMILIES[family](tmp_path / "tiny")
 
 
 @pytest.fixture
 def llada_folder(tmp_path: Path) -> Path:
     return synthetic_llada(tmp_path / "tiny")
-
-
-def test_wanted_positions_are_a_subset_of_all(folder: Path) -> None:
-    model = load(folder)
-    wanted = torch.tensor([[3, 8, 1], [9, 2, 2]])
-    expected = logits(model)[torch.arange(2)[:, None], wanted]
-    torch.testing.assert_close(logits(model, wanted=wanted), expected, atol=EXACT, rtol=EXACT)
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(folder: Path, side: str) -> None:
-    model = load(folder)
-    text, padding = TOKENS[:1, :7], torch.full((1, 3), 11)
-    padded = torch.cat((padding, text) if side == "left" else (text, padding), dim=1)
-    columns = torch.arange(7)[None] + (3 if side == "left" else 0)
-    mask = torch.zeros(1, 10, dtype=torch.bool).scatter(1, columns, True)
-    positions = torch.zeros(1, 10, dtype=torch.long).scatter(1, columns, torch.arange(7)[None])
-    seen = logits(model, padded, positions=positions, key_mask=mask, wanted=columns)
-    torch.testing.assert_close(seen[:, 1:], logits(model, text)[:, 1:], atol=EXACT, rtol=EXACT)
-
-
-def test_tokens_stand_where_positions_say(folder: Path) -> None:
-    model = load(folder)
-    make, config = (dream_oracle, DREAM_CONFIG) if model.network.architecture.shift else (llada_oracle, LLADA_CONFIG)
-    positions = torch.arange(10)[None] * 3
-    raw = oracle_logits(make(config), TOKENS, positions)
-    expected = raw[:, :-1] if model.network.architecture.shift else raw[:, 1:]
-    torch.testing.assert_close(logits(model, positions=positions)[:, 1:], expected, atol=EXACT, rtol=EXACT)
 
 
 # Loading
@@ -131,9 +110,8 @@ def test_a_loaded_model_is_ready_to_run(folder: Path) -> None:
     assert model.vocab_size == len(model.tokenizer) < model.network.architecture.vocab_rows
 
 
-def test_shards_equal_one_file(folder: Path, tmp_path: Path) -> None:
-    make = synthetic_dream if (folder / "vocab.json").exists() else synthetic_llada
-    sharded = make(tmp_path / "sharded", files=3)
+def test_shards_equal_one_file(family: str, folder: Path, tmp_path: Path) -> None:
+    sharded = FAMILIES[family](tmp_path / "sharded", files=3)
     assert len(list(sharded.glob("*.safetensors"))) == 3
     assert torch.equal(logits(load(sharded)), logits(load(folder)))
 
@@ -190,9 +168,8 @@ def test_special_tokens_come_from_the_config_and_the_tokenizer(tmp_path: Path) -
     assert model.stop_ids == {7, 8, DREAM_IDS["<|endoftext|>"], DREAM_IDS["<|im_end|>"]}
 
 
-def test_an_undeclared_mask_is_the_familys(tmp_path: Path) -> None:
-    model = load(synthetic_llada(tmp_path, d_model=8, mask_token_id=None, embedding_size=126464))
-    assert model.mask_id == 126336
+def test_an_undeclared_mask_is_found_by_its_text(tmp_path: Path) -> None:
+    assert load(synthetic_llada(tmp_path, mask_token_id=None)).mask_id == LLADA_IDS["<|mdm_mask|>"]
 
 
 # Device and precision
@@ -308,12 +285,7 @@ def test_truncation_in_a_tokenizer_file_is_not_applied(llada_folder: Path) -> No
 
 
 def test_remote_code_is_never_run(folder: Path) -> None:
-    for name in (
-        "modeling_llada",
-        "configuration_llada",
-        "modeling_dream",
-        "configuration_dream",
-        "tokenization_dream",
-    ):
+    config = json.loads((folder / "config.json").read_text())
+    for name in (*(entry.split(".")[0] for entry in config["auto_map"].values()), "tokenization_dream"):
         (folder / f"{name}.py").write_text("raise SystemExit('remote code was run')")
     assert load(folder).tokenizer.encode("the")

@@ -8,10 +8,10 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Protocol, cast
 
+from models.architecture import Architecture
 from models.config import Config, require_supported
 from models.errors import CheckpointError
 from models.tokenizer import TokenizerKind
-from models.transformer import Architecture
 
 
 class Family(Protocol):
@@ -20,7 +20,7 @@ class Family(Protocol):
     MODEL_TYPE     `model_type` of its config.json
     ARCHITECTURES  values of `architectures[0]`; they choose the family
     SUPPORTED      {config key: the values that the network can do}; None among them allows an absent key
-    MASK_ID        id of the mask token where neither the tokenizer nor the config names one
+    MASK_TOKEN     text of the mask token, where neither the config nor the tokenizer says which token is it
     STOP_TOKENS    tokens that end a text, beside the config's eos_token_id; those not in the tokenizer are skipped
     TOKENIZER      which tokenizer class reads its files
     """
@@ -28,7 +28,7 @@ class Family(Protocol):
     MODEL_TYPE: str
     ARCHITECTURES: tuple[str, ...]
     SUPPORTED: dict[str, tuple[object, ...]]
-    MASK_ID: int
+    MASK_TOKEN: str
     STOP_TOKENS: tuple[str, ...]
     TOKENIZER: TokenizerKind
 
@@ -36,7 +36,10 @@ class Family(Protocol):
         """The network that a config describes. Raises CheckpointError naming the key that is absent or wrong."""
 
     def tensor_names(self, a: Architecture) -> Iterator[tuple[str, str]]:
-        """Pairs (name in the checkpoint, name in MaskedTransformer), the head's included even where it is tied."""
+        """Pairs (name in the checkpoint, name in MaskedTransformer), the head's included even where it is tied.
+
+        A name on either side may stand in several pairs; `models.checkpoint.load_weights` says what that means.
+        """
 
 
 def families() -> list[Family]:

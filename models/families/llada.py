@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from models.architecture import Architecture
 from models.config import Config, divide, flag, integer, number
-from models.transformer import Architecture
 
 MODEL_TYPE = "llada"
 ARCHITECTURES = ("LLaDAModelLM",)
-MASK_ID = 126336
+MASK_TOKEN = "<|mdm_mask|>"
 STOP_TOKENS = ("<|endoftext|>", "<|eot_id|>")
 TOKENIZER = "PreTrainedTokenizerFast"
 
@@ -64,14 +64,14 @@ def tensor_names(a: Architecture) -> Iterator[tuple[str, str]]:
     yield "model.transformer.ff_out.weight", "head.weight"
     leaves = {
         "attn_norm": "attn_norm",
-        "q_proj": "q",
-        "k_proj": "k",
-        "v_proj": "v",
-        "attn_out": "o",
+        "q_proj": "attention.q",
+        "k_proj": "attention.k",
+        "v_proj": "attention.v",
+        "attn_out": "attention.o",
         "ff_norm": "ffn_norm",
-        "ff_proj": "gate",
-        "up_proj": "up",
-        "ff_out": "down",
+        "ff_proj": "ffn.gate",
+        "up_proj": "ffn.up",
+        "ff_out": "ffn.down",
     }
     for i in range(a.layers):
         for theirs, ours in leaves.items():

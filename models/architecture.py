@@ -1,0 +1,70 @@
+"""The shape of a network: what differs between the families is data, and this is the data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Experts in groups of equal size, of which the best few are open to a token (DeepSeek-V3, arXiv 2412.19437, 2.1).
+
+    kept   groups that are open to a token
+    scale  of the experts' sum, before the shared experts are added
+    """
+
+    count: int
+    kept: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in place of the feed-forward.
+
+    chosen        experts that each token goes through
+    first_layer   layers before this one are dense
+    shared_width  of the experts that every token goes through, taken as one; 0 if there are none
+    groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, group by group
+    """
+
+    count: int
+    chosen: int
+    ffn_width: int
+    first_layer: int = 0
+    shared_width: int = 0
+    groups: Groups | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of one network.
+
+    ffn_width   of a layer without experts
+    rotary_dim  how many dimensions of a head are rotated, from its first on; None rotates all
+    qk_norm     normalise each head of queries and keys, before they are rotated
+    shift       raw logits at position i predict token i + 1 (Dream)
+    block_size  of a block-causal network: a token attends to its own block and to those before it. None attends to all
+    """
+
+    vocab_rows: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_width: int
+    norm_eps: float
+    rope_theta: float
+    max_positions: int
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rotary_dim: int | None = None
+    experts: Experts | None = None
+    tied_head: bool = False
+    rope_float32: bool = False
+    shift: bool = False
+    block_size: int | None = None
+
+    @property
+    def reach(self) -> int:
+        """How many columns to the left of a wanted one its prediction is read from."""
+        return int(self.shift)

@@ -1,0 +1,87 @@
+"""A mixture of experts: each token goes through a few of many feed-forwards (Shazeer et al., arXiv 1701.06538)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.architecture import Experts, Groups
+from models.layers import FeedForward
+
+TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
+
+_UNCOMPILED_GROUPED_MM = torch.compiler.disable(F.grouped_mm)  # torch.compile refuses it in all dtypes but bfloat16
+
+
+class Router(nn.Module):
+    """Chooses experts and weighs them, in float32 whatever the model's dtype, since rounding would change the choice.
+
+    Softmax scores, or sigmoid scores with a bias that takes part in the choice and not in the weights (DeepSeek-V3,
+    arXiv 2412.19437, equation 16). Weights are made to sum to 1, or to the scale of the groups.
+    """
+
+    bias: Tensor
+
+    def __init__(self, width: int, experts: Experts):
+        super().__init__()
+        self.chosen, self.groups = experts.chosen, experts.groups
+        self.weight = nn.Parameter(torch.empty(experts.count, width))
+        if experts.groups is not None:
+            self.register_buffer("bias", torch.zeros(experts.count))  # no parameter: the model's dtype is not for it
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """h (T, width) -> weights (T, chosen) float32, experts (T, chosen) long."""
+        logits = F.linear(h.float(), self.weight.float())  # (T, E)
+        if self.groups is None:
+            scores = choice = logits.softmax(-1)
+        else:
+            scores = logits.sigmoid()
+            choice = _open_groups(scores + self.bias, self.groups)
+        experts = choice.topk(self.chosen).indices
+        weights = scores.gather(1, experts)
+        weights = weights / (weights.sum(1, keepdim=True) + TINY)
+        return weights if self.groups is None else weights * self.groups.scale, experts
+
+
+class MixtureOfExperts(nn.Module):
+    """SwiGLU experts, and one more that every token goes through if there are shared ones.
+
+    gate_up  (E, 2 ffn_width, width), gate first
+    down     (E, width, ffn_width)
+    """
+
+    def __init__(self, width: int, experts: Experts):
+        super().__init__()
+        self.router = Router(width, experts)
+        self.gate_up = nn.Parameter(torch.empty(experts.count, 2 * experts.ffn_width, width))
+        self.down = nn.Parameter(torch.empty(experts.count, width, experts.ffn_width))
+        self.shared = FeedForward(width, experts.shared_width) if experts.shared_width else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h (T, width) -> (T, width). Every shape follows from T, however the tokens are shared out."""
+        weights, experts = self.router(h)
+        chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
+        every = torch.arange(len(self.down), device=h.device)
+        ends = torch.searchsorted(chosen, every, right=True, out_int32=True)  # (E,), where each expert's tokens end
+        gate, up = _grouped(h[order // experts.shape[1]], self.gate_up, ends).chunk(2, dim=-1)
+        out = _grouped(F.silu(gate) * up, self.down, ends)
+        out = out[order.argsort()].unflatten(0, experts.shape)  # (T, k, width)
+        mixed = (out.float() * weights[..., None]).sum(1).to(h.dtype)
+        return mixed if self.shared is None else mixed + self.shared(h)
+
+
+def _open_groups(choice: Tensor, groups: Groups) -> Tensor:
+    """choice (T, E) with -inf outside the best groups; a group is as good as its two best experts together."""
+    grouped = choice.unflatten(1, (groups.count, -1))  # (T, G, E / G)
+    best = grouped.topk(2).values.sum(-1).topk(groups.kept).indices
+    closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=choice.device).scatter(1, best, False)
+    return grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
+
+
+def _grouped(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """Each expert's rows of x (T, in) times its own of the weights (E, out, in): (T, out).
+
+    No word from the device is needed on a CPU, and in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own
+    fallback reads `ends` on the host.
+    """
+    grouped_mm = F.grouped_mm if x.dtype == torch.bfloat16 else _UNCOMPILED_GROUPED_MM
+    return grouped_mm(x, weights.transpose(1, 2), offs=ends)

@@ -1,0 +1,28 @@
+"""SDAR-1.7B, 4B and 8B, and TraDo, which has their format (Cheng et al., arXiv 2510.06303): Qwen3, attending in blocks.
+
+The first block begins at position 0 and the prompt is cut into blocks like the rest.
+"""
+
+from dataclasses import replace
+
+from models import qwen
+from models.architecture import Architecture
+from models.config import Config, integer
+
+MODEL_TYPE = "sdar"
+ARCHITECTURES = ("SDARForCausalLM",)
+MASK_TOKEN = "<|MASK|>"
+STOP_TOKENS = ("<|endoftext|>", "<|im_end|>")
+TOKENIZER = "Qwen2Tokenizer"
+
+SUPPORTED = {**qwen.SUPPORTED, "attention_bias": (False, None)}
+
+BLOCK_SIZE = 4  # of a config that names none; there are checkpoints of 8 to 64
+
+tensor_names = qwen.tensor_names
+
+
+def architecture(config: Config) -> Architecture:
+    """Read Qwen3's keys, and `block_size`. Heads are not a share of the width, so their own width must be there."""
+    a = qwen.architecture(config, integer(config, "head_dim"), integer(config, "intermediate_size"))
+    return replace(a, qk_norm=True, block_size=integer(config, "block_size", BLOCK_SIZE))

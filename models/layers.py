@@ -1,0 +1,52 @@
+"""The layers that every network here is made of, whatever its attention."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in float32, cast back, times a weight (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, ffn_width: int):
+        super().__init__()
+        self.gate = nn.Linear(width, ffn_width, bias=False)
+        self.up = nn.Linear(width, ffn_width, bias=False)
+        self.down = nn.Linear(ffn_width, width, bias=False)
+        self.gate_up: nn.Linear | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        gate, up = (self.gate(h), self.up(h)) if self.gate_up is None else self.gate_up(h).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+    def fuse(self) -> None:
+        """Make one matrix of gate and up, which go on as views of it; for inference."""
+        self.gate_up = fused(self.gate, self.up)
+
+
+def fused(*parts: nn.Linear) -> nn.Linear:
+    """One linear layer that holds the weights of several; they become views of it."""
+    whole = nn.Linear(1, 1, bias=False)
+    whole.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
+    rows = [part.out_features for part in parts]
+    for part, weight in zip(parts, whole.weight.split(rows), strict=True):
+        part.weight = nn.Parameter(weight, requires_grad=False)
+    if parts[0].bias is not None:
+        whole.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
+        for part, bias in zip(parts, whole.bias.split(rows), strict=True):
+            part.bias = nn.Parameter(bias, requires_grad=False)
+    return whole
