@@ -15,6 +15,7 @@ COMMANDS = {
         "list the schedulers, their options and defaults",
     ),
     "eval": ("evals.commands", "EvalSettings", "evaluate", "measure accuracy, forward passes and speed of schedulers"),
+    "bench": ("evals.bench.command", "BenchSettings", "bench", "measure speed, offline and over HTTP"),
     "train-model": ("evals.commands", "TrainModelSettings", "train_model", "train the embedded model from nothing"),
 }
 
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
+    from engine.errors import RequestError
     from engine.settings import parse_settings
     from models.errors import CheckpointError
     from schedulers import OptionError, UnknownSchedulerError
@@ -44,7 +46,7 @@ def _run(command: str, arguments: list[str]) -> None:
     module = import_module(room)
     try:
         code = getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
-    except (CheckpointError, OptionError, UnknownSchedulerError) as error:
+    except (CheckpointError, OptionError, RequestError, UnknownSchedulerError) as error:
         print(f"unmask {command}: {error.args[0]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.request import FinishReason, Request, Result, Reveal, Step
 from models.tokenizer import Tokenizer
 
@@ -12,19 +15,30 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder writes for an incomp
 
 @dataclass
 class Canvas:
-    """The generation region of one request. Positions count from its start.
+    """Prompt and generation region of one request. Columns count from the start of the prompt, positions from its end.
 
-    The engine's tensors hold the same tokens on the device; this mirror is brought up to date by the one read of each
-    step, and decides everything that depends on values: the phase of the next step, settled text, the end.
+    ids       (T,) int64  token of every column, `mask_id` where there is a mask
+    masked    (T,) bool
+    grid      block size of a block-causal model, whose blocks are counted from the first column; None where blocks
+              start with the generation region
+    final     block-causal: so many columns have keys and values that can no longer change, and are in the slot
+    slot      of its keys and values, if it keeps any
+
+    The tokens live here, on the host: each step sends what it computes, and reads once what it revealed.
     """
 
     request: Request
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
+    mask_id: int
+    grid: int | None
     may_remask: bool
     submitted: float
     started: float = 0.0
-    tokens: list[int | None] = field(init=False)
+    ids: NDArray[np.int64] = field(init=False)
+    masked: NDArray[np.bool_] = field(init=False)
+    final: int = 0
+    slot: int | None = None
     step: int = 0
     block_start: int = 0
     block_step: int = 0
@@ -32,7 +46,13 @@ class Canvas:
     _settled: int = 0
 
     def __post_init__(self) -> None:
-        self.tokens = [None] * self.request.max_tokens
+        self.ids = np.full(len(self.request.prompt) + self.request.max_tokens, self.mask_id, dtype=np.int64)
+        self.ids[: len(self.request.prompt)] = self.request.prompt
+        self.masked = np.arange(len(self.ids)) >= len(self.request.prompt)
+
+    def column(self, position: int) -> int:
+        """The column at which a position of the generation region stands."""
+        return len(self.request.prompt) + position
 
     @property
     def last_pass(self) -> bool:
@@ -43,43 +63,52 @@ class Canvas:
     @property
     def block_end(self) -> int:
         """One past the current block. On the last pass the block is everything that is left."""
-        whole = self.last_pass
-        return len(self.tokens) if whole else min(self.block_start + self.request.block_length, len(self.tokens))
+        length = self.request.max_tokens
+        return length if self.last_pass else min((self._block + 1) * self.request.block_length - self._offset, length)
+
+    @property
+    def _offset(self) -> int:
+        """Columns of the prompt that stand in the first block of the generation region."""
+        return 0 if self.grid is None else len(self.request.prompt) % self.request.block_length
 
     @property
     def _block(self) -> int:
-        return self.block_start // self.request.block_length
-
-    @property
-    def masks_in_block(self) -> int:
-        return self.tokens[self.block_start : self.block_end].count(None)
+        return (self.block_start + self._offset) // self.request.block_length
 
     def advance(self, revealed: tuple[Reveal, ...], remasked: tuple[int, ...]) -> Step:
         """Take in one forward pass and say what it changed."""
         for reveal in revealed:
-            self.tokens[reveal.position] = reveal.token_id
+            self._write(reveal.position, reveal.token_id, masked=False)
         for position in remasked:
-            self.tokens[position] = None
+            self._write(position, self.mask_id, masked=True)
         block, block_end = self._block, self.block_end
+        if self.grid is not None:
+            self.final = self.column(self.block_start) // self.grid * self.grid
         self.step += 1
         self.block_step += 1
-        if None not in self.tokens[self.block_start : block_end]:
+        ended = not self.masked[self.column(self.block_start) : self.column(block_end)].any()
+        if ended:
             self.block_start, self.block_step = block_end, 0
-        return Step(self.request.id, self.step - 1, revealed, remasked, block, *self._settle())
+        return Step(self.request.id, self.step - 1, revealed, remasked, block, ended, *self._settle())
+
+    def _write(self, position: int, token: int, masked: bool) -> None:
+        column = self.column(position)
+        self.ids[column], self.masked[column] = token, masked
 
     def cancelled(self) -> Step:
         """The last step of a request that ends before its time."""
         result = self._result(self._settled, "cancelled")
-        return Step(self.request.id, self.step, (), (), self._block, self.text, result)
+        return Step(self.request.id, self.step, (), (), self._block, False, self.text, result)
 
     def _settle(self) -> tuple[str, Result | None]:
         """(settled text, result if this was the last step)."""
         grown = self._settled
-        limit = self.block_start if self.may_remask else len(self.tokens)
-        while grown < limit and self.tokens[grown] is not None and self.tokens[grown] not in self.stop_ids:
+        limit = self.block_start if self.may_remask else self.request.max_tokens
+        tokens, masked = self.ids[self.column(0) :], self.masked[self.column(0) :]
+        while grown < limit and not masked[grown] and int(tokens[grown]) not in self.stop_ids:
             grown += 1
-        at_end = grown == len(self.tokens)
-        at_stop_id = grown < limit and self.tokens[grown] in self.stop_ids
+        at_end = grown == self.request.max_tokens
+        at_stop_id = grown < limit and not masked[grown]
         if grown == self._settled and not (at_end or at_stop_id):
             return self.text, None
         self._settled = grown
@@ -94,17 +123,22 @@ class Canvas:
         return self.text, None
 
     def _decode(self, count: int) -> str:
-        return self.tokenizer.decode([token for token in self.tokens[:count] if token is not None])
+        return self.tokenizer.decode(self._tokens(count))
+
+    def _tokens(self, count: int) -> list[int]:
+        """The first tokens of the generation region, none of them masks."""
+        tokens: list[int] = self.ids[self.column(0) : self.column(count)].tolist()
+        return tokens
 
     def _tokens_to_cover(self, characters: int) -> int:
         """How many tokens it takes to write the first so many characters."""
-        return next(count for count in range(len(self.tokens) + 1) if len(self._decode(count)) >= characters)
+        return next(count for count in range(self.request.max_tokens + 1) if len(self._decode(count)) >= characters)
 
     def _result(self, count: int, reason: FinishReason) -> Result:
         now = time.monotonic()
         started = self.started or now
         return Result(
-            token_ids=tuple(token for token in self.tokens[:count] if token is not None),
+            token_ids=tuple(self._tokens(count)),
             text=self.text,
             finish_reason=reason,
             prompt_tokens=len(self.request.prompt),

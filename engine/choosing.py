@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.batch import Window
 from engine.canvas import Canvas
-from engine.proposal import Proposal
-from engine.transfer import upload
+from engine.transfer import Arrays, as_float, floats
+from models.spans import round_up
 from schedulers import Needs, Scheduler, SchedulerSpec, State, View, make_scheduler, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
@@ -17,12 +18,13 @@ RowState = dict[str, Tensor]  # one row of a scheduler's state
 
 @dataclass(frozen=True)
 class _Group:
-    """The rows that one scheduler decides, with the options of each."""
+    """The rows that one scheduler decides."""
 
     scheduler: Scheduler
-    rows: Tensor  # (N,) long
     ids: tuple[str, ...]  # the requests of those rows
-    options: Mapping[str, Tensor]  # {name: (N,)}
+    key: object  # name and fixed options
+    everyone: bool  # whether these are all rows, in order
+    options: tuple[tuple[str, bool], ...]  # (name, whether it is a float) of the numeric options
 
 
 def scheduler_of(spec: SchedulerSpec) -> Scheduler:
@@ -32,19 +34,33 @@ def scheduler_of(spec: SchedulerSpec) -> Scheduler:
 class Chooser:
     """Holds the groups of the current batch and the state of each row. `regroup` whenever rows join or leave."""
 
-    def __init__(self, device: torch.device):
-        self._device = device
+    def __init__(self) -> None:
         self._groups: list[_Group] = []
         self._states: dict[str, RowState] = {}
         self.needs = Needs()
+        self.arrays: Arrays = {}  # rows and options of the groups, which travel with each step
 
-    def regroup(self, canvases: Sequence[Canvas]) -> None:
-        """Group the rows by scheduler and fixed options; forget the state of rows that have left."""
+    @property
+    def key(self) -> object:
+        """Hashable; two batches of equal keys run the same code."""
+        return tuple((group.key, group.options, group.everyone) for group in self._groups)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether any row has a state to be handed on."""
+        return bool(self._states)
+
+    def regroup(self, canvases: Sequence[Canvas], padded: bool) -> None:
+        """Group the rows by scheduler and fixed options; forget the state of rows that have left.
+
+        padded  round the rows of each group up to one of a few numbers, by deciding some twice
+        """
         members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
             members.setdefault((spec.name, spec.fixed()), []).append(row)
-        self._groups = [self._group(rows, canvases) for rows in members.values()]
+        self.arrays = {}
+        self._groups = [self._group(i, key, rows, canvases, padded) for i, (key, rows) in enumerate(members.items())]
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.needs = Needs(
@@ -52,37 +68,51 @@ class Chooser:
             entropy=any(group.scheduler.needs.entropy for group in self._groups),
         )
 
-    def choose(self, window: Window, proposal: Proposal, seed: Tensor) -> tuple[Tensor, Tensor]:
-        """(reveal, remask), both (B, W) bool. seed (B,) long.
+    def choose(self, view: View, last_pass: Tensor, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(reveal, remask), both (B, W) bool.
+
+        view       of all rows; options are added here
+        last_pass  (B,) bool, rows that may have no forward pass after this one
+        arrays     those of this class, on the device
 
         Whatever the schedulers answer: only masked positions of the block are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
         positions of the block are remasked, and only by a scheduler that declared it.
         """
-        reveal = torch.zeros_like(window.mask)
-        remask = torch.zeros_like(window.mask)
-        view = _view(window, proposal, seed)
-        for group in self._groups:
-            decision = group.scheduler.decide(
-                replace(view.rows(group.rows), options=group.options), self._state_of(group, view.mask.shape[1])
-            )
-            reveal[group.rows] = decision.reveal
+        reveal = torch.zeros_like(view.mask)
+        remask = torch.zeros_like(view.mask)
+        for i, group in enumerate(self._groups):
+            rows = arrays[f"group{i}"]
+            seen = replace(view if group.everyone else view.rows(rows), options=_options(i, group, arrays))
+            decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
+            reveal[rows] = decision.reveal
             if decision.remask is not None and group.scheduler.needs.remask:
-                remask[group.rows] = decision.remask
+                remask[rows] = decision.remask
             self._keep_state(group, decision.state)
-        last = window.last_pass[:, None]
-        reveal = reveal & window.mask
+        last = last_pass[:, None]
+        reveal = reveal & view.mask
         stuck = ~reveal.any(1)
-        best = top_n(proposal.confidence, window.mask, torch.ones_like(window.step))
-        reveal = reveal | (best & stuck[:, None]) | (window.mask & last)
-        return reveal, remask & window.in_block & ~window.mask & ~last
+        best = top_n(view.confidence, view.mask, torch.ones_like(view.step))
+        reveal = reveal | (best & stuck[:, None]) | (view.mask & last)
+        in_block = view.positions < view.block_end[:, None]
+        return reveal, remask & in_block & ~view.mask & ~last
 
-    def _group(self, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
-        requests = [canvases[row].request for row in rows]
-        numeric = [request.scheduler.numeric() for request in requests]
-        options = {name: _column([values[name] for values in numeric], self._device) for name in numeric[0]}
-        index = upload(rows, self._device)
-        return _Group(scheduler_of(requests[0].scheduler), index, tuple(request.id for request in requests), options)
+    def _group(self, i: int, key: object, rows: list[int], canvases: Sequence[Canvas], padded: bool) -> _Group:
+        everyone = len(rows) == len(canvases)
+        if padded:
+            everyone = False
+            rows = rows + rows[-1:] * (round_up(len(rows)) - len(rows))
+        specs = [canvases[row].request.scheduler for row in rows]
+        self.arrays[f"group{i}"] = np.array(rows)
+        columns = {name: _column([spec.numeric()[name] for spec in specs]) for name in specs[0].numeric()}
+        self.arrays |= {f"group{i}.{name}": column for name, (column, _) in columns.items()}
+        return _Group(
+            scheduler_of(specs[0]),
+            tuple(canvases[row].request.id for row in rows),
+            key,
+            everyone,
+            tuple((name, is_float) for name, (_, is_float) in columns.items()),
+        )
 
     def _state_of(self, group: _Group, width: int) -> State:
         """The group's state, rows stacked; zeros for rows without one, columns fitted to the view's width."""
@@ -101,32 +131,16 @@ class Chooser:
                 self._states[id] = {name: value[row] for name, value in state.items()}
 
 
-def _view(window: Window, proposal: Proposal, seed: Tensor) -> View:
-    return View(
-        mask=window.mask,
-        eligible=window.mask,
-        tokens=window.tokens,
-        proposal=proposal.ids,
-        confidence=proposal.confidence,
-        positions=window.positions,
-        block_start=window.block_start,
-        block_end=window.block_end,
-        length=window.length,
-        step=window.step,
-        block_step=window.block_step,
-        options={},
-        seed=seed,
-        top_ids=proposal.top_ids,
-        top_probabilities=proposal.top_probabilities,
-        entropy=proposal.entropy,
-    )
+def _options(i: int, group: _Group, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    columns = {name: (arrays[f"group{i}.{name}"], is_float) for name, is_float in group.options}
+    return {name: as_float(column) if is_float else column for name, (column, is_float) in columns.items()}
 
 
-def _column(values: Sequence[float | int | None], device: torch.device) -> Tensor:
-    """One option of N rows, (N,): long with -1 for None, or float32 with NaN for None."""
+def _column(values: Sequence[float | int | None]) -> tuple[NDArray[np.int64], bool]:
+    """One option of some rows and whether it is a float: integers with -1 for None, or floats with NaN for None."""
     if any(isinstance(value, float) for value in values):
-        return upload([torch.nan if value is None else value for value in values], device)
-    return upload([-1 if value is None else value for value in values], device)
+        return floats([np.nan if value is None else value for value in values]), True
+    return np.array([-1 if value is None else value for value in values]), False
 
 
 def _fit(row: Tensor, width: int) -> Tensor:

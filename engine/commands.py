@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.caching import choose_cache
 from engine.engine import Engine
-from engine.request import Request, Result, Step
+from engine.request import Request, Result, Step, fit_block_length
 from engine.settings import CommandSettings, ModelSettings
 from models.loading import Model, load_model
 from schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
@@ -33,6 +34,7 @@ class GenerateSettings(ModelSettings):
     scheduler: str = Field("topk", description="the scheduler, with options as name:option=value")
     max_tokens: int = Field(64, ge=1, description="length of the generation region in tokens")
     block_length: int = Field(32, ge=1, description="tokens a block; blocks are filled left to right")
+    cache: str = Field("auto", description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto")
     temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
     seed: int = Field(0, description="of the random draws")
     delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
@@ -44,17 +46,18 @@ class SchedulersSettings(CommandSettings):
 
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype)
+    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
     request = Request(
         id="generate",
         prompt=_prompt(model, settings),
         max_tokens=settings.max_tokens,
-        block_length=min(settings.block_length, settings.max_tokens),
+        block_length=fit_block_length(settings.block_length, settings.max_tokens, model.network.architecture),
         scheduler=parse_scheduler_text(settings.scheduler),
         temperature=settings.temperature,
         seed=settings.seed,
+        cache=choose_cache(settings.cache, model.network.architecture),
     )
-    steps = Engine(model, max_rows=1).run([request])
+    steps = Engine(model, max_rows=1, memory_fraction=settings.memory_fraction).run([request])
     console = Console()
     result = _watch(steps, model, request, settings.delay, console) if console.is_terminal else _last(steps)
     if not console.is_terminal:

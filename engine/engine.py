@@ -2,43 +2,71 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
+from torch import Tensor
 
-from engine.batch import Batch, read
+from engine.caching import check_cache
 from engine.canvas import Canvas
 from engine.choosing import Chooser, scheduler_of
+from engine.errors import RequestError
+from engine.graphs import Graphs
+from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
-from engine.request import Request, Result, Step
-from engine.transfer import upload
+from engine.request import Request, Result, Reveal, Step, check_block_length
+from engine.slots import Slots, columns_needed
+from engine.stopwatch import Stopwatch
+from engine.transfer import as_tensors
+from models.cache import KeyValues
 from models.loading import Model
-
-STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
+from models.memory import available_bytes
+from models.spans import round_up
 
 
 class Engine:
     """Runs requests side by side, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
 
+    max_rows         requests that run side by side; the others wait
+    memory_fraction  share of the memory that is free when the engine is made which keys and values may take
+    static           whether steps are padded to a few shapes and replayed (on CUDA, captured); by default where the
+                     model is compiled for CUDA
+    watch            takes the times of each step
+
     Requests join and leave at any step, and rows of a batch may differ in everything. A request's result depends on
     its own fields alone, up to the rounding of matrix products, which may differ between batches of different shapes.
     """
 
-    def __init__(self, model: Model, max_rows: int = 64):
+    def __init__(
+        self,
+        model: Model,
+        max_rows: int = 64,
+        memory_fraction: float = 0.8,
+        static: bool | None = None,
+        watch: Stopwatch | None = None,
+    ):
         self.model = model
+        self._architecture = model.network.architecture
         self._max_rows = max_rows
-        rows = model.network.architecture.vocab_rows
+        self._static = model.compiled and model.device.type == "cuda" if static is None else static
+        self._watch = watch
+        rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
+        columns = _cache_columns(model, max_rows, memory_fraction)
+        self._cache = KeyValues(self._architecture, columns, model.device, model.dtype)
+        self._propose = torch.compile(propose, dynamic=True) if model.compiled else propose
         self.reset()
 
     def reset(self) -> None:
         """Forget every request, waiting or running."""
         self._waiting: deque[Canvas] = deque()
         self._canvases: list[Canvas] = []  # row i of the batch belongs to canvas i
-        self._batch = Batch(self.model.mask_id, self.model.device)
-        self._chooser = Chooser(self.model.device)
-        self._regroup()
+        self._slots = Slots(self._cache)
+        self._chooser = Chooser()
+        self._graphs = Graphs(self.model.device)
 
     @property
     def running(self) -> int:
@@ -50,11 +78,26 @@ class Engine:
         """Requests that have no row yet."""
         return len(self._waiting)
 
+    def check(self, request: Request) -> None:
+        """Raise RequestError if the request's cache or block length is not for this model, or there is no room."""
+        check_cache(request.cache, self._architecture)
+        check_block_length(request.block_length, self._architecture)
+        length = len(request.prompt) + request.max_tokens
+        if request.cache.name != "none" and columns_needed(length) > self._cache.columns:
+            raise RequestError(
+                f"cache {str(request.cache)!r} has room for {self._cache.columns} tokens and the request has {length}; "
+                "shorten it, use cache none, or raise --memory-fraction",
+                "cache",
+            )
+
     def submit(self, request: Request) -> None:
-        """Queue a request; it joins at the next step that has room."""
-        may_remask = scheduler_of(request.scheduler).needs.remask
-        now = time.monotonic()
-        self._waiting.append(Canvas(request, self.model.tokenizer, self.model.stop_ids, may_remask, now))
+        """Queue a request; it joins at the next step that has room. Raises RequestError."""
+        self.check(request)
+        model, may_remask = self.model, scheduler_of(request.scheduler).needs.remask
+        grid, now = self._architecture.block_size, time.monotonic()
+        self._waiting.append(
+            Canvas(request, model.tokenizer, model.stop_ids, model.mask_id, grid, may_remask, submitted=now)
+        )
 
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
@@ -71,18 +114,33 @@ class Engine:
         self._admit()
         if not self._canvases:
             return []
-        window = self._batch.window(self._canvases)
-        logits = self.model.network(self._batch.tokens, key_mask=self._batch.key_mask, wanted=window.wanted)
-        seed = self._seeds + window.step
-        positions = window.positions.gather(1, window.masked)
-        proposal = propose(logits, self._forbidden, self._chooser.needs, self._sampling, seed, positions)
-        proposal = proposal.scatter(window.masked, window.mask.shape[1])
-        reveal, remask = self._chooser.choose(window, proposal, seed)
-        self._batch.commit(window, proposal, reveal, remask)
-        outcome = read(self._canvases, proposal, reveal, remask)
+        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._static)
+        outcome = read(self._run(plan), self._canvases)
         steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
         self._retain([step.result is None for step in steps])
         return steps
+
+    def _run(self, plan: Plan) -> Tensor:
+        """Decide on the device, by a replay where steps are static and nobody times their parts."""
+        arrays = {**plan.arrays, **self._chooser.arrays}
+        if self._watch is not None:
+            self._watch.count(len(self._canvases), plan.columns)
+        elif self._static and not self._chooser.stateful:
+            key = (plan.key, self._chooser.key, self._cache.capacity)
+            return self._graphs.run(key, arrays, partial(self._decide, plan))
+        return self._decide(plan, as_tensors(arrays, self.model.device))
+
+    def _decide(self, plan: Plan, arrays: dict[str, Tensor]) -> Tensor:
+        """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32."""
+        with self._phase("model"):
+            hidden = self.model.network(plan.layout.spans(arrays), self._cache)
+        with self._phase("statistics"):
+            head, sampling = self.model.network.head, Sampling.of(arrays)
+            proposal = self._propose(head, hidden, self._forbidden, self._chooser.needs, sampling)
+        with self._phase("scheduler"):
+            view = plan.view(arrays, proposal)
+            reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
+        return torch.stack([reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)])
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:
         """Submit requests and yield every step until all have ended."""
@@ -97,33 +155,49 @@ class Engine:
 
     def _admit(self) -> None:
         """Let waiting requests join, first come first served, while there is room."""
-        room = self._max_rows - len(self._canvases)
-        joining = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        if joining:
-            now = time.monotonic()
-            for canvas in joining:
-                canvas.started = now
-            self._canvases += joining
-            self._batch.join(joining)
-            self._regroup()
+        now, before = time.monotonic(), len(self._canvases)
+        while self._waiting and len(self._canvases) < self._max_rows:
+            canvas = self._waiting[0]
+            if canvas.request.cache.name != "none":
+                if not self._slots.has_room(canvas):
+                    break
+                self._slots.take(canvas)
+            canvas.started = now
+            self._canvases.append(self._waiting.popleft())
+        if len(self._canvases) > before:
+            self._chooser.regroup(self._canvases, self._static)
 
     def _retain(self, keep: list[bool]) -> None:
         """Let the rows leave whose flag is false."""
-        if not all(keep):
-            rows = [row for row, stays in enumerate(keep) if stays]
-            self._canvases = [self._canvases[row] for row in rows]
-            self._batch.keep(rows)
-            self._regroup()
+        if all(keep):
+            return
+        for canvas, stays in zip(self._canvases, keep, strict=True):
+            if not stays and canvas.slot is not None:
+                self._slots.release(canvas)
+        self._canvases = [canvas for canvas, stays in zip(self._canvases, keep, strict=True) if stays]
+        self._chooser.regroup(self._canvases, self._static)
 
-    def _regroup(self) -> None:
-        """Bring what depends on who is in the batch up to date."""
-        requests = [canvas.request for canvas in self._canvases]
-        self._chooser.regroup(self._canvases)
-        self._sampling = Sampling.of(requests, self.model.device)
-        seeds = [_wrap(request.seed * STEPS_PER_SEED) for request in requests]
-        self._seeds = upload(torch.tensor(seeds, dtype=torch.long), self.model.device)
+    def _phase(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._watch is None else self._watch.phase(name)
 
 
-def _wrap(value: int) -> int:
-    """A Python integer as a signed 64-bit one."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
+    """What each row revealed and remasked: the step's one transfer to the host."""
+    revealed, remasked, ids, bits = decided.cpu().numpy()
+    probabilities = bits.view("float32")
+    outcome = []
+    for row, canvas in enumerate(canvases):
+        start = canvas.block_start
+        columns = revealed[row].nonzero()[0]
+        chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
+        reveals = tuple(Reveal(start + column, token, probability) for column, token, probability in chosen)
+        outcome.append((reveals, tuple((start + remasked[row].nonzero()[0]).tolist())))
+    return outcome
+
+
+def _cache_columns(model: Model, max_rows: int, memory_fraction: float) -> int:
+    """Columns of keys and values to allocate: enough for every row at its longest, or what the memory allows."""
+    a = model.network.architecture
+    enough = round_up(max_rows) * columns_needed(a.max_positions)
+    free = int(memory_fraction * available_bytes(model.device))
+    return min(enough, free // KeyValues.bytes_per_column(a, model.dtype))

@@ -1,84 +1,114 @@
-"""From logits to what schedulers decide on: the proposed token, its probability and the statistics asked for.
+"""From hidden states to what schedulers decide on: the proposed token, its probability and the statistics asked for.
 
-Logits of vocabulary width live in this module only; they are read in one pass and dropped.
+Logits, which have the width of the vocabulary, live in this module only: a chunk of positions at a time, read once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from engine.request import Request
-from engine.transfer import upload
+from engine.transfer import as_float
 from schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
+CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the model would write at each position. Shapes and meanings are those of `View`."""
+    """What the model would write at each of M masks; or, after `scatter`, at each place of a view, zeros elsewhere.
+
+    Shapes are (M,) and (M, K), or those of `View`.
+    """
 
     ids: Tensor
     confidence: Tensor
-    top_ids: Tensor | None
-    top_probabilities: Tensor | None
-    entropy: Tensor | None
+    top_ids: Tensor | None = None
+    top_probabilities: Tensor | None = None
+    entropy: Tensor | None = None
 
-    def scatter(self, columns: Tensor, width: int) -> "Proposal":
-        """Spread the columns (B, W) over `width` columns: entry [b, i] moves to [b, columns[b, i]], zeros elsewhere."""
-        ids, confidence, top_ids, top_probabilities, entropy = (
-            None if value is None else _scatter(value, columns, width)
-            for value in (self.ids, self.confidence, self.top_ids, self.top_probabilities, self.entropy)
+    def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
+        """Entry i moves to place target[i] (M,) of rows and columns counted through, or is dropped."""
+        return Proposal(**{name: scatter(value, target, rows, width) for name, value in self._known()})
+
+    @staticmethod
+    def join(pieces: list["Proposal"]) -> "Proposal":
+        """One proposal of several, one after another."""
+        if len(pieces) == 1:
+            return pieces[0]
+        return Proposal(
+            **{name: torch.cat([getattr(piece, name) for piece in pieces]) for name, _ in pieces[0]._known()}
         )
-        assert ids is not None
-        assert confidence is not None
-        return Proposal(ids, confidence, top_ids, top_probabilities, entropy)
+
+    def _known(self) -> Iterator[tuple[str, Tensor]]:
+        return ((field.name, value) for field in fields(self) if (value := getattr(self, field.name)) is not None)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn in the rows (N,) with a temperature above 0; the others take the most probable token."""
+    """How tokens are drawn at S of the masks; the others take the most probable token.
 
-    rows: Tensor  # (N,) long
-    temperature: Tensor  # (N,) float32
-    top_p: Tensor  # (N,) float32
-    top_k: Tensor  # (N,) long, 0 for all
+    index  (S,) long     which of the masks
+    draws  (S,) float32  uniform in [0, 1)
+    temperature, top_p (S,) float32; top_k (S,) long, 0 for all
+    """
+
+    index: Tensor
+    draws: Tensor
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+
+    def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All but the index."""
+        return self.draws, self.temperature, self.top_p, self.top_k
 
     @staticmethod
-    def of(requests: Sequence[Request], device: torch.device) -> "Sampling | None":
-        rows = [row for row, request in enumerate(requests) if request.temperature > 0]
-        if not rows:
+    def of(arrays: dict[str, Tensor]) -> "Sampling | None":
+        """From the arrays of a plan; None if nothing is drawn."""
+        if "sampled" not in arrays:
             return None
-        chosen = [requests[row] for row in rows]
-        return Sampling(
-            upload(rows, device),
-            upload([float(request.temperature) for request in chosen], device),
-            upload([float(request.top_p) for request in chosen], device),
-            upload([request.top_k for request in chosen], device),
-        )
+        draws = counter_uniform(arrays["sampled.seed"], arrays["sampled.position"], SAMPLING_STREAM)
+        numbers = (as_float(arrays["sampled.temperature"]), as_float(arrays["sampled.top_p"]))
+        return Sampling(arrays["sampled"], draws, *numbers, arrays["sampled.top_k"])
 
 
 def propose(
-    logits: Tensor, forbidden: Tensor, needs: Needs, sampling: Sampling | None, seed: Tensor, positions: Tensor
+    head: Callable[[Tensor], Tensor], hidden: Tensor, forbidden: Tensor, needs: Needs, sampling: Sampling | None
 ) -> Proposal:
-    """Propose a token for each position and compute the statistics that `needs` asks for.
+    """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
-    logits (B, W, V); forbidden (V,) bool, ids that are never proposed; seed (B,) long and positions (B, W) long name
-    the random draws.
+    hidden (M, width), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed.
     Probabilities are the softmax of the raw logits in float32 over the whole vocabulary, forbidden ids included and at
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
     """
-    logits = logits.float()
-    log_total = logits.logsumexp(-1, keepdim=True)  # (B, W, 1)
+    proposal = Proposal.join([_most_probable(head(part), forbidden, needs) for part in _chunks(hidden, forbidden)])
+    if sampling is None:
+        return proposal
+    # The logits of drawn positions are computed once more, rather than kept.
+    chunks = zip(*(_chunks(x, forbidden) for x in (hidden[sampling.index], *sampling.numbers())), strict=True)
+    drawn = [_draw(head(part), forbidden, *numbers) for part, *numbers in chunks]
+    ids, confidence = (torch.cat(column) for column in zip(*drawn, strict=True))
+    return replace(
+        proposal,
+        ids=proposal.ids.index_copy(0, sampling.index, ids),
+        confidence=proposal.confidence.index_copy(0, sampling.index, confidence),
+    )
+
+
+def _chunks(x: Tensor, forbidden: Tensor) -> tuple[Tensor, ...]:
+    return x.split(max(1, CHUNK_BYTES // (4 * len(forbidden))))
+
+
+def _most_probable(logits: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
+    logits = logits.float()  # (M, V)
+    log_total = logits.logsumexp(-1, keepdim=True)  # (M, 1)
     allowed = logits.masked_fill(forbidden, -torch.inf)
-    ids = allowed.argmax(-1)
-    if sampling is not None:
-        draws = counter_uniform(seed[:, None], positions, SAMPLING_STREAM)[sampling.rows]
-        ids = ids.index_copy(0, sampling.rows, _sample(allowed[sampling.rows], sampling, draws))
-    confidence = (logits.gather(-1, ids[..., None]) - log_total).exp().squeeze(-1)
+    best, ids = allowed.max(-1)
+    confidence = (best - log_total.squeeze(-1)).exp()
     top_ids = top_probabilities = entropy = None
     if needs.top_k:
         top = allowed.topk(needs.top_k, dim=-1)
@@ -89,25 +119,33 @@ def propose(
     return Proposal(ids, confidence, top_ids, top_probabilities, entropy)
 
 
-def _sample(logits: Tensor, sampling: Sampling, draws: Tensor) -> Tensor:
-    """Draw token ids (N, W): temperature, then the top_k most probable, then the smallest set with probability top_p.
+def _draw(
+    logits: Tensor, forbidden: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw token ids (S,): temperature, then the top_k most probable, then the smallest set with probability top_p.
 
-    One uniform draw (N, W) a position, inverted through the cumulative distribution in float64, gives the token.
+    One uniform draw (S,) a position, inverted through the cumulative distribution in float64, gives the token. Returns
+    the ids and their confidence.
     """
-    scaled = logits.double() / sampling.temperature[:, None, None]
+    logits = logits.float()
+    scaled = logits.masked_fill(forbidden, -torch.inf).double() / temperature[:, None]
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)
-    too_low = (rank >= sampling.top_k[:, None, None]) & (sampling.top_k[:, None, None] > 0)
+    too_low = (rank >= top_k[:, None]) & (top_k[:, None] > 0)
     p = values.masked_fill(too_low, -torch.inf).softmax(-1)
-    beyond = p.cumsum(-1) - p >= sampling.top_p[:, None, None]  # what comes before already reaches top_p
+    beyond = p.cumsum(-1) - p >= top_p[:, None]  # what comes before already reaches top_p
     p = p.masked_fill(beyond & (rank > 0), 0.0)
     cumulative = p.cumsum(-1)
-    target = draws.double()[..., None] * cumulative[..., -1:]
+    target = draws.double()[:, None] * cumulative[:, -1:]
     chosen = (cumulative <= target).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-    return order.gather(-1, chosen).squeeze(-1)
+    ids = order.gather(-1, chosen)
+    return ids.squeeze(-1), (logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)).exp().squeeze(-1)
 
 
-def _scatter(value: Tensor, columns: Tensor, width: int) -> Tensor:
-    index = columns if value.ndim == 2 else columns[..., None].expand_as(value)
-    target = torch.zeros(value.shape[0], width, *value.shape[2:], dtype=value.dtype, device=value.device)
-    return target.scatter_(1, index, value)
+def scatter(value: Tensor, target: Tensor, rows: int, width: int) -> Tensor:
+    """Spread value (M, ...) over (rows, width, ...): entry i to place target[i], counted through, zeros elsewhere.
+
+    Entries whose target is one past the last place are dropped.
+    """
+    spread = torch.zeros(rows * width + 1, *value.shape[1:], dtype=value.dtype, device=value.device)
+    return spread.index_copy_(0, target, value)[:-1].unflatten(0, (rows, width))

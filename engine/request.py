@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.caching import NO_CACHE, Cache
+from engine.errors import RequestError
+from models.architecture import Architecture
 from schedulers import SchedulerSpec
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -21,6 +24,7 @@ class Request:
     seed               of this request's own random stream
     stop               texts that end the generation; not part of the result
     max_forward_passes after so many, everything left is revealed at once; by default four for each token
+    cache              which keys and values are kept from pass to pass
     """
 
     id: str
@@ -34,6 +38,22 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()
     max_forward_passes: int | None = None
+    cache: Cache = NO_CACHE
+
+
+def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
+    """The block length to use where nobody insists on one: at most the whole generation, or the model's own block."""
+    return min(length, max_tokens if a.block_size is None else a.block_size)
+
+
+def check_block_length(length: int, a: Architecture) -> None:
+    """Raise RequestError unless blocks of this length fit into the blocks that a block-causal model works in."""
+    if a.block_size is not None and a.block_size % length:
+        fitting = ", ".join(str(n) for n in range(1, a.block_size + 1) if a.block_size % n == 0)
+        raise RequestError(
+            f"block_length {length} does not divide the model's block of {a.block_size} tokens; use one of {fitting}",
+            "block_length",
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,7 @@ class Step:
     revealed  what became visible, left to right
     remasked  positions that turned back into masks
     block     index of the block that this pass worked on
+    ended     whether the block has no masks left
     text      the settled text so far: it only grows, and never past a stop
     result    set on the last step, and only there
     """
@@ -62,6 +83,7 @@ class Step:
     revealed: tuple[Reveal, ...]
     remasked: tuple[int, ...]
     block: int
+    ended: bool
     text: str
     result: "Result | None" = None
 

@@ -68,8 +68,9 @@ class EngineService:
     def submit(self, request: Request, on_step: OnStep) -> None:
         """Run a request. `on_step` gets its steps up to the one with a result, or an EngineError and then no more.
 
-        Raises QueueFullError or EngineStoppedError.
+        Raises RequestError, QueueFullError or EngineStoppedError.
         """
+        self.engine.check(request)
         with self._lock:
             if self._stopping:
                 raise EngineStoppedError("the engine is stopping; it takes no more requests")

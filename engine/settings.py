@@ -47,6 +47,13 @@ class ModelSettings(CommandSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the weights; auto is bfloat16 on CUDA and float32 on a CPU"
     )
+    compile: bool | None = Field(
+        None,
+        description="make kernels with torch.compile; by default on CUDA only. On a CPU it needs a C++ compiler",
+    )
+    memory_fraction: float = Field(
+        0.8, gt=0, lt=1, description="share of the memory left beside the weights that keys and values may take"
+    )
 
 
 Settings = TypeVar("Settings", bound=CommandSettings)

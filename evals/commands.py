@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from engine.caching import NO_CACHE, Cache, choose_cache
 from engine.settings import CommandSettings, ModelSettings
 from evals.measure import Measurement, label, measure
 from evals.tasks import TASKS, Task
@@ -19,7 +20,7 @@ from models.loading import Model, load_model
 from schedulers import SchedulerSpec, parse_scheduler_text, scheduler_names
 
 FULL: Literal["full"] = "full"
-Cell = tuple[Task, SchedulerSpec, int | Literal["full"]]
+Cell = tuple[Task, SchedulerSpec, int | Literal["full"], Cache]
 
 
 class EvalSettings(ModelSettings):
@@ -30,6 +31,7 @@ class EvalSettings(ModelSettings):
         default_factory=scheduler_names, description="schedulers, with options as name:option=value; default all"
     )
     block_length: list[int | Literal["full"]] = Field([32], description="block lengths; full is one block")
+    cache: list[str] = Field(["auto"], description="caches: none, prefix, dual, dual:refresh=8, block, or auto")
     problems: int = Field(500, ge=1, description="held-out problems a cell")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")
@@ -58,8 +60,9 @@ def evaluate(settings: EvalSettings) -> None:
         if name not in TASKS:
             raise SystemExit(f"unmask eval: unknown task {name!r}; the tasks are: {', '.join(TASKS)}")
     specs = [parse_scheduler_text(text) for text in settings.scheduler]
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype)
-    cells = list(product([TASKS[name] for name in settings.task], specs, settings.block_length))
+    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
+    cells = list(product([TASKS[name] for name in settings.task], specs, settings.block_length, caches))
     results = []
     for result in _measure(model, cells, settings.problems, settings.seed, settings.rows, settings.raw):
         results.append(result)
@@ -78,7 +81,7 @@ def train_model(settings: TrainModelSettings) -> None:
     Trainer(recipe, settings.out, settings.compile).run(settings.save_every)
     if settings.problems:
         model = load_model(str(settings.out))
-        cells: list[Cell] = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL)))
+        cells: list[Cell] = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL), [NO_CACHE]))
         results = list(_measure(model, cells, settings.problems, seed=0, rows=64, raw=False))
         how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
@@ -90,11 +93,20 @@ def _measure(
     """Measure each cell in turn, with a progress bar."""
     with _progress() as progress:
         bar = progress.add_task("", total=len(cells) * problems)
-        for task, spec, block_length in cells:
+        for task, spec, block_length, cache in cells:
             progress.update(bar, description=f"{task.name} {spec.name}")
             length = task.max_tokens if block_length == FULL else int(block_length)
             yield measure(
-                model, task, spec, length, problems, seed, rows=rows, raw=raw, on_answer=lambda: progress.advance(bar)
+                model,
+                task,
+                spec,
+                length,
+                problems,
+                seed,
+                cache=cache,
+                rows=rows,
+                raw=raw,
+                on_answer=lambda: progress.advance(bar),
             )
 
 
@@ -109,8 +121,8 @@ def _progress() -> Progress:
 
 
 def _table(results: list[Measurement]) -> Table:
-    table = Table("task", Column("scheduler", overflow="fold"), "block", "accuracy", "passes", "tokens/s")
+    table = Table("task", Column("scheduler", overflow="fold"), "block", "cache", "accuracy", "passes", "tokens/s")
     for r in results:
         cells = (f"{r.accuracy:.1%}", f"{r.forward_passes:.1f}", f"{r.tokens_per_second:.0f}")
-        table.add_row(r.task, label(r), str(r.block_length), *cells)
+        table.add_row(r.task, label(r), str(r.block_length), r.cache, *cells)
     return table

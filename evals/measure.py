@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from engine.caching import NO_CACHE, Cache
 from engine.engine import Engine
-from engine.request import Request
-from evals.tasks import Problem, Task
+from engine.request import Request, fit_block_length
+from evals.prompts import prompt_ids
+from evals.tasks import Task
 from models.loading import Model
 from schedulers import SchedulerSpec, parse_scheduler
 
@@ -25,6 +27,7 @@ class Measurement:
     scheduler: str
     options: dict[str, Any]
     block_length: int
+    cache: str
     problems: int
     seed: int
     accuracy: float
@@ -40,15 +43,23 @@ def measure(
     problems: int,
     seed: int,
     *,
+    cache: Cache = NO_CACHE,
     rows: int = 64,
     raw: bool = False,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer."""
     asked = list(islice(task.problems(seed, "held-out"), problems))
+    length = fit_block_length(block_length, task.max_tokens, model.network.architecture)
     requests = [
         Request(
-            str(i), _prompt(model, problem, raw), task.max_tokens, min(block_length, task.max_tokens), scheduler, seed=i
+            str(i),
+            prompt_ids(model, problem, raw),
+            task.max_tokens,
+            length,
+            scheduler,
+            seed=i,
+            cache=cache,
         )
         for i, problem in enumerate(asked)
     ]
@@ -64,7 +75,8 @@ def measure(
         task=task.name,
         scheduler=scheduler.name,
         options=scheduler.values(),
-        block_length=min(block_length, task.max_tokens),
+        block_length=length,
+        cache=str(cache),
         problems=problems,
         seed=seed,
         accuracy=correct / problems,
@@ -78,9 +90,3 @@ def label(result: Measurement) -> str:
     defaults = parse_scheduler(result.scheduler).values()
     changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
     return ":".join([result.scheduler, *changed])
-
-
-def _prompt(model: Model, problem: Problem, raw: bool) -> tuple[int, ...]:
-    if raw or not model.tokenizer.has_chat_template:
-        return tuple(model.tokenizer.encode(problem.prompt + "\n\n"))
-    return tuple(model.tokenizer.chat([{"role": "user", "content": problem.prompt}]))

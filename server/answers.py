@@ -60,6 +60,7 @@ def diffusion(requests: Sequence[Request], results: Sequence[Result]) -> Diffusi
     return Diffusion(
         scheduler=scheduler_json(requests[0].scheduler),
         block_length=requests[0].block_length,
+        cache=str(requests[0].cache),
         steps=passes,  # a step is a forward pass as the request sees it
         forward_passes=passes,
         tokens_per_step=round(tokens / passes, 3),

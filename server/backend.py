@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from engine.caching import choose_cache
 from engine.engine import Engine
-from engine.request import Request, Step
+from engine.request import Request, Step, fit_block_length
 from engine.service import EngineError, EngineService, EngineStoppedError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
@@ -74,7 +75,7 @@ class Backend:
         return self.settings.served_model_name or model.name
 
     def submit(self, requests: Sequence[Request]) -> Generations:
-        """Run requests. Raises NotReadyError, QueueFullError or EngineStoppedError."""
+        """Run requests. Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError."""
         return Generations(self._engine(), self.metrics, requests)
 
     def _engine(self) -> EngineService:
@@ -88,8 +89,10 @@ class Backend:
     def _load(self) -> None:
         try:
             settings = self.settings
-            model = load_model(settings.model, settings.revision, settings.device, settings.dtype)
-            service = EngineService(Engine(model, settings.max_rows), settings.max_waiting)
+            model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+            engine = Engine(model, settings.max_rows, settings.memory_fraction)
+            choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
+            service = EngineService(engine, settings.max_waiting)
             with self._lock:
                 if self._stopping:
                     return
@@ -107,7 +110,8 @@ class Backend:
         """One short generation, so that the first client does not wait for what happens once only."""
         length = min(WARM_UP_TOKENS, model.max_positions - 1)
         scheduler = parse_scheduler(self.settings.default_scheduler)
-        request = Request("warm-up", (0,), length, length, scheduler)
+        block_length = fit_block_length(length, length, model.network.architecture)
+        request = Request("warm-up", (0,), length, block_length, scheduler)
         ended = threading.Event()
         failures: list[EngineError] = []
 

@@ -6,6 +6,7 @@ Exception
     UnknownModelError  404  the request names a model that is not the one served
     NotReadyError      503  the model is not loaded yet, or could not be
   OptionError, UnknownSchedulerError   400  from the schedulers
+  RequestError         400  from the engine: the request does not fit the model or the machine
   ChatTemplateError    400  from the tokenizer
   EngineError          500  a fault of the engine
     QueueFullError     429  as many requests as allowed are waiting
@@ -28,6 +29,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from engine.errors import RequestError
 from engine.service import EngineError, EngineStoppedError, QueueFullError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
@@ -74,6 +76,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
     UnknownSchedulerError: _Kind(400, "invalid_request_error", "unknown_scheduler"),
+    RequestError: _Kind(400, "invalid_request_error"),
     ChatTemplateError: _Kind(400, "invalid_request_error", "chat_template"),
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),

@@ -1,6 +1,5 @@
 """`POST /generate`, the native endpoint: every step can be watched."""
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,12 +46,13 @@ async def _whole(generations: Generations, request: Request, head: dict[str, Any
 
 async def _events(generations: Generations, request: Request, model: Model, head: dict[str, Any]) -> AsyncIterator[str]:
     yield event(head | _start(request), "start")
-    blocks = _Blocks(request)
+    sent = 0  # characters of settled text
     try:
         async for _, step in generations.steps():
             yield event(_step(step, model), "step")
-            if (block := blocks.finished_by(step)) is not None:
-                yield event(block, "block")
+            if step.ended or step.result is not None:
+                yield event({"index": step.block, "text": step.text[sent:]}, "block")
+                sent = len(step.text)
             if step.result is not None:
                 yield event(_done(request, step.result), "done")
     except EngineError as error:
@@ -81,22 +81,3 @@ def _done(request: Request, result: Result) -> dict[str, Any]:
         "finish_reason": result.finish_reason,
         "diffusion": diffusion([request], [result]).model_dump(),
     }
-
-
-class _Blocks:
-    """Notices when a block is finished, and which settled text it added."""
-
-    def __init__(self, request: Request):
-        self._request = request
-        self._filled: Counter[int] = Counter()
-        self._sent = 0
-
-    def finished_by(self, step: Step) -> dict[str, Any] | None:
-        """The `block` event due after a step. The last step ends its block, filled or not."""
-        self._filled[step.block] += len(step.revealed) - len(step.remasked)
-        length = self._request.block_length
-        size = min(length, self._request.max_tokens - step.block * length)
-        if self._filled[step.block] < size and step.result is None:
-            return None
-        text, self._sent = step.text[self._sent :], len(step.text)
-        return {"index": step.block, "text": text}

@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.request import Request
+from engine.caching import choose_cache
+from engine.request import Request, fit_block_length
+from models.architecture import Architecture
 from models.loading import Model
 from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
 from server.errors import BadRequestError, show
@@ -63,11 +65,12 @@ def _request(
             "context_length_exceeded",
         )
     temperature = body.temperature or 0.0
+    architecture = model.network.architecture
     return Request(
         id=uuid.uuid4().hex,
         prompt=prompt,
         max_tokens=max_tokens,
-        block_length=min(body.block_length or settings.default_block_length, max_tokens),
+        block_length=_block_length(body, max_tokens, settings, architecture),
         scheduler=_scheduler(body, settings.default_scheduler),
         temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
         top_p=body.top_p or 1.0,
@@ -75,7 +78,15 @@ def _request(
         seed=seed,
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         max_forward_passes=body.max_forward_passes,
+        cache=choose_cache(body.cache or settings.cache, architecture),
     )
+
+
+def _block_length(body: GenerationFields, max_tokens: int, settings: ServeSettings, a: Architecture) -> int:
+    """What the request asks for, but that a block cannot be longer than the generation; else the default that fits."""
+    if body.block_length is None:
+        return fit_block_length(settings.default_block_length, max_tokens, a)
+    return body.block_length if a.block_size is not None else min(body.block_length, max_tokens)
 
 
 def _scheduler(body: GenerationFields, default: str) -> SchedulerSpec:

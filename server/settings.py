@@ -16,6 +16,9 @@ class ServeSettings(ModelSettings):
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     default_scheduler: str = Field("topk", description="scheduler of requests that name none")
     default_block_length: int = Field(32, ge=1, description="block length of requests that give none")
+    cache: str = Field(
+        "auto", description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
     default_max_tokens: int = Field(
         64, ge=1, description="length of the generation region of /generate requests that give none"
     )

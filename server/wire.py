@@ -98,6 +98,9 @@ class GenerationFields(BaseModel):
     max_forward_passes: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="after so many, everything left is revealed at once"
     )
+    cache: str | None = Field(
+        None, description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
     stream: bool | None = Field(None, description="answer with server-sent events")
 
     @model_validator(mode="before")
@@ -198,6 +201,7 @@ class Diffusion(BaseModel):
 
     scheduler: dict[str, Any] = Field(description="name and options")
     block_length: int
+    cache: str
     steps: int
     forward_passes: int
     tokens_per_step: float

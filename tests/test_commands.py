@@ -127,7 +127,7 @@ def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     assert 1 <= measured.pop("forward_passes") <= 48
     assert 0 <= measured.pop("accuracy") <= 1
     expected = {"task": "sudoku", "scheduler": "threshold", "options": {"threshold": 0.8}}
-    assert measured == expected | {"block_length": 32, "problems": 8, "seed": 0}
+    assert measured == expected | {"block_length": 32, "cache": "none", "problems": 8, "seed": 0}
     assert "sudoku" in capsys.readouterr().out
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from engine import Engine, Request, Result, Reveal, Step
 from engine.canvas import Canvas
+from models.cache import KeyValues
 from models.loading import Model, load_model
+from models.spans import Spans
 from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import llada_generate
 from tests.rogues import ROGUES, registered
@@ -113,7 +115,7 @@ def test_a_prompt_with_mask_tokens_stays_as_it_is(llada: Model) -> None:
     engine = Engine(llada)
     engine.submit(make(prompt=prompt, scheduler="greedy"))
     engine.step()
-    assert engine._batch.tokens[0, : len(prompt)].tolist() == list(prompt)
+    assert engine._canvases[0].ids[: len(prompt)].tolist() == list(prompt)
 
 
 # --- invariant 2: progress per row
@@ -210,11 +212,15 @@ def biased_to_stop(model: Model, positions: slice) -> Model:
     class Stopping(torch.nn.Module):
         architecture = network.architecture
 
-        def forward(self, tokens: Tensor, key_mask: Tensor | None, wanted: Tensor) -> Tensor:
-            logits = network(tokens, key_mask=key_mask, wanted=wanted)
-            wants = torch.zeros(tokens.shape[1], dtype=torch.bool)
+        def forward(self, spans: Spans, cache: KeyValues) -> Tensor:
+            wants = torch.zeros(len(make().prompt) + 40, dtype=torch.bool)
             wants[positions] = True
-            logits[..., stop] = torch.where(wants[wanted], 50.0, -50.0)
+            self.wants = wants[spans.positions[spans.wanted]]
+            return network(spans, cache)
+
+        def head(self, hidden: Tensor) -> Tensor:
+            logits = network.head(hidden)
+            logits[..., stop] = torch.where(self.wants, 50.0, -50.0)
             return logits
 
     return replace(model, network=Stopping())  # type: ignore[arg-type]
@@ -286,7 +292,7 @@ def test_confidence_is_the_softmax_of_the_raw_logits(model: Model, temperature: 
     request = make(temperature=temperature, top_k=3)
     step = next(Engine(model).run([request]))
     canvas = torch.tensor([*request.prompt, *[model.mask_id] * request.max_tokens])[None]
-    p = model.network(canvas).double().softmax(-1)[0]
+    p = model.network.logits(canvas).double().softmax(-1)[0]
     for reveal in step.revealed:
         expected = p[len(request.prompt) + reveal.position, reveal.token_id].item()
         assert reveal.probability == pytest.approx(expected, abs=ROUNDING)
@@ -304,7 +310,7 @@ def test_topk_equals_the_published_loop(tmp_path: Path, max_tokens: int, block_l
         model.network.head.weight[[model.mask_id, *range(model.vocab_size, model.network.head.out_features)]] = 0
     request = make(options={"steps": steps}, max_tokens=max_tokens, block_length=block_length)
     result = alone(model, request)
-    expected = llada_generate(model.network, request.prompt, steps, max_tokens, block_length, model.mask_id)
+    expected = llada_generate(model.network.logits, request.prompt, steps, max_tokens, block_length, model.mask_id)
     assert list(result.token_ids) == expected
     assert result.forward_passes == steps
 
@@ -373,7 +379,8 @@ def test_a_stop_text_ends_the_request_and_is_not_part_of_it(llada: Model) -> Non
 
 
 def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_none(llada: Model) -> None:
-    canvas = Canvas(make(stop=("bc",)), llada.tokenizer, llada.stop_ids, may_remask=False, submitted=0.0)
+    request = make(stop=("bc",))
+    canvas = Canvas(request, llada.tokenizer, llada.stop_ids, llada.mask_id, None, may_remask=False, submitted=0.0)
     texts = []
     for position, letter in enumerate("abxbc"):
         (token,) = llada.tokenizer.encode(letter)

@@ -1,10 +1,13 @@
 """From logits to proposals: statistics against their definitions, sampling against the distribution it draws from."""
 
+from dataclasses import fields
+
 import pytest
 import torch
+from torch import Tensor
 
-from engine.proposal import Sampling, propose
-from schedulers import Needs
+from engine.proposal import SAMPLING_STREAM, Sampling, propose
+from schedulers import Needs, counter_uniform
 
 V = 8
 ALLOWED = torch.zeros(V, dtype=torch.bool)
@@ -14,12 +17,16 @@ SAMPLING_ERROR = 0.02  # more than five standard deviations of a frequency of DR
 ROUNDING = 1e-6
 
 
-def frequencies(temperature: float, top_p: float = 1.0, top_k: int = 0) -> torch.Tensor:
+def identity(logits: Tensor) -> Tensor:
+    return logits
+
+
+def frequencies(temperature: float, top_p: float = 1.0, top_k: int = 0) -> Tensor:
     """How often each token is proposed at DRAWS positions with the same logits."""
-    sampling = Sampling(torch.tensor([0]), torch.tensor([temperature]), torch.tensor([top_p]), torch.tensor([top_k]))
-    positions = torch.arange(DRAWS)[None]
-    drawn = propose(LOGITS.expand(1, DRAWS, V), ALLOWED, Needs(), sampling, torch.tensor([7]), positions)
-    return torch.bincount(drawn.ids[0], minlength=V) / DRAWS
+    draws = counter_uniform(torch.tensor([7]), torch.arange(DRAWS), SAMPLING_STREAM)
+    numbers = (torch.full((DRAWS,), number) for number in (temperature, top_p, top_k))
+    drawn = propose(identity, LOGITS.expand(DRAWS, V), ALLOWED, Needs(), Sampling(torch.arange(DRAWS), draws, *numbers))
+    return torch.bincount(drawn.ids, minlength=V) / DRAWS
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -47,13 +54,25 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
 def test_the_most_probable_allowed_token_is_proposed_without_sampling() -> None:
     forbidden = ALLOWED.clone()
     forbidden[0] = True
-    seen = propose(LOGITS[None, None], forbidden, Needs(top_k=2, entropy=True), None, torch.zeros(1), torch.zeros(1, 1))
+    seen = propose(identity, LOGITS[None], forbidden, Needs(top_k=2, entropy=True), None)
     p = LOGITS.softmax(0)
-    assert seen.ids.tolist() == [[1]]
+    assert seen.ids.tolist() == [1]
     assert seen.confidence.item() == pytest.approx(p[1].item(), abs=ROUNDING)
     assert seen.top_ids is not None
     assert seen.top_probabilities is not None
     assert seen.entropy is not None
-    assert seen.top_ids.tolist() == [[[1, 2]]]
-    assert seen.top_probabilities[0, 0].tolist() == pytest.approx(p[1:3].tolist(), abs=ROUNDING)
+    assert seen.top_ids.tolist() == [[1, 2]]
+    assert seen.top_probabilities[0].tolist() == pytest.approx(p[1:3].tolist(), abs=ROUNDING)
     assert seen.entropy.item() == pytest.approx(-(p * p.log()).sum().item(), abs=ROUNDING)
+
+
+def test_chunks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = torch.randn(30, V, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(1, 30, 3)
+    numbers = (torch.full((10,), number) for number in (0.8, 0.9, 4))
+    sampling = Sampling(index, torch.linspace(0, 0.99, 10), *numbers)
+    whole = propose(identity, hidden, ALLOWED, Needs(top_k=2, entropy=True), sampling)
+    monkeypatch.setattr("engine.proposal.CHUNK_BYTES", 7 * 4 * V)
+    parts = propose(identity, hidden, ALLOWED, Needs(top_k=2, entropy=True), sampling)
+    for field in fields(whole):
+        assert torch.equal(getattr(parts, field.name), getattr(whole, field.name))

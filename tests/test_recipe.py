@@ -100,7 +100,7 @@ def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
     specs = [parse_scheduler_text(text) for text in SCHEDULERS]
     results = [
         Measurement(
-            "sudoku", spec.name, spec.values(), 32, 4, 0, accuracy=0.75, forward_passes=9.5, tokens_per_second=1
+            "sudoku", spec.name, spec.values(), 32, "none", 4, 0, accuracy=0.75, forward_passes=9.5, tokens_per_second=1
         )
         for spec in specs
     ]

@@ -10,7 +10,8 @@ from evals.measure import Measurement, label
 from evals.recipe.checkpoint import ARCHITECTURE, CONFIG
 from evals.recipe.train import Recipe
 from evals.tasks import TASKS
-from models.transformer import Architecture, MaskedTransformer
+from models.architecture import Architecture
+from models.transformer import MaskedTransformer
 
 # Every scheduler at its defaults, and the fastest settings, at which too much is revealed at once.
 SCHEDULERS = (

@@ -90,7 +90,7 @@ class Trainer:
         self.mask_id = token_id(self.tokenizer, "mask_token")
         self.network = MaskedTransformer(ARCHITECTURE)
         initialise(self.network)
-        self.forward = torch.compile(self.network) if compile_network else self.network
+        self.forward = torch.compile(self.network.logits) if compile_network else self.network.logits
         matrices = [p for name, p in self.network.named_parameters() if p.ndim == 2 and name.startswith("blocks")]
         inside = {id(p) for p in matrices}
         others = [p for p in self.network.parameters() if id(p) not in inside]

@@ -1,0 +1,43 @@
+"""Who keeps keys and values where: slots of the cache, always the first ones, so that no pass gathers them."""
+
+from engine.canvas import Canvas
+from models.cache import KeyValues
+from models.spans import STEP, round_up
+
+
+class Slots:
+    """Gives slots to rows and takes them back."""
+
+    def __init__(self, cache: KeyValues):
+        self.cache = cache
+        self._holders: list[Canvas] = []  # slot i is that of holder i
+
+    def has_room(self, canvas: Canvas) -> bool:
+        """Whether one more row of this length fits beside those that hold a slot."""
+        return round_up(len(self._holders) + 1) <= self.cache.slots(self._capacity_with(canvas))
+
+    def take(self, canvas: Canvas) -> None:
+        """Give a row the next slot."""
+        capacity = self._capacity_with(canvas)
+        if capacity != self.cache.capacity:
+            self.cache.resize(capacity, len(self._holders))
+        canvas.slot = len(self._holders)
+        self._holders.append(canvas)
+
+    def release(self, canvas: Canvas) -> None:
+        """Take a row's slot back; the last slot moves into the gap."""
+        last = self._holders.pop()
+        if last is not canvas and canvas.slot is not None:
+            self.cache.move(last.slot or 0, canvas.slot)
+            last.slot = canvas.slot
+            self._holders[canvas.slot] = last
+        canvas.slot = None
+
+    def _capacity_with(self, canvas: Canvas) -> int:
+        needed = columns_needed(len(canvas.ids))
+        return max(self.cache.capacity, needed) if self._holders else needed
+
+
+def columns_needed(length: int) -> int:
+    """Columns of a slot for a canvas of some length."""
+    return -(-length // STEP) * STEP
