@@ -1,0 +1,198 @@
+"""The command `unmask bench`."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.progress import Progress
+
+from engine.caching import choose_cache
+from engine.engine import Engine
+from engine.request import Request
+from engine.settings import ModelSettings
+from evals.bench.http import run_http, serving
+from evals.bench.offline import Profile, profile_offline, run_offline
+from evals.bench.reference import require_plain, run_reference
+from evals.bench.report import Line, as_json, show
+from evals.bench.roofline import Machine, measure_machine, reached
+from evals.bench.runs import Comparison, Run, alternate
+from evals.bench.workload import kinds, workload
+from models.loading import Model, load_model
+from schedulers import parse_scheduler_text
+
+REFERENCE = "reference"
+PIPED_WIDTH = 120  # columns of a table that goes to a file
+Over = Literal["offline", "http"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class BenchSettings(ModelSettings):
+    """Measure speed. Every scheduler, cache and concurrency is combined; all run in turn, again and again.
+
+    Lists are given by commas or by repeating the flag.
+    """
+
+    scheduler: list[str] = Field(["topk"], description="schedulers, with options as name:option=value")
+    cache: list[str] = Field(["none"], description="caches of keys and values, as none, prefix, dual:refresh=4")
+    concurrency: list[Count] = Field([1, 16], description="requests that run side by side")
+    block_length: int = Field(32, ge=1, description="tokens a block")
+    max_tokens: list[Count] = Field(
+        [], description="lengths of the generation region, which requests take in turn; by default each task's own"
+    )
+    requests: int = Field(64, ge=1, description="requests a run: held-out problems of every task in turn")
+    rounds: int = Field(5, ge=1, description="timed runs of everything; the tables show medians over them")
+    seed: int = Field(0, description="draws the problems and the arrival times")
+    against: Literal["reference"] | None = Field(
+        None, description="reference: also run LLaDA's published loop, one request after another, a token a pass"
+    )
+    reference_requests: int = Field(
+        16,
+        ge=1,
+        description="requests that the reference, which is slow, answers: so many of the first, in the same mix; its "
+        "tokens/s are those of this part",
+    )
+    http: bool = Field(
+        False,
+        description="run everything over HTTP too; without --url, on a server that loads the model again",
+    )
+    url: str | None = Field(None, description="with --http: address of a running server of the same model")
+    rate: float | None = Field(
+        None, gt=0, description="with --http: requests a second, coming at random (open loop), not by concurrency"
+    )
+    json_file: Path | None = Field(None, alias="json", description="also write the results there")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contestant beside the reference."""
+
+    scheduler: str
+    cache: str
+    concurrency: int
+    over: Over
+
+    @property
+    def name(self) -> str:
+        return f"{self.scheduler} {self.cache} {self.concurrency}" + " http" * (self.over == "http")
+
+
+def bench(settings: BenchSettings) -> None:
+    """Warm up, watch one run of each cell, time the rounds, show tables, and write JSON if asked."""
+    _check(settings)
+    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
+    cells = [Cell(*parts) for parts in product(settings.scheduler, settings.cache, settings.concurrency, overs)]
+    if settings.against:
+        require_plain(model.network)
+    requests = {cell: _requests(model, settings, cell) for cell in cells}
+    machine = measure_machine(model.device, model.dtype)
+    with ExitStack() as stack:
+        url = _url(settings, stack)
+        engine = Engine(model, max(settings.concurrency), settings.memory_fraction)
+        contestants = _contestants(engine, settings, requests, url)
+        # Drawn between runs only: what draws by itself takes the time of what is measured.
+        progress = stack.enter_context(Progress(console=Console(stderr=True), auto_refresh=False))
+        bar = progress.add_task("", total=(1 + settings.rounds) * len(contestants))
+        advance = partial(progress.update, bar, advance=1, refresh=True)
+        alternate(contestants, 1, advance)  # a first run pays for what is set up
+        profiles = {cell: _profile(model, requests[cell], cell, machine) for cell in cells if cell.over == "offline"}
+        runs = alternate(contestants, settings.rounds, advance)
+    lines = [Line(cell.name, vars(cell), runs[cell], _against(cell, runs), profiles.get(cell)) for cell in cells]
+    if settings.against:
+        lines.insert(0, Line(REFERENCE, {}, runs[None], {}))
+    where = _where(model)
+    show(Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), machine, where, lines)
+    if settings.json_file:
+        found = as_json(settings.model_dump(mode="json"), machine, where, lines)
+        settings.json_file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _check(settings: BenchSettings) -> None:
+    """Raise SystemExit for what makes no sense, before a model is loaded."""
+    for flag in ("url", "rate"):
+        if getattr(settings, flag) is not None and not settings.http:
+            raise SystemExit(f"unmask bench: --{flag} is about runs over HTTP; add --http")
+    if settings.rate is not None and len(settings.concurrency) > 1:
+        raise SystemExit("unmask bench: --rate takes the place of --concurrency over HTTP; give one --concurrency")
+    if not settings.against:
+        return
+    mix = kinds(settings.max_tokens)
+    for flag, count in (("reference-requests", settings.reference_requests), ("requests", settings.requests)):
+        if count % mix:
+            raise SystemExit(
+                f"unmask bench: --{flag} of {count} would give the reference another mix of requests; choose a "
+                f"multiple of {mix}, the number of tasks times that of lengths"
+            )
+    if settings.reference_requests > settings.requests:
+        raise SystemExit(
+            f"unmask bench: --reference-requests of {settings.reference_requests} are more than --requests of "
+            f"{settings.requests}; choose at most as many"
+        )
+
+
+def _requests(model: Model, settings: BenchSettings, cell: Cell) -> list[Request]:
+    scheduler, cache = parse_scheduler_text(cell.scheduler), choose_cache(cell.cache, model.network.architecture)
+    count, seed, length = settings.requests, settings.seed, settings.block_length
+    return workload(model, count, seed, settings.max_tokens, scheduler, cache, length)
+
+
+def _url(settings: BenchSettings, stack: ExitStack) -> str:
+    """The server for runs over HTTP: the one that was given, or one that is started with as many rows as are needed."""
+    if not settings.http:
+        return ""
+    return settings.url or stack.enter_context(serving(settings, max(settings.concurrency), settings.requests))
+
+
+def _contestants(
+    engine: Engine, settings: BenchSettings, requests: Mapping[Cell, Sequence[Request]], url: str
+) -> dict[Cell | None, Callable[[], Run]]:
+    """What runs in each round, by cell; the reference is under None."""
+    runs: dict[Cell | None, Callable[[], Run]] = {}
+    if settings.against:
+        asked = next(iter(requests.values()))[: settings.reference_requests]
+        runs[None] = partial(run_reference, engine.model, asked)
+    for cell, asked in requests.items():
+        if cell.over == "http":
+            runs[cell] = partial(run_http, url, asked, cell.concurrency, settings.rate, settings.seed)
+        else:
+            runs[cell] = partial(run_offline, engine, asked, cell.concurrency)
+    return runs
+
+
+def _profile(
+    model: Model, requests: Sequence[Request], cell: Cell, machine: Machine
+) -> tuple[Profile, tuple[float, float] | None]:
+    """Where the time of a watched run went, and the shares of the machine that it reached."""
+    profile = profile_offline(model, requests, cell.concurrency)
+    architecture = model.network.architecture
+    return profile, reached(architecture, profile.work, model.dtype.itemsize, profile.seconds, machine)
+
+
+def _against(cell: Cell, runs: Mapping[Cell | None, Sequence[Run]]) -> dict[str, Comparison]:
+    """A cell beside the reference, beside the first cell, and over HTTP beside the same offline."""
+    first = next(other for other in runs if other is not None)
+    bases: dict[str, Cell | None] = {REFERENCE: None, "first": first, "offline": replace(cell, over="offline")}
+    return {
+        name: Comparison.of(runs[cell], runs[base]) for name, base in bases.items() if base in runs and base != cell
+    }
+
+
+def _where(model: Model) -> dict[str, Any]:
+    """What the figures depend on beside the settings."""
+    cuda = model.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(model.device) if cuda else f"CPU ({torch.get_num_threads()} threads)",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "unmask": version("unmask"),
+    }

@@ -1,0 +1,171 @@
+"""Requests through a server: in a closed loop at a concurrency, or in an open loop at a rate."""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from engine.request import Request
+from engine.settings import ENV_PREFIX, ModelSettings
+from evals.bench.runs import Answer, Run
+from schedulers import scheduler_class
+
+POLL = 0.1  # seconds between two questions whether the server is ready
+PATIENCE = 60.0  # seconds for a server to end in
+
+
+def run_http(url: str, requests: Sequence[Request], concurrency: int, rate: float | None, seed: int) -> Run:
+    """Answer the requests over HTTP.
+
+    rate  requests a second: they come at random, independently of the answers (a Poisson process drawn from `seed`).
+          None keeps `concurrency` of them running, each followed by the next.
+    """
+    started = time.perf_counter()
+    try:
+        answers = asyncio.run(_closed(url, requests, concurrency) if rate is None else _open(url, requests, rate, seed))
+    except (httpx.TransportError, _FailedError) as error:
+        raise SystemExit(f"unmask bench: {url} did not answer a request: {error!r}") from None
+    return Run(time.perf_counter() - started, tuple(answers))
+
+
+def arrivals(count: int, rate: float, seed: int) -> list[float]:
+    """Seconds from the start at which requests come, at `rate` a second on average."""
+    rng, at = random.Random(seed), 0.0
+    return [at := at + rng.expovariate(rate) for _ in range(count)]
+
+
+class _FailedError(Exception):
+    """The server refused a request or broke off."""
+
+
+@contextmanager
+def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
+    """The address of an `unmask serve` of the same model, in a process of its own, that is ready; ended on leaving."""
+    with tempfile.TemporaryFile("w+") as log:
+        port = _free_port()
+        flags = {"host": "127.0.0.1", "port": port, "max_rows": rows, "max_waiting": max(waiting, 1)}
+        model = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+        given = {name: value for name, value in {**model, **flags}.items() if value is not None}
+        # The variables of this command are not for the server: they may be lists, or ask for another default.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+        environment = {**inherited, **{f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}}
+        command = [sys.executable, "-m", "unmask", "serve"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log) as process:
+            try:
+                url = f"http://127.0.0.1:{port}"
+                while not _is_ready(url):
+                    if process.poll() is not None:
+                        log.seek(0)
+                        why = (log.read().splitlines() or ["nothing was logged"])[-1]
+                        raise SystemExit(f"unmask bench: the server for --http ended: {why}")
+                    time.sleep(POLL)
+                yield url
+            finally:
+                _end(process)
+
+
+async def _closed(url: str, requests: Sequence[Request], concurrency: int) -> list[Answer]:
+    turn = asyncio.Semaphore(concurrency)
+
+    async def ask(client: httpx.AsyncClient, request: Request) -> Answer:
+        async with turn:
+            return await _ask(client, request, time.perf_counter())
+
+    async with _client(url) as client:
+        return await asyncio.gather(*(ask(client, request) for request in requests))
+
+
+async def _open(url: str, requests: Sequence[Request], rate: float, seed: int) -> list[Answer]:
+    started = time.perf_counter()
+
+    async def ask(client: httpx.AsyncClient, request: Request, after: float) -> Answer:
+        await asyncio.sleep(started + after - time.perf_counter())
+        return await _ask(client, request, started + after)  # a client that is late must not flatter the server
+
+    async with _client(url) as client:
+        due = zip(requests, arrivals(len(requests), rate, seed), strict=True)
+        return await asyncio.gather(*(ask(client, request, after) for request, after in due))
+
+
+async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
+    """One request of /generate, streamed; its clock runs from `since`."""
+    first = None
+    may_remask = scheduler_class(request.scheduler.name).needs.remask
+    async with client.stream("POST", "/generate", json=body(request)) as response:
+        if response.is_error:
+            raise _FailedError((await response.aread()).decode())
+        async for name, data in _events(response):
+            now = time.perf_counter() - since
+            if first is None and settles(name, data, may_remask):
+                first = now
+            if name == "error":
+                raise _FailedError(data["message"])
+            if name == "done":
+                return Answer(tuple(data["token_ids"]), data["diffusion"]["forward_passes"], now, first)
+    raise _FailedError("the stream ended before it was done")
+
+
+def body(request: Request) -> dict[str, Any]:
+    """The JSON of a request. Token ids, so that both sides of a comparison get the same prompt."""
+    options = {name: value for name, value in request.scheduler.values().items() if value is not None}
+    return {
+        "input_ids": request.prompt,
+        "max_tokens": request.max_tokens,
+        "block_length": request.block_length,
+        "scheduler": {"name": request.scheduler.name, **options},
+        "cache": str(request.cache),
+        "seed": request.seed,
+        "stream": True,
+    }
+
+
+def settles(name: str, data: dict[str, Any], may_remask: bool) -> bool:
+    """Whether an event shows the first token that cannot change: the leftmost one, or that of a finished block."""
+    if name == "step" and not may_remask:
+        return any(position == 0 for position, *_ in data["revealed"])
+    return name == "block" and data["text"] != ""
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """(name, data) of each server-sent event, as they come."""
+    name = ""
+    async for line in response.aiter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None))
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()

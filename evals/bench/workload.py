@@ -1,0 +1,47 @@
+"""What is asked: held-out problems of every task in turn, with the generation lengths that are wished for."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+
+from engine.caching import Cache
+from engine.request import Request, fit_block_length
+from evals.prompts import prompt_ids
+from evals.tasks import TASKS
+from models.loading import Model
+from schedulers import SchedulerSpec
+
+
+def workload(
+    model: Model,
+    count: int,
+    seed: int,
+    max_tokens: Sequence[int],
+    scheduler: SchedulerSpec,
+    cache: Cache,
+    block_length: int,
+) -> list[Request]:
+    """So many requests, of every task in turn, so that prompts differ in length.
+
+    max_tokens  lengths of the generation region, taken in turn; by default each task's own
+    """
+    tasks = list(TASKS.values())
+    problems = [islice(task.problems(seed, "held-out"), math.ceil(count / len(tasks))) for task in tasks]
+    requests = []
+    for i in range(count):
+        task, turn = tasks[i % len(tasks)], i // len(tasks)
+        prompt = prompt_ids(model, next(problems[i % len(tasks)]))
+        length = max_tokens[turn % len(max_tokens)] if max_tokens else task.max_tokens
+        if len(prompt) + length > model.max_positions:
+            raise SystemExit(
+                f"unmask bench: a prompt of {len(prompt)} tokens and --max-tokens of {length} tokens are more than "
+                f"the {model.max_positions} positions of the model; give a smaller --max-tokens"
+            )
+        block = fit_block_length(block_length, length, model.network.architecture)
+        requests.append(Request(str(i), prompt, length, block, scheduler, seed=i, cache=cache))
+    return requests
+
+
+def kinds(max_tokens: Sequence[int]) -> int:
+    """After so many requests the mix of tasks and lengths repeats."""
+    return len(TASKS) * max(len(max_tokens), 1)
