@@ -23,7 +23,7 @@ from engine.transfer import as_tensors
 from models.cache import KeyValues
 from models.loading import Model
 from models.memory import available_bytes
-from models.spans import round_up
+from models.spans import Shapes, round_up
 
 
 class Engine:
@@ -51,6 +51,7 @@ class Engine:
         self._architecture = model.network.architecture
         self._max_rows = max_rows
         self._static = model.compiled and model.device.type == "cuda" if static is None else static
+        self._shapes: Shapes = "padded" if self._static else "uniform" if model.compiled else "exact"
         self._watch = watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
@@ -114,7 +115,7 @@ class Engine:
         self._admit()
         if not self._canvases:
             return []
-        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._static)
+        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes)
         outcome = read(self._run(plan), self._canvases)
         steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
         self._retain([step.result is None for step in steps])

@@ -12,7 +12,7 @@ from engine.proposal import Proposal, scatter
 from engine.refresh import computed
 from engine.transfer import Arrays, floats
 from models.architecture import Architecture
-from models.spans import Array, Layout, Span, filled, lay_out, round_up
+from models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out, round_up
 from schedulers import View
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
@@ -63,20 +63,22 @@ class Plan:
 _ROW_FIELDS = ("block_start", "block_end", "length", "step", "block_step", "seed")
 
 
-def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, padded: bool) -> Plan:
+def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes) -> Plan:
     """The next step of some running requests.
 
     capacity  columns of a slot of the cache
-    padded    round every size up to one of a few, so that the same code can run again
+    shapes    how alike steps are made, so that the same code can run again
     """
-    size = round_up if padded else int
+    size = SIZES[shapes]
     blocks = [(canvas.column(canvas.block_start), canvas.column(canvas.block_end)) for canvas in canvases]
-    rows, width = size(len(canvases)), size(max(end - start for start, end in blocks))
+    rows, width = len(canvases), max(end - start for start, end in blocks)
+    if shapes == "padded":
+        rows, width = round_up(rows), round_up(width)
     masks = [np.flatnonzero(canvas.masked[start:end]) for canvas, (start, end) in zip(canvases, blocks, strict=True)]
     spans = [
         _span(canvas, start + columns, a) for canvas, (start, _), columns in zip(canvases, blocks, masks, strict=True)
     ]
-    layout = lay_out(spans, a.block_size, a.shift, capacity, padded)
+    layout = lay_out(spans, a.block_size, a.shift, capacity, shapes)
     block = np.zeros((rows, width), dtype=np.int64)
     for row, (canvas, (start, end)) in enumerate(zip(canvases, blocks, strict=True)):
         block[row, : end - start] = canvas.ids[start:end]

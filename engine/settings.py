@@ -45,7 +45,7 @@ class ModelSettings(CommandSettings):
         "auto", description="where the model runs; auto takes CUDA if present"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="precision of the weights; auto is bfloat16 on CUDA and float32 on a CPU"
+        "auto", description="precision of the weights; auto is bfloat16 on CUDA and on CPUs made for it, else float32"
     )
     compile: bool | None = Field(
         None,

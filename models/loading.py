@@ -14,6 +14,7 @@ from models.memory import require_memory
 from models.tokenizer import Tokenizer
 from models.transformer import MaskedTransformer
 
+MAX_COMPILED_VERSIONS = 32
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,7 +55,8 @@ def load_model(
     source    a folder, the name of a shipped checkpoint, or a Hub id
     revision  branch, tag or commit of a Hub id
     device    auto, cpu or cuda; auto takes CUDA if there is one
-    dtype     auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and float32 on a CPU
+    dtype     auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
+              multiplies it natively, else float32
     compiled  whether torch.compile makes the network's kernels; None on CUDA only
 
     Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
@@ -74,6 +76,8 @@ def load_model(
     if compiled is None:
         compiled = on.type == "cuda"
     if compiled:
+        # Fresh keys, cached ones or both, one row or several: more versions than torch makes before it gives up.
+        torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         network.compile(dynamic=True)
     return Model(
         name=found.name,
@@ -101,10 +105,16 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The torch dtype for auto, float32, bfloat16 or float16."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
         raise CheckpointError(f"dtype {name!r} is unknown; choose auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16; where it has not, they are slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def build_network(family: Family, config: Config) -> MaskedTransformer:

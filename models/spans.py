@@ -7,6 +7,7 @@ they attend to, and one for rows that also attend to keys of earlier passes, whi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ Array = NDArray[np.int64]
 Size = Callable[[int], int]
 FRESH, CACHED = "fresh", "cached"
 STEP = 64  # a padded size is a power of two up to here and a multiple of it from here on
+
+
+def round_up(size: int) -> int:
+    """A padded size: the next power of two, or above STEP the next multiple of it."""
+    return -(-size // STEP) * STEP if size > STEP else 1 << (size - 1).bit_length()
+
+
+def _at_least_two(size: int) -> int:
+    return max(size, 2)
+
+
+# exact: nothing is there in vain.
+# uniform: every array is there, and no size but that of rows is 1, which compiled code takes for a case of its own.
+# padded: sizes are rounded up too, so that they recur.
+Shapes = Literal["exact", "uniform", "padded"]
+SIZES: dict[Shapes, Size] = {"exact": int, "uniform": _at_least_two, "padded": round_up}
 
 
 @dataclass(frozen=True)
@@ -132,16 +149,16 @@ class Layout:
 
 
 def lay_out(
-    spans: Sequence[Span], block_size: int | None, shift: bool, capacity: int = 0, padded: bool = False
+    spans: Sequence[Span], block_size: int | None, shift: bool, capacity: int = 0, shapes: Shapes = "exact"
 ) -> Layout:
     """Pack the spans of one pass.
 
     block_size  of a block-causal model, whose tokens see their own block and those before it; None sees all
     shift       whether the token to the left of a wanted column predicts it; each span then starts left of the wanted
     capacity    columns of a slot of the cache
-    padded      round every size up to one of a few, with tokens that change nothing, so that shapes recur
+    shapes      how alike passes are made, with tokens that change nothing and arrays that say nothing
     """
-    size = round_up if padded else int
+    size = SIZES[shapes]
     runs = _runs([len(span.tokens) for span in spans])
     # The first column of a row has no left neighbour, and is always prompt.
     wanted = [run[0] + np.maximum(span.wanted - shift, 0) - span.start for span, run in zip(spans, runs, strict=True)]
@@ -152,14 +169,14 @@ def lay_out(
         **_kept(spans, runs, capacity, size),
     }
     members = _members(spans)
-    arrays |= _arrange("all", runs, members, size)
-    arrays |= _arrange("wanted", _runs([len(run) for run in wanted]), members, size)
+    arrays |= _arrange("all", runs, members, shapes)
+    arrays |= _arrange("wanted", _runs([len(run) for run in wanted]), members, shapes)
     parts = {}
     for name, rows in members.items():
-        visible = np.ones(size(1 + max(rows.values())), dtype=np.int64)  # 1 in empty rows: a softmax needs a key
+        visible = np.ones(_height(rows, members, shapes), dtype=np.int64)  # 1 in empty rows: a softmax needs a key
         visible[list(rows.values())] = [spans[i].visible for i in rows]
         parts[name] = Part(len(visible), size(int(visible.max())), name == CACHED)
-        if padded or block_size is not None or (visible < parts[name].keys).any():
+        if shapes != "exact" or block_size is not None or (visible < parts[name].keys).any():
             arrays[f"{name}.visible"] = visible
     return Layout(arrays, parts, block_size)
 
@@ -192,25 +209,34 @@ def _members(spans: Sequence[Span]) -> dict[str, dict[int, int]]:
 
 
 def _arrange(
-    which: str, runs: Sequence[Array], members: Mapping[str, Mapping[int, int]], size: Size
+    which: str, runs: Sequence[Array], members: Mapping[str, Mapping[int, int]], shapes: Shapes
 ) -> dict[str, Array]:
     """The arrays of an `Arrangement`, of which each span has a run of tokens."""
     arrays: dict[str, Array] = {}
     places = list(runs)
+    size = SIZES[shapes]
     before, total = 0, size(1 + int(runs[-1][-1]))
     for name, rows in members.items():
         width = size(max(len(runs[i]) for i in rows))
-        index = np.zeros((size(1 + max(rows.values())), width), dtype=np.int64)
+        index = np.zeros((_height(rows, members, shapes), width), dtype=np.int64)
         for i, row in rows.items():
             index[row, : len(runs[i])] = runs[i]
             places[i] = runs[i] + (before + row * width - runs[i][0])
         before += index.size
-        if index.size != total or not _counts_up(index.ravel()):
+        if shapes != "exact" or index.size != total or not _counts_up(index.ravel()):
             arrays[f"{name}.{which}"] = index
     order = filled(places, size)
-    if before != total or not _counts_up(order):
+    if shapes != "exact" or before != total or not _counts_up(order):
         arrays[f"order.{which}"] = order
     return arrays
+
+
+def _height(rows: Mapping[int, int], members: Mapping[str, Mapping[int, int]], shapes: Shapes) -> int:
+    """How many rows a rectangle has for these rows of it."""
+    height = 1 + max(rows.values())
+    if shapes == "uniform":  # one row is a case that is worth kernels of its own, but not beside another rectangle
+        return max(height, len(members))
+    return SIZES[shapes](height)
 
 
 def _kept(spans: Sequence[Span], runs: Sequence[Array], capacity: int, size: Size) -> dict[str, Array]:
@@ -245,8 +271,3 @@ def filled(runs: Sequence[Array], size: Size, filler: int | None = None) -> Arra
 
 def _counts_up(values: Array) -> bool:
     return bool((values == np.arange(len(values))).all())
-
-
-def round_up(size: int) -> int:
-    """A padded size: the next power of two, or above STEP the next multiple of it."""
-    return -(-size // STEP) * STEP if size > STEP else 1 << (size - 1).bit_length()

@@ -1,6 +1,7 @@
 """The model behind the server: loading, ready, or failed."""
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from server.streams import Generations
 
 log = logging.getLogger(__name__)
 
-WARM_UP_TOKENS = 8
+WARM_UP_TOKENS = 64  # of the prompt, and to generate
+WARM_UP_ROWS = 16
 
 
 class Backend:
@@ -74,9 +76,12 @@ class Backend:
         model = self.model
         return self.settings.served_model_name or model.name
 
-    def submit(self, requests: Sequence[Request]) -> Generations:
-        """Run requests. Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError."""
-        return Generations(self._engine(), self.metrics, requests)
+    def submit(self, requests: Sequence[Request], every_step: bool) -> Generations:
+        """Run requests; without `every_step` only their last steps come.
+
+        Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
+        """
+        return Generations(self._engine(), self.metrics, requests, every_step)
 
     def _engine(self) -> EngineService:
         if self._stopping:
@@ -107,21 +112,40 @@ class Backend:
             self._on_ready(model)
 
     def _warm_up(self, model: Model, service: EngineService) -> None:
-        """One short generation, so that the first client does not wait for what happens once only."""
-        length = min(WARM_UP_TOKENS, model.max_positions - 1)
-        scheduler = parse_scheduler(self.settings.default_scheduler)
-        block_length = fit_block_length(length, length, model.network.architecture)
-        request = Request("warm-up", (0,), length, block_length, scheduler)
-        ended = threading.Event()
-        failures: list[EngineError] = []
+        """Some short generations, so that the first clients do not wait for what happens once only."""
+        ends: queue.SimpleQueue[Step | EngineError] = queue.SimpleQueue()
 
         def listen(event: Step | EngineError) -> None:
-            if isinstance(event, EngineError):
-                failures.append(event)
             if isinstance(event, EngineError) or event.result is not None:
-                ended.set()
+                ends.put(event)
 
-        service.submit(request, listen)
-        ended.wait()
-        if failures:
-            raise failures[0]
+        requests = self._warm_up_requests(model)
+        for request in requests:
+            service.submit(request, listen)
+        for event in (ends.get() for _ in requests):
+            if isinstance(event, EngineError):
+                raise event
+
+    def _warm_up_requests(self, model: Model) -> list[Request]:
+        """As many rows as may run side by side, of a usual size: code that is compiled is made for the sizes it sees.
+
+        Blocks of one and of two tokens let rows with fresh keys and with cached ones meet, and fall apart again; in the
+        end one row is left alone. So every case that is compiled for itself is compiled now.
+        """
+        a = model.network.architecture
+        prompt = (0,) * min(WARM_UP_TOKENS, model.max_positions // 2)
+        length = min(WARM_UP_TOKENS, model.max_positions - len(prompt))
+        scheduler, cache = parse_scheduler(self.settings.default_scheduler), choose_cache(self.settings.cache, a)
+        rows = min(self.settings.max_rows, WARM_UP_ROWS)
+        return [
+            Request(
+                id=f"warm-up-{row}",
+                prompt=prompt,
+                max_tokens=length,
+                block_length=fit_block_length(1 + row % 2, length, a),
+                scheduler=scheduler,
+                cache=cache,
+                max_forward_passes=8 if row == rows - 1 else 2 + 2 * (row % 2),
+            )
+            for row in range(rows)
+        ]

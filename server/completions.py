@@ -37,7 +37,7 @@ async def completions(body: CompletionRequest, http: HTTPRequest, backend: Backe
         "created": int(time.time()),
         "model": backend.model_name,
     }
-    generations = backend.submit(requests)
+    generations = backend.submit(requests, every_step=bool(body.stream))
     if body.stream:
         return EventStream(_chunks(generations, body, head), generations.close)
     return await unless_disconnected(http, _whole(generations, body, head))

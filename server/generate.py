@@ -30,7 +30,7 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     check_model(body.model, backend.model_name)
     request = parse_generate(body, model, backend.settings)
     head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
-    generations = backend.submit([request])
+    generations = backend.submit([request], every_step=bool(body.stream))
     if body.stream:
         return EventStream(_events(generations, request, model, head), generations.close)
     return await unless_disconnected(http, _whole(generations, request, head))

@@ -9,8 +9,9 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from engine.errors import RequestError
 from engine.request import Request, Result, Step
-from engine.service import EngineError, EngineService, EngineStoppedError
+from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
 from server.metrics import Metrics
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
@@ -21,10 +22,14 @@ T = TypeVar("T")
 class Generations:
     """Requests in the engine, and their steps as they come. Whoever makes one must `close` it in the end."""
 
-    def __init__(self, service: EngineService, metrics: Metrics, requests: Sequence[Request]):
-        """Submit all requests, or none. Raises QueueFullError or EngineStoppedError."""
+    def __init__(self, service: EngineService, metrics: Metrics, requests: Sequence[Request], every_step: bool):
+        """Submit all requests, or none; without `every_step` only their last steps come.
+
+        Raises RequestError, QueueFullError or EngineStoppedError.
+        """
         self.requests = requests
         self._service = service
+        self._every_step = every_step
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._running: set[str] = set()
@@ -32,7 +37,7 @@ class Generations:
             for index, request in enumerate(requests):
                 service.submit(request, self._listener(index, metrics.follow(request)))
                 self._running.add(request.id)
-        except EngineError:
+        except (EngineError, RequestError):
             self.close()
             raise
 
@@ -61,18 +66,13 @@ class Generations:
             self._service.cancel(request_id)
         self._running.clear()
 
-    def _listener(
-        self, index: int, record: Callable[[Step | EngineError], None]
-    ) -> Callable[[Step | EngineError], None]:
-        def receive(event: Step | EngineError) -> None:  # on the event loop
+    def _listener(self, index: int, record: OnStep) -> OnStep:
+        def listen(event: Step | EngineError) -> None:  # on the engine's thread
             record(event)
-            self._events.put_nowait((index, event))
+            if self._every_step or isinstance(event, EngineError) or event.result is not None:
+                self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        return lambda event: self._hand_over(receive, event)
-
-    def _hand_over(self, receive: Callable[[Step | EngineError], None], event: Step | EngineError) -> None:
-        """On the engine's thread."""
-        self._loop.call_soon_threadsafe(receive, event)
+        return listen
 
 
 class EventStream(StreamingResponse):

@@ -41,11 +41,11 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def nano() -> Model:
-    return load_model("llada-nano", device="cpu")
+    return load_model("llada-nano", device="cpu", dtype="float32")
 
 
 def toy(folder: Path) -> Model:
-    return load_model(str(synthetic_llada(folder)), device="cpu")
+    return load_model(str(synthetic_llada(folder)), device="cpu", dtype="float32")
 
 
 def asked(model: Model, count: int, scheduler: str = "topk", *lengths: int) -> list[Request]:
@@ -54,7 +54,7 @@ def asked(model: Model, count: int, scheduler: str = "topk", *lengths: int) -> l
 
 @pytest.mark.parametrize("synthetic", [synthetic_llada, synthetic_dream])
 def test_the_plain_network_is_the_network_of_the_model(synthetic: Callable[[Path], Path], tmp_path: Path) -> None:
-    model = load_model(str(synthetic(tmp_path)), device="cpu")
+    model = load_model(str(synthetic(tmp_path)), device="cpu", dtype="float32")
     tokens = torch.randint(model.vocab_size, (2, 19), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model.network.logits(tokens)
@@ -120,13 +120,16 @@ def test_the_server_answers_what_the_engine_answers(nano: Model) -> None:
     requests = asked(nano, 6, "threshold")
     expected = [answer.token_ids for answer in run_offline(Engine(nano, max_rows=2), requests, 2).answers]
     with live("llada-nano") as server:
-        for rate in (None, 50.0):
-            run = run_http(server.url, requests, 2, rate, seed=0)
+        for rate, stream in ((None, True), (50.0, True), (None, False)):
+            run = run_http(server.url, requests, 2, rate, seed=0, stream=stream)
             assert [answer.token_ids for answer in run.answers] == expected
-            assert all(0 < (answer.first_seconds or 0) <= answer.seconds for answer in run.answers)
+            if stream:
+                assert all(0 < (answer.first_seconds or 0) <= answer.seconds for answer in run.answers)
+            else:
+                assert {answer.first_seconds for answer in run.answers} == {None}
         too_long = [replace(requests[0], max_tokens=100_000)]
         with pytest.raises(SystemExit, match=r"did not answer a request: .*100000"):
-            run_http(server.url, too_long, 1, None, seed=0)
+            run_http(server.url, too_long, 1, None, seed=0, stream=False)
 
 
 def test_a_server_that_does_not_start_is_reported_with_the_last_line_of_its_log() -> None:
@@ -262,7 +265,7 @@ def test_a_profile_counts_what_the_network_had_to_do(tmp_path: Path) -> None:
 
 
 def test_blocks_of_a_block_causal_model_are_counted_from_the_start_of_the_prompt(tmp_path: Path) -> None:
-    model = load_model(str(synthetic_sdar(tmp_path, block_size=4)), device="cpu")
+    model = load_model(str(synthetic_sdar(tmp_path, block_size=4)), device="cpu", dtype="float32")
     request = Request("0", (5, 6, 7), 8, 4, parse_scheduler("topk"))
     profile = profile_offline(model, [request], 1)
     assert profile.work.wanted == 1 + (4 + 3 + 2 + 1) + (3 + 2 + 1)  # the prompt ends in the first block

@@ -24,12 +24,12 @@ CACHES = ["none", "prefix", "dual", "prefix:refresh=3", "dual:refresh=2"]
 @pytest.fixture(scope="module", params=["llada", "dream"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     write = {"llada": synthetic_llada, "dream": synthetic_dream}[request.param]
-    return load_model(str(write(tmp_path_factory.mktemp("checkpoints") / request.param)), device="cpu")
+    return load_model(str(write(tmp_path_factory.mktemp("checkpoints") / request.param)), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_model(str(synthetic_llada(tmp_path_factory.mktemp("checkpoint"))), device="cpu")
+    return load_model(str(synthetic_llada(tmp_path_factory.mktemp("checkpoint"))), device="cpu", dtype="float32")
 
 
 def varied(scheduler: str, cache: str, count: int = 7) -> list[Request]:
@@ -66,7 +66,7 @@ def test_refreshing_at_every_step_equals_no_cache(model: Model, scheduler: str, 
 
 @pytest.mark.parametrize("dual", [False, True], ids=["prefix", "dual"])
 def test_cached_decoding_equals_fast_dllm_around_a_stock_network(tmp_path: Path, dual: bool) -> None:
-    model = replace(load_model(str(synthetic_llada(tmp_path)), device="cpu"), stop_ids=frozenset())
+    model = replace(load_model(str(synthetic_llada(tmp_path)), device="cpu", dtype="float32"), stop_ids=frozenset())
     stock = llada_oracle(LLADA_CONFIG)
     forbidden = [model.mask_id, *range(model.vocab_size, model.network.head.out_features)]
     with torch.no_grad():  # the published loop forbids nothing, so the model must not want what the engine forbids

@@ -138,7 +138,7 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
     from evals.measure import measure
     from schedulers import parse_scheduler
 
-    model = load_model("llada-nano", device="cpu")
+    model = load_model("llada-nano", device="cpu", dtype="float32")
     for task in TASKS.values():
         topk, random = (
             measure(model, task, parse_scheduler(name), 32, problems=24, seed=3) for name in ("topk", "random")

@@ -27,12 +27,12 @@ ROUNDING = 1e-5  # probabilities of equal rows in batches of different shapes
 @pytest.fixture(scope="module", params=["llada", "dream"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     write = {"llada": synthetic_llada, "dream": synthetic_dream}[request.param]
-    return load_model(str(write(tmp_path_factory.mktemp("checkpoints") / request.param)), device="cpu")
+    return load_model(str(write(tmp_path_factory.mktemp("checkpoints") / request.param)), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_model(str(synthetic_llada(tmp_path_factory.mktemp("checkpoint"))), device="cpu")
+    return load_model(str(synthetic_llada(tmp_path_factory.mktemp("checkpoint"))), device="cpu", dtype="float32")
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def test_even_without_a_cap_asked_for_remasking_ends(llada: Model) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 5.0])
 def test_never_proposes_what_has_no_text(tmp_path: Path, temperature: float) -> None:
-    model = load_model(str(synthetic_llada(tmp_path)), device="cpu")
+    model = load_model(str(synthetic_llada(tmp_path)), device="cpu", dtype="float32")
     forbidden = [model.mask_id, *range(model.vocab_size, model.network.head.out_features)]
     assert len(forbidden) > 1
     with torch.no_grad():  # the head wants nothing more than what it may not have
@@ -305,7 +305,7 @@ def test_confidence_is_the_softmax_of_the_raw_logits(model: Model, temperature: 
     ("max_tokens", "block_length", "steps"), [(24, 8, 24), (24, 8, 12), (24, 24, 24), (24, 24, 7), (20, 5, 8)]
 )
 def test_topk_equals_the_published_loop(tmp_path: Path, max_tokens: int, block_length: int, steps: int) -> None:
-    model = replace(load_model(str(synthetic_llada(tmp_path)), device="cpu"), stop_ids=frozenset())
+    model = replace(load_model(str(synthetic_llada(tmp_path)), device="cpu", dtype="float32"), stop_ids=frozenset())
     with torch.no_grad():  # the published loop forbids nothing, so the model must not want what the engine forbids
         model.network.head.weight[[model.mask_id, *range(model.vocab_size, model.network.head.out_features)]] = 0
     request = make(options={"steps": steps}, max_tokens=max_tokens, block_length=block_length)

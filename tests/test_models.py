@@ -175,9 +175,11 @@ def test_an_undeclared_mask_is_found_by_its_text(tmp_path: Path) -> None:
 # Device and precision
 
 
-def test_what_auto_chooses() -> None:
+def test_what_auto_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+    for capability, dtype in (("avx512_bf16", torch.bfloat16), ("avx2", torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capability: {known: True})
+        assert choose_dtype("auto", torch.device("cpu")) == dtype
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
     assert choose_dtype("float16", torch.device("cpu")) == torch.float16
 

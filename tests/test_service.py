@@ -20,7 +20,7 @@ Events = queue.Queue[Step | EngineError]
 def service(tmp_path: Path) -> Iterator[EngineService]:
     with registered():
         service = EngineService(
-            Engine(load_model(str(synthetic_llada(tmp_path)), device="cpu"), max_rows=2), max_waiting=3
+            Engine(load_model(str(synthetic_llada(tmp_path)), device="cpu", dtype="float32"), max_rows=2), max_waiting=3
         )
         service.start()
         yield service

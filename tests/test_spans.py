@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.cache import KeyValues
 from models.loading import Model, load_model
-from models.spans import Span, lay_out
+from models.spans import SIZES, Shapes, Span, lay_out
 from tests.synthetic_block import FAMILIES
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
@@ -23,7 +23,7 @@ IN_BLOCKS: dict[str, dict[str, Any]] = {"sdar": {}, "sdar_moe": {}, "fast_dllm":
 
 def load(family: str, folder: Path) -> Model:
     """A model; the blocks of one that attends in blocks are short enough for a row to have several."""
-    return load_model(str(FAMILIES[family](folder, **IN_BLOCKS.get(family, {}))), device="cpu")
+    return load_model(str(FAMILIES[family](folder, **IN_BLOCKS.get(family, {}))), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -49,9 +49,9 @@ def whole(model: Model, row: Tensor) -> Tensor:
     return model.network.logits(row[None])[0, wanted(len(row))]
 
 
-def run(model: Model, spans: list[Span], cache: KeyValues | None, padded: bool) -> Tensor:
+def run(model: Model, spans: list[Span], cache: KeyValues | None, shapes: Shapes) -> Tensor:
     a = model.network.architecture
-    layout = lay_out(spans, a.block_size, a.shift, CAPACITY, padded)
+    layout = lay_out(spans, a.block_size, a.shift, CAPACITY, shapes)
     arrays = {name: torch.from_numpy(array) for name, array in layout.arrays.items()}
     with torch.inference_mode():
         return model.network.head(model.network(layout.spans(arrays), cache))
@@ -69,25 +69,25 @@ def span(row: Tensor, start: int, slot: int | None) -> Span:
     return Span(row[start:].numpy(), start, len(row), wanted(len(row)), slot)
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["exact sizes", "padded sizes"])
-def test_packed_rows_equal_each_alone(model: Model, padded: bool) -> None:
-    found = run(model, [span(row, 0, None) for row in rows()], None, padded)
+@pytest.mark.parametrize("shapes", SIZES)
+def test_packed_rows_equal_each_alone(model: Model, shapes: Shapes) -> None:
+    found = run(model, [span(row, 0, None) for row in rows()], None, shapes)
     torch.testing.assert_close(found[: 3 * len(LENGTHS)], expected(model), atol=EXACT, rtol=EXACT)
 
 
-@pytest.mark.parametrize("padded", [False, True], ids=["exact sizes", "padded sizes"])
-def test_keys_of_an_earlier_pass_serve_as_well_as_fresh_ones(model: Model, padded: bool) -> None:
+@pytest.mark.parametrize("shapes", SIZES)
+def test_keys_of_an_earlier_pass_serve_as_well_as_fresh_ones(model: Model, shapes: Shapes) -> None:
     cache = cache_of(model)
     slots = (2, None, 0)
-    run(model, [span(row, 0, slot) for row, slot in zip(rows(), slots, strict=True)], cache, padded)
+    run(model, [span(row, 0, slot) for row, slot in zip(rows(), slots, strict=True)], cache, shapes)
     later = [span(row, 0 if slot is None else len(row) - 9, slot) for row, slot in zip(rows(), slots, strict=True)]
-    found = run(model, later, cache, padded)
+    found = run(model, later, cache, shapes)
     torch.testing.assert_close(found[: 3 * len(LENGTHS)], expected(model), atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize("family", IN_BLOCKS)
-@pytest.mark.parametrize("padded", [False, True], ids=["exact sizes", "padded sizes"])
-def test_blocks_before_serve_without_those_behind(tmp_path: Path, family: str, padded: bool) -> None:
+@pytest.mark.parametrize("shapes", SIZES)
+def test_blocks_before_serve_without_those_behind(tmp_path: Path, family: str, shapes: Shapes) -> None:
     """The keys of a finished block never change: they are made before the next one has any tokens at all."""
     model = load(family, tmp_path)
     cache = cache_of(model)
@@ -97,17 +97,17 @@ def test_blocks_before_serve_without_those_behind(tmp_path: Path, family: str, p
         last = (len(row) - 7) // block_size * block_size  # from here on lies all that the wanted columns need
         for begin in range(0, last, block_size):
             end = begin + block_size
-            run(model, [Span(row[begin:end].numpy(), begin, end, np.array([begin + 1]), slot)], cache, padded)
-        found = run(model, [span(row, last, slot)], cache, padded)
+            run(model, [Span(row[begin:end].numpy(), begin, end, np.array([begin + 1]), slot)], cache, shapes)
+        found = run(model, [span(row, last, slot)], cache, shapes)
         torch.testing.assert_close(found[:3], whole(model, row), atol=EXACT, rtol=EXACT)
 
 
 def test_a_slot_keeps_what_it_holds_when_slots_move_and_grow(model: Model) -> None:
     cache = cache_of(model)
     row = rows()[0]
-    run(model, [span(row, 0, 1)], cache, padded=False)
+    run(model, [span(row, 0, 1)], cache, "exact")
     cache.move(1, 0)
     cache.resize(2 * CAPACITY, used=1)
     assert cache.slots(2 * CAPACITY) == 2
-    found = run(model, [span(row, 5, 0)], cache, padded=False)
+    found = run(model, [span(row, 5, 0)], cache, "exact")
     torch.testing.assert_close(found, whole(model, row), atol=EXACT, rtol=EXACT)

@@ -65,6 +65,9 @@ class BenchSettings(ModelSettings):
         False,
         description="run everything over HTTP too; without --url, on a server that loads the model again",
     )
+    stream: bool = Field(
+        False, description="with --http: stream the steps, which costs some speed and times the first settled token"
+    )
     url: str | None = Field(None, description="with --http: address of a running server of the same model")
     rate: float | None = Field(
         None, gt=0, description="with --http: requests a second, coming at random (open loop), not by concurrency"
@@ -163,7 +166,7 @@ def _contestants(
         runs[None] = partial(run_reference, engine.model, asked)
     for cell, asked in requests.items():
         if cell.over == "http":
-            runs[cell] = partial(run_http, url, asked, cell.concurrency, settings.rate, settings.seed)
+            runs[cell] = partial(run_http, url, asked, cell.concurrency, settings.rate, settings.seed, settings.stream)
         else:
             runs[cell] = partial(run_offline, engine, asked, cell.concurrency)
     return runs

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,19 +20,26 @@ from engine.settings import ENV_PREFIX, ModelSettings
 from evals.bench.runs import Answer, Run
 from schedulers import scheduler_class
 
+Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[Answer]]  # (client, request, when its clock starts)
+
 POLL = 0.1  # seconds between two questions whether the server is ready
 PATIENCE = 60.0  # seconds for a server to end in
 
 
-def run_http(url: str, requests: Sequence[Request], concurrency: int, rate: float | None, seed: int) -> Run:
+def run_http(
+    url: str, requests: Sequence[Request], concurrency: int, rate: float | None, seed: int, stream: bool
+) -> Run:
     """Answer the requests over HTTP.
 
+    stream  whether steps are sent as they come; only so can the first settled token be timed
     rate  requests a second: they come at random, independently of the answers (a Poisson process drawn from `seed`).
           None keeps `concurrency` of them running, each followed by the next.
     """
     started = time.perf_counter()
     try:
-        answers = asyncio.run(_closed(url, requests, concurrency) if rate is None else _open(url, requests, rate, seed))
+        ask: Ask = _ask_stream if stream else _ask
+        how = _closed(url, requests, concurrency, ask) if rate is None else _open(url, requests, rate, seed, ask)
+        answers = asyncio.run(how)
     except (httpx.TransportError, _FailedError) as error:
         raise SystemExit(f"unmask bench: {url} did not answer a request: {error!r}") from None
     return Run(time.perf_counter() - started, tuple(answers))
@@ -74,34 +81,44 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
                 _end(process)
 
 
-async def _closed(url: str, requests: Sequence[Request], concurrency: int) -> list[Answer]:
+async def _closed(url: str, requests: Sequence[Request], concurrency: int, ask: Ask) -> list[Answer]:
     turn = asyncio.Semaphore(concurrency)
 
-    async def ask(client: httpx.AsyncClient, request: Request) -> Answer:
+    async def in_turn(client: httpx.AsyncClient, request: Request) -> Answer:
         async with turn:
-            return await _ask(client, request, time.perf_counter())
+            return await ask(client, request, time.perf_counter())
 
     async with _client(url) as client:
-        return await asyncio.gather(*(ask(client, request) for request in requests))
+        return await asyncio.gather(*(in_turn(client, request) for request in requests))
 
 
-async def _open(url: str, requests: Sequence[Request], rate: float, seed: int) -> list[Answer]:
+async def _open(url: str, requests: Sequence[Request], rate: float, seed: int, ask: Ask) -> list[Answer]:
     started = time.perf_counter()
 
-    async def ask(client: httpx.AsyncClient, request: Request, after: float) -> Answer:
+    async def when_due(client: httpx.AsyncClient, request: Request, after: float) -> Answer:
         await asyncio.sleep(started + after - time.perf_counter())
-        return await _ask(client, request, started + after)  # a client that is late must not flatter the server
+        return await ask(client, request, started + after)  # a client that is late must not flatter the server
 
     async with _client(url) as client:
         due = zip(requests, arrivals(len(requests), rate, seed), strict=True)
-        return await asyncio.gather(*(ask(client, request, after) for request, after in due))
+        return await asyncio.gather(*(when_due(client, request, after) for request, after in due))
 
 
 async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
-    """One request of /generate, streamed; its clock runs from `since`."""
+    """One request of /generate; its clock runs from `since`."""
+    response = await client.post("/generate", json=body(request))
+    if response.is_error:
+        raise _FailedError(response.text)
+    done = response.json()
+    seconds = time.perf_counter() - since
+    return Answer(tuple(done["token_ids"]), done["diffusion"]["forward_passes"], seconds)
+
+
+async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
+    """The same, streamed."""
     first = None
     may_remask = scheduler_class(request.scheduler.name).needs.remask
-    async with client.stream("POST", "/generate", json=body(request)) as response:
+    async with client.stream("POST", "/generate", json=body(request) | {"stream": True}) as response:
         if response.is_error:
             raise _FailedError((await response.aread()).decode())
         async for name, data in _events(response):
@@ -125,7 +142,6 @@ def body(request: Request) -> dict[str, Any]:
         "scheduler": {"name": request.scheduler.name, **options},
         "cache": str(request.cache),
         "seed": request.seed,
-        "stream": True,
     }
 
 
