@@ -50,7 +50,9 @@ class Engine:
         self.model = model
         self._architecture = model.network.architecture
         self._max_rows = max_rows
-        self._static = model.compiled and model.device.type == "cuda" if static is None else static
+        # Experts are left out: on some devices their products wait for the host, which no captured graph may.
+        capturable = model.device.type == "cuda" and self._architecture.experts is None
+        self._static = model.compiled and capturable if static is None else static
         self._shapes: Shapes = "padded" if self._static else "uniform" if model.compiled else "exact"
         self._watch = watch
         rows = self._architecture.vocab_rows

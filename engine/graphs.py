@@ -40,14 +40,14 @@ class Graphs:
         layout = shapes(arrays)
         key = (key, layout)
         self._seen[key] += 1
+        flat = upload(join(arrays), self._device)
         found = self._captured.get(key)
-        if found is None:
-            flat = upload(join(arrays), self._device)
-            if self._seen[key] <= RUNS_BEFORE_CAPTURE or len(self._captured) >= MAX_GRAPHS:
-                return decide(split(flat, layout))
-            found = self._captured[key] = self._capture(flat, layout, decide)
+        if found is not None:
+            found.inputs.copy_(flat)
+        elif self._seen[key] <= RUNS_BEFORE_CAPTURE or len(self._captured) >= MAX_GRAPHS:
+            return decide(split(flat, layout))
         else:
-            found.inputs.copy_(join(arrays), non_blocking=True)
+            found = self._captured[key] = self._capture(flat, layout, decide)
         found.replay()
         return found.output
 

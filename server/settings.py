@@ -2,6 +2,7 @@
 
 from pydantic import Field, field_validator
 
+from engine.caching import AUTO, parse_cache
 from engine.settings import ModelSettings
 from schedulers import UnknownSchedulerError, scheduler_class
 
@@ -32,3 +33,10 @@ class ServeSettings(ModelSettings):
         except UnknownSchedulerError as error:
             raise ValueError(str(error)) from None
         return name
+
+    @field_validator("cache")
+    @classmethod
+    def _can_be_read(cls, text: str) -> str:
+        if text != AUTO:
+            parse_cache(text)
+        return text

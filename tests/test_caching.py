@@ -99,6 +99,18 @@ def test_static_shapes_equal_plain_ones(model: Model, scheduler: str) -> None:
     assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("scheduler", scheduler_names())
+def test_captured_steps_equal_plain_ones(tmp_path: Path, scheduler: str) -> None:
+    model = load_model(str(synthetic_llada(tmp_path)), device="cuda", dtype="float32")
+    requests = [*varied(scheduler, "dual"), *varied(scheduler, "none")]
+    engine = Engine(model, max_rows=5, static=True)
+    for _ in range(4):
+        found = engine.results(requests)
+    assert engine._graphs._captured
+    assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests, static=False)
+
+
 def test_a_pass_computes_what_its_cache_leaves_to_compute(model: Model) -> None:
     reach = model.network.architecture.reach
     for cache, later in (("none", 32), ("prefix", 24 + reach), ("dual", 8 + reach)):

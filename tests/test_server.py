@@ -59,6 +59,12 @@ def test_generate_answers_with_text_and_diffusion(server: Live) -> None:
     assert answer["text"]
 
 
+def test_the_cache_is_chosen_by_request_and_told_in_the_answer(server: Live) -> None:
+    answers = {cache: server.generate(**SHORT, cache=cache) for cache in ("none", "dual:refresh=1", "dual", "auto")}
+    assert [answer["diffusion"]["cache"] for answer in answers.values()] == ["none", "dual:refresh=1", "dual", "none"]
+    assert answers["none"]["token_ids"] == answers["dual:refresh=1"]["token_ids"] == answers["auto"]["token_ids"]
+
+
 def test_three_kinds_of_prompt(server: Live) -> None:
     ids = server.app.state.backend.model.tokenizer
     messages = [{"role": "user", "content": "hello"}]

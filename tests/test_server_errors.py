@@ -23,6 +23,8 @@ BAD_GENERATE: list[tuple[dict[str, Any], str | None, str]] = [
     ({}, "prompt", "exactly one of the fields prompt, messages, input_ids, not none"),
     ({"prompt": "a", "input_ids": [1]}, "prompt", "not prompt and input_ids"),
     ({"prompt": ""}, "prompt", "holds no tokens"),
+    ({"prompt": "a", "cache": "dule"}, "cache", "cache 'dule' is unknown; the caches are: none, prefix, dual, block"),
+    ({"prompt": "a", "cache": "block"}, "cache", "'block' is not for this model"),
     ({"prompt": 5}, "prompt", "must be a valid string, not 5"),
     ({"prompt": "\ud800"}, None, "half of a surrogate pair"),
     ({"prompt": "a", "canvas": [1]}, "canvas", "unknown; the fields are: model, max_tokens"),
