@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.fx.experimental._config
 
 from models.architecture import Architecture
 from models.checkpoint import load_weights, weight_files
@@ -14,7 +15,7 @@ from models.memory import require_memory
 from models.tokenizer import Tokenizer
 from models.transformer import MaskedTransformer
 
-MAX_COMPILED_VERSIONS = 32
+MAX_COMPILED_VERSIONS = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -76,8 +77,10 @@ def load_model(
     if compiled is None:
         compiled = on.type == "cuda"
     if compiled:
-        # Fresh keys, cached ones or both, one row or several: more versions than torch makes before it gives up.
+        # Fresh keys, cached ones or both, kept or not, one row or several: as many versions as torch makes before it
+        # gives up. Two sizes that happen to be equal must not be taken to be equal always, or there would be many more.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
+        torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)
     return Model(
         name=found.name,
