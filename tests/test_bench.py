@@ -287,8 +287,10 @@ def test_the_command_shows_and_writes_what_it_measured(
 ) -> None:
     monkeypatch.setenv("UNMASK_DEFAULT_SCHEDULER", "nothing")  # which no server would start with
     out = tmp_path / "out.json"
-    flags = f"--scheduler threshold --concurrency 1,2 --requests 4 --rounds 2 --http --json {out} --device cpu --dtype float32"
-    unmask.main(["bench", *flags.split(), "--against", "reference", "--reference-requests", "2"])
+    flags = (
+        f"--scheduler threshold --concurrency 1,2 --requests 4 --rounds 2 --http --json {out} --reference-requests 2"
+    )
+    unmask.main(["bench", *flags.split(), "--against", "reference", "--device", "cpu", "--dtype", "float32"])
     shown, found = capsys.readouterr().out, json.loads(out.read_text())
     names = ["reference", "threshold none 1", "threshold none 1 http", "threshold none 2", "threshold none 2 http"]
     assert [line["name"] for line in found["results"]] == names
