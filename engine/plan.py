@@ -78,7 +78,7 @@ def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes
     spans = [
         _span(canvas, start + columns, a) for canvas, (start, _), columns in zip(canvases, blocks, masks, strict=True)
     ]
-    layout = lay_out(spans, a.block_size, a.shift, capacity, shapes)
+    layout = lay_out(spans, a, capacity, shapes)
     block = np.zeros((rows, width), dtype=np.int64)
     for row, (canvas, (start, end)) in enumerate(zip(canvases, blocks, strict=True)):
         block[row, : end - start] = canvas.ids[start:end]

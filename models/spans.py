@@ -1,8 +1,8 @@
 """What one forward pass computes: of each row a run of columns, packed one after another without padding.
 
 A pass costs what its tokens cost. Linear layers see the packed tokens of all rows. Only attention works row by row; it
-arranges them in rectangles: one for rows that start at their first column, so that the pass itself holds all the keys
-they attend to, and one for rows that also attend to keys of earlier passes, which lie in a `KeyValues`.
+arranges them in rectangles: one for rows that are computed whole, so that the pass itself holds all the keys they
+attend to, and one for rows that also attend to keys of earlier passes, which lie in a `KeyValues`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from models.architecture import Architecture
 
 Array = NDArray[np.int64]
 Size = Callable[[int], int]
@@ -148,20 +150,16 @@ class Layout:
         return mask
 
 
-def lay_out(
-    spans: Sequence[Span], block_size: int | None, shift: bool, capacity: int = 0, shapes: Shapes = "exact"
-) -> Layout:
-    """Pack the spans of one pass.
+def lay_out(spans: Sequence[Span], a: Architecture, capacity: int = 0, shapes: Shapes = "exact") -> Layout:
+    """Pack the spans of one pass. Each starts far enough to the left of its wanted columns: `Architecture.reach`.
 
-    block_size  of a block-causal model, whose tokens see their own block and those before it; None sees all
-    shift       whether the token to the left of a wanted column predicts it; each span then starts left of the wanted
-    capacity    columns of a slot of the cache
-    shapes      how alike passes are made, with tokens that change nothing and arrays that say nothing
+    capacity  columns of a slot of the cache
+    shapes    how alike passes are made, with tokens that change nothing and arrays that say nothing
     """
     size = SIZES[shapes]
     runs = _runs([len(span.tokens) for span in spans])
     # The first column of a row has no left neighbour, and is always prompt.
-    wanted = [run[0] + np.maximum(span.wanted - shift, 0) - span.start for span, run in zip(spans, runs, strict=True)]
+    wanted = [run[0] + np.maximum(span.wanted - a.reach, 0) - span.start for span, run in zip(spans, runs, strict=True)]
     arrays = {
         "tokens": filled([span.tokens for span in spans], size),
         "positions": filled([_columns(span) for span in spans], size),
@@ -176,23 +174,23 @@ def lay_out(
         visible = np.ones(_height(rows, members, shapes), dtype=np.int64)  # 1 in empty rows: a softmax needs a key
         visible[list(rows.values())] = [spans[i].visible for i in rows]
         parts[name] = Part(len(visible), size(int(visible.max())), name == CACHED)
-        if shapes != "exact" or block_size is not None or (visible < parts[name].keys).any():
+        if shapes != "exact" or a.block_size is not None or (visible < parts[name].keys).any():
             arrays[f"{name}.visible"] = visible
-    return Layout(arrays, parts, block_size)
+    return Layout(arrays, parts, a.block_size)
 
 
-def whole_rows(tokens: Tensor, block_size: int | None, shift: bool) -> Spans:
+def whole_rows(tokens: Tensor, a: Architecture) -> Spans:
     """The pass that computes and predicts every column of rows of one length, tokens (B, T)."""
     rows, length = tokens.shape
     column = torch.arange(length, device=tokens.device)
-    source = (column - int(shift)).clamp(min=0)  # whose hidden state predicts each column
+    source = (column - a.reach).clamp(min=0)  # whose hidden state predicts each column
     start = torch.arange(rows, device=tokens.device)[:, None] * length
     part = Part(rows, length, cached=False)
 
     def arranged(queries: Tensor) -> Arrangement:
         mask = None
-        if block_size is not None:
-            mask = (column // block_size <= (queries // block_size)[:, None]).expand(rows, 1, -1, -1)
+        if a.block_size is not None:
+            mask = (column // a.block_size <= (queries // a.block_size)[:, None]).expand(rows, 1, -1, -1)
         return Arrangement((part,), (None,), (mask,), None)
 
     wanted = (start + source).flatten()

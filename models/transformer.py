@@ -134,7 +134,7 @@ class MaskedTransformer(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i."""
-        spans = whole_rows(tokens, self.architecture.block_size, self.architecture.shift)
+        spans = whole_rows(tokens, self.architecture)
         return self.head(self(spans)).view(*tokens.shape, -1)
 
     def fuse(self) -> None:

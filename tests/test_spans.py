@@ -51,7 +51,7 @@ def whole(model: Model, row: Tensor) -> Tensor:
 
 def run(model: Model, spans: list[Span], cache: KeyValues | None, shapes: Shapes) -> Tensor:
     a = model.network.architecture
-    layout = lay_out(spans, a.block_size, a.shift, CAPACITY, shapes)
+    layout = lay_out(spans, a, CAPACITY, shapes)
     arrays = {name: torch.from_numpy(array) for name, array in layout.arrays.items()}
     with torch.inference_mode():
         return model.network.head(model.network(layout.spans(arrays), cache))
