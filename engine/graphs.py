@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.transfer import Arrays, Shapes, join, shapes, split, upload
+from engine.transfer import Arrays, Signature, join, signature, split, upload
 
 RUNS_BEFORE_CAPTURE = 2  # the first compiles and allocates; shapes that do not recur are not worth a capture
 MAX_GRAPHS = 256
@@ -37,29 +37,29 @@ class Graphs:
 
     def run(self, key: Hashable, arrays: Arrays, decide: Decide) -> Tensor:
         """decide(arrays on the device). Steps of equal keys and shapes must run the same kernels."""
-        layout = shapes(arrays)
-        key = (key, layout)
+        signed = signature(arrays)
+        key = (key, signed)
         self._seen[key] += 1
         flat = upload(join(arrays), self._device)
         found = self._captured.get(key)
         if found is not None:
             found.inputs.copy_(flat)
         elif self._seen[key] <= RUNS_BEFORE_CAPTURE or len(self._captured) >= MAX_GRAPHS:
-            return decide(split(flat, layout))
+            return decide(split(flat, signed))
         else:
-            found = self._captured[key] = self._capture(flat, layout, decide)
+            found = self._captured[key] = self._capture(flat, signed, decide)
         found.replay()
         return found.output
 
-    def _capture(self, inputs: Tensor, layout: Shapes, decide: Decide) -> _Captured:
+    def _capture(self, inputs: Tensor, signed: Signature, decide: Decide) -> _Captured:
         if self._pool is None:
-            outputs = decide(split(inputs, layout))
+            outputs = decide(split(inputs, signed))
 
             def call_again() -> None:
-                outputs.copy_(decide(split(inputs, layout)))
+                outputs.copy_(decide(split(inputs, signed)))
 
             return _Captured(inputs, outputs, call_again)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            output = decide(split(inputs, layout))
+            output = decide(split(inputs, signed))
         return _Captured(inputs, output, graph.replay)
