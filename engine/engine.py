@@ -25,6 +25,8 @@ from models.loading import Model
 from models.memory import available_bytes
 from models.spans import Shapes, round_up
 
+MEMORY_FRACTION = 0.8
+
 
 class Engine:
     """Runs requests side by side, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
@@ -43,7 +45,7 @@ class Engine:
         self,
         model: Model,
         max_rows: int = 64,
-        memory_fraction: float = 0.8,
+        memory_fraction: float = MEMORY_FRACTION,
         static: bool | None = None,
         watch: Stopwatch | None = None,
     ):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from rich.console import Console
@@ -64,7 +64,8 @@ def evaluate(settings: EvalSettings) -> None:
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
     cells = list(product([TASKS[name] for name in settings.task], specs, settings.block_length, caches))
     results = []
-    for result in _measure(model, cells, settings.problems, settings.seed, settings.rows, settings.raw):
+    how = {"rows": settings.rows, "raw": settings.raw, "memory_fraction": settings.memory_fraction}
+    for result in _measure(model, cells, settings.problems, settings.seed, **how):
         results.append(result)
         if settings.json_file:  # after each, so that an interrupted run keeps what it has
             settings.json_file.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
@@ -82,15 +83,13 @@ def train_model(settings: TrainModelSettings) -> None:
     if settings.problems:
         model = load_model(str(settings.out))
         cells: list[Cell] = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL), [NO_CACHE]))
-        results = list(_measure(model, cells, settings.problems, seed=0, rows=64, raw=False))
+        results = list(_measure(model, cells, settings.problems, seed=0))
         how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
 
 
-def _measure(
-    model: Model, cells: Sequence[Cell], problems: int, seed: int, rows: int, raw: bool
-) -> Iterator[Measurement]:
-    """Measure each cell in turn, with a progress bar."""
+def _measure(model: Model, cells: Sequence[Cell], problems: int, seed: int, **how: Any) -> Iterator[Measurement]:
+    """Measure each cell in turn, with a progress bar; `how` is for `measure`."""
     with _progress() as progress:
         bar = progress.add_task("", total=len(cells) * problems)
         for task, spec, block_length, cache in cells:
@@ -104,9 +103,8 @@ def _measure(
                 problems,
                 seed,
                 cache=cache,
-                rows=rows,
-                raw=raw,
                 on_answer=lambda: progress.advance(bar),
+                **how,
             )
 
 

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from engine.caching import NO_CACHE, Cache
-from engine.engine import Engine
+from engine.engine import MEMORY_FRACTION, Engine
 from engine.request import Request, fit_block_length
 from evals.prompts import prompt_ids
 from evals.tasks import Task
@@ -45,6 +45,7 @@ def measure(
     *,
     cache: Cache = NO_CACHE,
     rows: int = 64,
+    memory_fraction: float = MEMORY_FRACTION,
     raw: bool = False,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
@@ -65,7 +66,7 @@ def measure(
     ]
     started = time.perf_counter()
     correct = passes = tokens = 0
-    for step in Engine(model, max_rows=rows).run(requests):
+    for step in Engine(model, max_rows=rows, memory_fraction=memory_fraction).run(requests):
         if step.result is not None:
             correct += asked[int(step.request_id)].grade(step.result.text)
             passes += step.result.forward_passes

@@ -145,3 +145,11 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
         )
         assert topk.accuracy >= 0.8  # at a true rate of 0.95, one draw of 24 in two thousand falls below
         assert random.accuracy < topk.accuracy
+
+
+def test_eval_obeys_the_memory_that_caches_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.engine.available_bytes", lambda device: 1 << 20)
+    flags = ["eval", "--task", "sudoku", "--scheduler", "threshold", "--problems", "2", "--cache", "dual"]
+    with pytest.raises(SystemExit):  # a thousandth of a megabyte holds no canvas
+        run(*flags, "--memory-fraction", "0.001")
+    run(*flags, "--memory-fraction", "0.9")

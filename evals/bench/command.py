@@ -109,7 +109,9 @@ def bench(settings: BenchSettings) -> None:
         advance = partial(progress.update, bar, advance=1, refresh=True)
         # A first run pays for what is set up; the largest first, as compiled code is made for the sizes it sees first.
         alternate(dict(sorted(contestants.items(), key=_rows, reverse=True)), 1, advance)
-        profiles = {cell: _profile(model, requests[cell], cell, machine) for cell in cells if cell.over == "offline"}
+        watched = [cell for cell in cells if cell.over == "offline"]
+        fraction = settings.memory_fraction
+        profiles = {cell: _profile(model, requests[cell], cell, machine, fraction) for cell in watched}
         runs = alternate(contestants, settings.rounds, advance)
     lines = [Line(cell.name, vars(cell), runs[cell], _against(cell, runs), profiles.get(cell)) for cell in cells]
     if settings.against:
@@ -179,10 +181,10 @@ def _contestants(
 
 
 def _profile(
-    model: Model, requests: Sequence[Request], cell: Cell, machine: Machine
+    model: Model, requests: Sequence[Request], cell: Cell, machine: Machine, memory_fraction: float
 ) -> tuple[Profile, tuple[float, float] | None]:
     """Where the time of a watched run went, and the shares of the machine that it reached."""
-    profile = profile_offline(model, requests, cell.concurrency)
+    profile = profile_offline(model, requests, cell.concurrency, memory_fraction)
     architecture = model.network.architecture
     return profile, reached(architecture, profile.work, model.dtype.itemsize, profile.seconds, machine)
 

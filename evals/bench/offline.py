@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.engine import Engine
+from engine.engine import MEMORY_FRACTION, Engine
 from engine.request import Request, Step
 from engine.stopwatch import Stopwatch
 from evals.bench.memory import peak_bytes, reset_peak
@@ -38,10 +38,12 @@ def run_offline(engine: Engine, requests: Sequence[Request], concurrency: int) -
     return Run(time.perf_counter() - started, answers, peak_bytes(engine.model.device))
 
 
-def profile_offline(model: Model, requests: Sequence[Request], concurrency: int) -> Profile:
+def profile_offline(
+    model: Model, requests: Sequence[Request], concurrency: int, memory_fraction: float = MEMORY_FRACTION
+) -> Profile:
     """The same under a stopwatch. Apart from the timed runs, since a stopwatch may have to wait for the device."""
     watch, count = Stopwatch(), _Count(model.network.architecture.block_size is not None)
-    engine = Engine(model, max_rows=concurrency, watch=watch)
+    engine = Engine(model, concurrency, memory_fraction, watch=watch)
     started = time.perf_counter()
     closed_loop(engine, requests, concurrency, count)
     seconds = time.perf_counter() - started
