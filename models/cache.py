@@ -13,12 +13,16 @@ class KeyValues:
     """
 
     def __init__(self, a: Architecture, columns: int, device: torch.device, dtype: torch.dtype):
-        shape = (a.layers, columns, a.kv_heads, a.head_dim)
         self.columns = columns
         self.capacity = columns
-        # Zeros, since a key that is masked still counts its value times zero, and unwritten memory may hold NaN.
-        self._keys = torch.zeros(shape, device=device, dtype=dtype)
-        self._values = torch.zeros(shape, device=device, dtype=dtype)
+
+        def store() -> list[Tensor]:
+            # A tensor a layer: of one for all, compiled code would copy the whole to write to a part. Zeros, since a
+            # key that is masked still counts its value times zero, and unwritten memory may hold NaN.
+            shape = (columns, a.kv_heads, a.head_dim)
+            return [torch.zeros(shape, device=device, dtype=dtype) for _ in range(a.layers)]
+
+        self._keys, self._values = store(), store()
 
     @staticmethod
     def bytes_per_column(a: Architecture, dtype: torch.dtype) -> int:
@@ -32,27 +36,25 @@ class KeyValues:
     def resize(self, capacity: int, used: int) -> None:
         """Change the capacity of every slot; the first `used` keep what they hold, cut if need be."""
         kept = min(capacity, self.capacity)
-        for store in (self._keys, self._values):
-            for layer in store:  # one at a time, as old and new slots overlap
-                held = self._slots(layer)[:used, :kept].clone()
-                layer[: self.slots(capacity) * capacity].unflatten(0, (-1, capacity))[:used, :kept] = held
+        for layer in (*self._keys, *self._values):
+            held = self._slots(layer)[:used, :kept].clone()  # old and new slots overlap
+            layer[: self.slots(capacity) * capacity].unflatten(0, (-1, capacity))[:used, :kept] = held
         self.capacity = capacity
 
     def move(self, source: int, target: int) -> None:
         """Copy one slot over another."""
-        for store in (self._keys, self._values):
-            start, to = source * self.capacity, target * self.capacity
-            store[:, to : to + self.capacity] = store[:, start : start + self.capacity]
+        start, to = source * self.capacity, target * self.capacity
+        for layer in (*self._keys, *self._values):
+            layer[to : to + self.capacity] = layer[start : start + self.capacity]
 
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""
-        self._keys[layer].index_copy_(0, at, keys)
-        self._values[layer].index_copy_(0, at, values)
+        self._keys[layer][at] = keys
+        self._values[layer][at] = values
 
     def read(self, layer: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Views (rows, columns, kv_heads, head_dim) of the first columns of the first slots."""
-        keys, values = (self._slots(store[layer])[:rows, :columns] for store in (self._keys, self._values))
-        return keys, values
+        return self._slots(self._keys[layer])[:rows, :columns], self._slots(self._values[layer])[:rows, :columns]
 
     def _slots(self, layer: Tensor) -> Tensor:  # (columns, ...) -> (slots, capacity, ...)
         return layer[: self.slots(self.capacity) * self.capacity].unflatten(0, (-1, self.capacity))

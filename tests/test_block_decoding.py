@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, Request, Result
+from engine import Engine, Request
 from engine.caching import Cache, choose_cache
 from engine.errors import RequestError
 from engine.request import fit_block_length
@@ -14,6 +14,7 @@ from engine.stopwatch import Stopwatch
 from models.loading import Model, load_model
 from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import block_diffusion_generate
+from tests.outcomes import outcomes
 from tests.synthetic_block import FAMILIES
 
 BLOCK = 4
@@ -46,15 +47,6 @@ def varied(scheduler: str, cache: str, count: int = 8) -> list[Request]:
         )
         for i in range(count)
     ]
-
-
-def outcomes(model: Model, requests: list[Request], **options: Any) -> list[tuple[Any, ...]]:
-    found = Engine(model, **options).results(requests)
-    return [outcome(found[request.id]) for request in requests]
-
-
-def outcome(result: Result) -> tuple[Any, ...]:
-    return result.token_ids, result.text, result.finish_reason, result.forward_passes
 
 
 @pytest.mark.parametrize("scheduler", scheduler_names())

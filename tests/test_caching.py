@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from engine import Engine, Request, Result
+from engine import Engine, Request
 from engine.caching import Cache, choose_cache, parse_cache
 from engine.errors import RequestError
 from engine.stopwatch import Stopwatch
@@ -15,6 +14,7 @@ from models.cache import KeyValues
 from models.loading import Model, load_model
 from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import fast_dllm_generate
+from tests.outcomes import outcome, outcomes
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_dream, synthetic_llada
 
 SHAPES = [(9, 8), (24, 8), (17, 5), (12, 12), (1, 1)]  # (max_tokens, block_length)
@@ -47,15 +47,6 @@ def varied(scheduler: str, cache: str, count: int = 7) -> list[Request]:
         )
         for i in range(count)
     ]
-
-
-def outcomes(model: Model, requests: list[Request], **options: Any) -> list[tuple[Any, ...]]:
-    found = Engine(model, **options).results(requests)
-    return [outcome(found[request.id]) for request in requests]
-
-
-def outcome(result: Result) -> tuple[Any, ...]:
-    return result.token_ids, result.text, result.finish_reason, result.forward_passes
 
 
 @pytest.mark.parametrize("scheduler", scheduler_names())
@@ -111,6 +102,17 @@ def test_captured_steps_equal_plain_ones(tmp_path: Path, scheduler: str) -> None
     assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests, static=False)
 
 
+@pytest.mark.gpu
+def test_a_captured_step_is_replayed_for_its_own_scheduler_only(tmp_path: Path) -> None:
+    model = load_model(str(synthetic_llada(tmp_path)), device="cuda", dtype="float32")
+    engine = Engine(model, static=True)
+    for scheduler in ("topk", "random", "topk"):  # neither has options or needs that would tell their steps apart
+        requests = varied(scheduler, "none")
+        for _ in range(4):
+            found = engine.results(requests)
+        assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests, static=False)
+
+
 def test_a_pass_computes_what_its_cache_leaves_to_compute(model: Model) -> None:
     reach = model.network.architecture.reach
     for cache, later in (("none", 32), ("prefix", 24 + reach), ("dual", 8 + reach)):
@@ -122,6 +124,21 @@ def test_a_pass_computes_what_its_cache_leaves_to_compute(model: Model) -> None:
         assert watch.tokens == 32
         engine.step()
         assert watch.tokens == 32 + later
+
+
+@pytest.mark.parametrize("block_length", [8, 16])
+def test_a_longer_row_leaves_others_their_keys(llada: Model, block_length: int) -> None:
+    short = [replace(row, max_tokens=48, block_length=block_length) for row in varied("topk", "dual", 3)]
+    long = replace(short[0], id="long", max_tokens=150)
+    engine = Engine(llada)
+    for request in short:
+        engine.submit(request)
+    for _ in range(3):
+        engine.step()
+    capacity = engine._cache.capacity
+    found = engine.results([long])
+    assert engine._cache.capacity > capacity  # so that slots moved
+    assert [outcome(found[request.id]) for request in short] == outcomes(llada, short)
 
 
 def test_rows_wait_until_keys_and_values_have_room(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from models.loading import Model, load_model
 from models.spans import Spans
 from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import llada_generate
+from tests.outcomes import outcome
 from tests.rogues import ROGUES, registered
 from tests.synthetic import synthetic_dream, synthetic_llada
 
@@ -73,10 +74,6 @@ def varied(scheduler: str, count: int = 8) -> list[Request]:
 
 def alone(model: Model, request: Request) -> Result:
     return Engine(model).results([request])[request.id]
-
-
-def outcome(result: Result) -> tuple[Any, ...]:
-    return result.token_ids, result.text, result.finish_reason, result.forward_passes
 
 
 def last(steps: list[Step]) -> Result:

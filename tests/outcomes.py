@@ -1,0 +1,19 @@
+"""What of a result must be equal where two ways of decoding are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine import Engine, Request, Result
+from models.loading import Model
+
+Outcome = tuple[Any, ...]
+
+
+def outcome(result: Result) -> Outcome:
+    return result.token_ids, result.text, result.finish_reason, result.forward_passes
+
+
+def outcomes(model: Model, requests: Sequence[Request], **options: Any) -> list[Outcome]:
+    """Those of requests that share an engine with these options."""
+    found = Engine(model, **options).results(requests)
+    return [outcome(found[request.id]) for request in requests]
