@@ -16,6 +16,7 @@ COMMANDS = {
     ),
     "eval": ("evals.commands", "EvalSettings", "evaluate", "measure accuracy, forward passes and speed of schedulers"),
     "bench": ("evals.bench.command", "BenchSettings", "bench", "measure speed, offline and over HTTP"),
+    "train-policy": ("policies.commands", "TrainPolicySettings", "train_policy", "learn which tokens to reveal"),
     "train-model": ("evals.commands", "TrainModelSettings", "train_model", "train the embedded model from nothing"),
 }
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from engine.errors import RequestError
 from models.architecture import Architecture
+from schedulers import SchedulerSpec
 
 CacheName = Literal["none", "prefix", "dual", "block"]
 CACHES: tuple[CacheName, ...] = get_args(CacheName)
@@ -72,3 +73,15 @@ def check_cache(cache: Cache, a: Architecture) -> None:
         kind = "attends in both directions" if a.block_size is None else "is block-causal"
         message = f"cache {str(cache)!r} is not for this model, which {kind}; use {' or '.join(fitting)}"
         raise RequestError(message, "cache")
+
+
+def check_window(scheduler: SchedulerSpec, cache: Cache, a: Architecture) -> None:
+    """Raise RequestError unless passes with the cache compute what the scheduler wants to see."""
+    if scheduler.scheduler().needs.window != "generation":
+        return
+    if a.block_size is not None:
+        message = "wants to see the whole generation region, and this model computes one block after another"
+        raise RequestError(f"scheduler {scheduler.name!r} {message}; use one that sees the block", "scheduler")
+    if cache.name != "none":
+        message = f"wants to see the whole generation region, which passes with cache {str(cache)!r} do not compute"
+        raise RequestError(f"scheduler {scheduler.name!r} {message}; use cache none", "cache")

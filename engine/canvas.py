@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from engine.request import FinishReason, Request, Result, Reveal, Step
 from models.tokenizer import Tokenizer
+from schedulers import Needs
 
 PASSES_PER_TOKEN = 4  # the cap of requests that give none; only remasking can need more than one
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder writes for an incomplete UTF-8 sequence
@@ -32,7 +33,7 @@ class Canvas:
     stop_ids: frozenset[int]
     mask_id: int
     grid: int | None
-    may_remask: bool
+    needs: Needs
     submitted: float
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
@@ -65,6 +66,17 @@ class Canvas:
         """One past the current block. On the last pass the block is everything that is left."""
         length = self.request.max_tokens
         return length if self.last_pass else min((self._block + 1) * self.request.block_length - self._offset, length)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The positions that the scheduler sees: the block, or the generation region."""
+        return (0, self.request.max_tokens) if self.needs.window == "generation" else (self.block_start, self.block_end)
+
+    @property
+    def wanted(self) -> NDArray[np.int64]:
+        """Which positions to predict, counted from the start of the window."""
+        start, end = map(self.column, self.window)
+        return np.flatnonzero(self.masked[start:end]) if self.needs.window == "masks" else np.arange(end - start)
 
     @property
     def _offset(self) -> int:
@@ -103,7 +115,7 @@ class Canvas:
     def _settle(self) -> tuple[str, Result | None]:
         """(settled text, result if this was the last step)."""
         grown = self._settled
-        limit = self.block_start if self.may_remask else self.request.max_tokens
+        limit = self.block_start if self.needs.remask else self.request.max_tokens
         tokens, masked = self.ids[self.column(0) :], self.masked[self.column(0) :]
         while grown < limit and not masked[grown] and int(tokens[grown]) not in self.stop_ids:
             grown += 1

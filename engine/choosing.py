@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.canvas import Canvas
 from engine.transfer import Arrays, as_float, floats
 from models.spans import round_up
-from schedulers import Needs, Scheduler, SchedulerSpec, State, View, make_scheduler, top_n
+from schedulers import Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 
@@ -22,13 +22,9 @@ class _Group:
 
     scheduler: Scheduler
     ids: tuple[str, ...]  # the requests of those rows
-    key: object  # name and fixed options
+    key: object  # name, fixed options and instance
     everyone: bool  # whether these are all rows, in order
     options: tuple[tuple[str, bool], ...]  # (name, whether it is a float) of the numeric options
-
-
-def scheduler_of(spec: SchedulerSpec) -> Scheduler:
-    return make_scheduler(spec.name, spec.fixed())
 
 
 class Chooser:
@@ -37,6 +33,7 @@ class Chooser:
     def __init__(self) -> None:
         self._groups: list[_Group] = []
         self._states: dict[str, RowState] = {}
+        self.records: dict[str, RowState] = {}  # of the last decisions, by request
         self.needs = Needs()
         self.arrays: Arrays = {}  # rows and options of the groups, which travel with each step
 
@@ -47,8 +44,8 @@ class Chooser:
 
     @property
     def stateful(self) -> bool:
-        """Whether any row has a state to be handed on."""
-        return bool(self._states)
+        """Whether any row has a state to be handed on or a record to be told."""
+        return bool(self._states or self.records)
 
     def regroup(self, canvases: Sequence[Canvas], padded: bool) -> None:
         """Group the rows by scheduler and fixed options; forget the state of rows that have left.
@@ -58,7 +55,7 @@ class Chooser:
         members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
-            members.setdefault((spec.name, spec.fixed()), []).append(row)
+            members.setdefault((spec.name, spec.fixed(), spec.instance), []).append(row)
         self.arrays = {}
         self._groups = [self._group(i, key, rows, canvases, padded) for i, (key, rows) in enumerate(members.items())]
         running = {canvas.request.id for canvas in canvases}
@@ -75,10 +72,11 @@ class Chooser:
         last_pass  (B,) bool, rows that may have no forward pass after this one
         arrays     those of this class, on the device
 
-        Whatever the schedulers answer: only masked positions of the block are revealed; a row that would reveal
+        Whatever the schedulers answer: only eligible positions are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
         positions of the block are remasked, and only by a scheduler that declared it.
         """
+        self.records = {}
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
         for i, group in enumerate(self._groups):
@@ -88,13 +86,14 @@ class Chooser:
             reveal[rows] = decision.reveal
             if decision.remask is not None and group.scheduler.needs.remask:
                 remask[rows] = decision.remask
-            self._keep_state(group, decision.state)
+            self._states |= _by_row(group, decision.state)
+            self.records |= _by_row(group, decision.record)
         last = last_pass[:, None]
-        reveal = reveal & view.mask
+        reveal = reveal & view.eligible
         stuck = ~reveal.any(1)
-        best = top_n(view.confidence, view.mask, torch.ones_like(view.step))
-        reveal = reveal | (best & stuck[:, None]) | (view.mask & last)
-        in_block = view.positions < view.block_end[:, None]
+        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
+        reveal = reveal | (best & stuck[:, None]) | (view.eligible & last)
+        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
         return reveal, remask & in_block & ~view.mask & ~last
 
     def _group(self, i: int, key: object, rows: list[int], canvases: Sequence[Canvas], padded: bool) -> _Group:
@@ -107,7 +106,7 @@ class Chooser:
         columns = {name: _column([spec.numeric()[name] for spec in specs]) for name in specs[0].numeric()}
         self.arrays |= {f"group{i}.{name}": column for name, (column, _) in columns.items()}
         return _Group(
-            scheduler_of(specs[0]),
+            specs[0].scheduler(),
             tuple(canvases[row].request.id for row in rows),
             key,
             everyone,
@@ -125,10 +124,12 @@ class Chooser:
             stacked[name] = torch.stack([_fit(row, width) for row in rows])
         return stacked
 
-    def _keep_state(self, group: _Group, state: State) -> None:
-        if state:
-            for row, id in enumerate(group.ids):
-                self._states[id] = {name: value[row] for name, value in state.items()}
+
+def _by_row(group: _Group, tensors: State) -> dict[str, RowState]:
+    """What a group returned, by request; empty if it returned nothing."""
+    if not tensors:
+        return {}
+    return {id: {name: value[row] for name, value in tensors.items()} for row, id in enumerate(group.ids)}
 
 
 def _options(i: int, group: _Group, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

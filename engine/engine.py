@@ -4,14 +4,15 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from engine.caching import check_cache
+from engine.caching import check_cache, check_window
 from engine.canvas import Canvas
-from engine.choosing import Chooser, scheduler_of
+from engine.choosing import Chooser
 from engine.errors import RequestError
 from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
@@ -84,8 +85,9 @@ class Engine:
         return len(self._waiting)
 
     def check(self, request: Request) -> None:
-        """Raise RequestError if the request's cache or block length is not for this model, or there is no room."""
+        """Raise RequestError if cache, scheduler or block length do not fit the model, or there is no room."""
         check_cache(request.cache, self._architecture)
+        check_window(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         length = len(request.prompt) + request.max_tokens
         if request.cache.name != "none" and columns_needed(length) > self._cache.columns:
@@ -98,10 +100,10 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request; it joins at the next step that has room. Raises RequestError."""
         self.check(request)
-        model, may_remask = self.model, scheduler_of(request.scheduler).needs.remask
+        model, needs = self.model, request.scheduler.scheduler().needs
         grid, now = self._architecture.block_size, time.monotonic()
         self._waiting.append(
-            Canvas(request, model.tokenizer, model.stop_ids, model.mask_id, grid, may_remask, submitted=now)
+            Canvas(request, model.tokenizer, model.stop_ids, model.mask_id, grid, needs, submitted=now)
         )
 
     def cancel(self, request_id: str) -> Step | None:
@@ -122,6 +124,8 @@ class Engine:
         plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes)
         outcome = read(self._run(plan), self._canvases)
         steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
+        if self._chooser.records:
+            steps = [replace(step, record=self._chooser.records.get(step.request_id, {})) for step in steps]
         self._retain([step.result is None for step in steps])
         return steps
 
@@ -192,7 +196,7 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal
     probabilities = bits.view("float32")
     outcome = []
     for row, canvas in enumerate(canvases):
-        start = canvas.block_start
+        start, _ = canvas.window
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
         reveals = tuple(Reveal(start + column, token, probability) for column, token, probability in chosen)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.canvas import Canvas
-from engine.proposal import Proposal, scatter
+from engine.proposal import Proposal
 from engine.refresh import computed
 from engine.transfer import Arrays, floats
 from models.architecture import Architecture
@@ -20,12 +20,13 @@ STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than 
 
 @dataclass(frozen=True)
 class Plan:
-    """One step of B rows whose widest block has W columns and which have M masks to decide on.
+    """One step of B rows whose widest window has W columns and which have M positions to predict.
 
     layout  what the network computes
-    arrays  those of the layout, and: `target` (M,), the place of each mask among B x W, one past the last for none;
-            `block` (B, W), its tokens; `block_start`, `block_end`, `length`, `step`, `block_step`, `last_pass`, `seed`
-            (B,); and of the masks whose token is drawn, `sampled` (S,), which of the M they are, and how
+    arrays  those of the layout, and: `target` (M,), the place of each prediction among B x W, one past the last for
+            none; `tokens_seen` and `masked` (B, W) of the windows; `window_start`, `block_start`, `block_end`,
+            `length`, `step`, `block_step`, `last_pass`, `seed` (B,); and of the predictions that are drawn, `sampled`
+            (S,), which of the M they are, and how
     columns that the network computes, padding left out
     """
 
@@ -41,26 +42,27 @@ class Plan:
         return tuple(self.layout.parts.items()), self.rows, self.width
 
     def view(self, arrays: Mapping[str, Tensor], proposal: Proposal) -> View:
-        """What schedulers see, from the arrays on the device and the proposal for the masks. Options are left out."""
-        target = arrays["target"]
-        spread = proposal.scatter(target, self.rows, self.width)
-        mask = scatter(torch.ones_like(target, dtype=torch.bool), target, self.rows, self.width)
+        """What schedulers see, from the arrays on the device and the predictions. Options are left out."""
+        spread = proposal.scatter(arrays["target"], self.rows, self.width)
+        positions = arrays["window_start"][:, None] + torch.arange(self.width, device=arrays["target"].device)
+        mask = arrays["masked"].bool()
+        in_block = (positions >= arrays["block_start"][:, None]) & (positions < arrays["block_end"][:, None])
         return View(
             mask=mask,
-            eligible=mask,
-            tokens=arrays["block"],
+            eligible=mask & in_block,
+            tokens=arrays["tokens_seen"],
             proposal=spread.ids,
             confidence=spread.confidence,
-            positions=arrays["block_start"][:, None] + torch.arange(self.width, device=target.device),
+            positions=positions,
             options={},
             top_ids=spread.top_ids,
             top_probabilities=spread.top_probabilities,
             entropy=spread.entropy,
-            **{name: arrays[name] for name in _ROW_FIELDS},
+            **{name: arrays[name] for name in _VIEW_FIELDS},
         )
 
 
-_ROW_FIELDS = ("block_start", "block_end", "length", "step", "block_step", "seed")
+_VIEW_FIELDS = ("block_start", "block_end", "length", "step", "block_step", "seed")
 
 
 def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes) -> Plan:
@@ -70,24 +72,27 @@ def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes
     shapes    how alike steps are made, so that the same code can run again
     """
     size = SIZES[shapes]
-    blocks = [(canvas.column(canvas.block_start), canvas.column(canvas.block_end)) for canvas in canvases]
-    rows, width = len(canvases), max(end - start for start, end in blocks)
+    windows = [slice(*map(canvas.column, canvas.window)) for canvas in canvases]
+    rows, width = len(canvases), max(window.stop - window.start for window in windows)
     if shapes == "padded":
         rows, width = round_up(rows), round_up(width)
-    masks = [np.flatnonzero(canvas.masked[start:end]) for canvas, (start, end) in zip(canvases, blocks, strict=True)]
+    wanted = [canvas.wanted for canvas in canvases]
     spans = [
-        _span(canvas, start + columns, a) for canvas, (start, _), columns in zip(canvases, blocks, masks, strict=True)
+        _span(canvas, window.start + columns, a)
+        for canvas, window, columns in zip(canvases, windows, wanted, strict=True)
     ]
     layout = lay_out(spans, a, capacity, shapes)
-    block = np.zeros((rows, width), dtype=np.int64)
-    for row, (canvas, (start, end)) in enumerate(zip(canvases, blocks, strict=True)):
-        block[row, : end - start] = canvas.ids[start:end]
+    tokens, masked = np.zeros((2, rows, width), dtype=np.int64)
+    for row, (canvas, window) in enumerate(zip(canvases, windows, strict=True)):
+        tokens[row, : window.stop - window.start] = canvas.ids[window]
+        masked[row, : window.stop - window.start] = canvas.masked[window]
     arrays = {
         **layout.arrays,
-        "block": block,
-        "target": filled([row * width + columns for row, columns in enumerate(masks)], size, filler=rows * width),
+        "tokens_seen": tokens,
+        "masked": masked,
+        "target": filled([row * width + columns for row, columns in enumerate(wanted)], size, filler=rows * width),
         **_row_arrays(canvases, rows),
-        **_sampled(canvases, masks, size),
+        **_sampled(canvases, wanted, size),
     }
     return Plan(layout, arrays, rows, width, columns=sum(len(span.tokens) for span in spans))
 
@@ -98,28 +103,30 @@ def _span(canvas: Canvas, wanted: Array, a: Architecture) -> Span:
 
 
 def _row_arrays(canvases: Sequence[Canvas], rows: int) -> Arrays:
-    table = np.zeros((rows, len(_ROW_FIELDS) + 1), dtype=np.int64)  # padding rows have an empty block
+    names = (*_VIEW_FIELDS, "last_pass", "window_start")
+    table = np.zeros((rows, len(names)), dtype=np.int64)  # padding rows have an empty block
     table[: len(canvases)] = [
-        (c.block_start, c.block_end, c.request.max_tokens, c.step, c.block_step, seed(c), c.last_pass) for c in canvases
+        (c.block_start, c.block_end, c.request.max_tokens, c.step, c.block_step, seed(c), c.last_pass, c.window[0])
+        for c in canvases
     ]
-    return dict(zip((*_ROW_FIELDS, "last_pass"), np.ascontiguousarray(table.T), strict=True))
+    return dict(zip(names, np.ascontiguousarray(table.T), strict=True))
 
 
-def _sampled(canvases: Sequence[Canvas], masks: Sequence[Array], size: Callable[[int], int]) -> Arrays:
-    """The masks of rows with a temperature."""
-    ends = np.cumsum([len(columns) for columns in masks])
+def _sampled(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Arrays:
+    """The predictions of rows with a temperature."""
+    ends = np.cumsum([len(columns) for columns in wanted])
     drawing = [row for row, canvas in enumerate(canvases) if canvas.request.temperature > 0]
     if not drawing:
         return {}
-    counts = [len(masks[row]) for row in drawing]
+    counts = [len(wanted[row]) for row in drawing]
     requests = [canvases[row].request for row in drawing]
 
-    def spread(values: Array | list[int]) -> Array:  # one value a row -> one a mask
+    def spread(values: Array | list[int]) -> Array:  # one value a row -> one a prediction
         return filled([np.repeat(np.asarray(values), counts)], size)
 
     return {
-        "sampled": filled([np.arange(ends[row] - len(masks[row]), ends[row]) for row in drawing], size),
-        "sampled.position": filled([canvases[row].block_start + masks[row] for row in drawing], size),
+        "sampled": filled([np.arange(ends[row] - len(wanted[row]), ends[row]) for row in drawing], size),
+        "sampled.position": filled([canvases[row].window[0] + wanted[row] for row in drawing], size),
         "sampled.seed": spread([seed(canvases[row]) for row in drawing]),
         "sampled.temperature": spread(floats([request.temperature for request in requests])),
         "sampled.top_p": spread(floats([request.top_p for request in requests])),

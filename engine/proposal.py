@@ -110,7 +110,9 @@ def _most_probable(logits: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
     best, ids = allowed.max(-1)
     confidence = (best - log_total.squeeze(-1)).exp()
     top_ids = top_probabilities = entropy = None
-    if needs.top_k:
+    if needs.top_k == 1:
+        top_ids, top_probabilities = ids[:, None], confidence[:, None]
+    elif needs.top_k:
         top = allowed.topk(needs.top_k, dim=-1)
         top_ids, top_probabilities = top.indices, (top.values - log_total).exp()
     if needs.entropy:

@@ -1,12 +1,12 @@
 """What goes into the engine and what comes out: a request that is always valid, the steps it takes, its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.caching import NO_CACHE, Cache
 from engine.errors import RequestError
 from models.architecture import Architecture
-from schedulers import SchedulerSpec
+from schedulers import SchedulerSpec, State
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -76,6 +76,7 @@ class Step:
     ended     whether the block has no masks left
     text      the settled text so far: it only grows, and never past a stop
     result    set on the last step, and only there
+    record    what the scheduler told of this step, one row of each tensor, on the model's device
     """
 
     request_id: str
@@ -86,6 +87,7 @@ class Step:
     ended: bool
     text: str
     result: "Result | None" = None
+    record: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """Unmasking schedulers: which masked positions to reveal now. This is the whole public interface for writing one."""
 
-from schedulers.base import Decision, Needs, Scheduler, State, View, counter_uniform, top_n
+from schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, top_n
 from schedulers.options import OptionError, json_schema, option
 from schedulers.registry import (
     SchedulerSpec,
     UnknownSchedulerError,
-    make_scheduler,
     parse_scheduler,
     parse_scheduler_text,
     scheduler_class,
@@ -21,9 +20,9 @@ __all__ = [
     "State",
     "UnknownSchedulerError",
     "View",
+    "Window",
     "counter_uniform",
     "json_schema",
-    "make_scheduler",
     "option",
     "parse_scheduler",
     "parse_scheduler_text",

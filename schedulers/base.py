@@ -1,18 +1,20 @@
 """The seam between the engine and an unmasking scheduler: what one may see at a step, and what it may answer.
 
-Rows (B) are requests; columns (W) are the positions of each row's current block, padded on the right to the widest
-block of the batch. A scheduler is a pure decision on such a batch: it never sees logits, a model, a tokenizer or a
-request, and the engine enforces its own invariants on whatever the scheduler answers.
+Rows (B) are requests; columns (W) are the positions of each row's window, which is its current block unless its
+scheduler asks for more, padded on the right to the widest of the batch. A scheduler is a pure decision on such a batch:
+it never sees logits, a model, a tokenizer or a request, and the engine enforces its own invariants on whatever the
+scheduler answers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
+Window = Literal["masks", "block", "generation"]
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,27 @@ class Needs:
     top_k    how many of the most probable tokens the view holds, with their probabilities
     entropy  whether the view holds the entropy of each prediction
     remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
+    window   which positions have statistics: the masks of the block, the whole block, or the whole generation region,
+             which the view then shows. The more positions, the more vocabulary-wide products; the whole region is not
+             for caches, whose passes do not compute it
     """
 
     top_k: int = 0
     entropy: bool = False
     remask: bool = False
+    window: Window = "masks"
 
 
 @dataclass(frozen=True)
 class View:
-    """What a scheduler may see at a step. Columns outside a row's block are false in `mask` and `eligible`.
+    """What a scheduler may see at a step. Columns outside a row's window are false in `mask` and `eligible`.
 
     mask         (B, W) bool     positions that are masks now
-    eligible     (B, W) bool     positions that may be revealed now; the others have no proposal
+    eligible     (B, W) bool     masks of the current block, which may be revealed now
     tokens       (B, W) long     the canvas, masks included
     proposal     (B, W) long     the token that the model would write
-    confidence   (B, W) float32  its probability: softmax of the raw logits at the proposal
+    confidence   (B, W) float32  its probability: softmax of the raw logits at the proposal. This and what follows from
+                                 it is zero where `Needs.window` does not ask for it
     positions    (B, W) long     where each column stands, counted from the start of the generation region
     block_start  (B,) long       first position of the current block
     block_end    (B,) long       one past its last position
@@ -93,11 +100,13 @@ class Decision:
     remask  (B, W) bool or None  turn a token that was revealed in this block back into a mask
     state   {name: (B,) or (B, W, ...)}  handed back at the row's next step. Empty before anyone has returned one; a row
             without one gets zeros, and columns are cut or zero-padded to the width of the next view
+    record  {name: (B, ...)}  told with the step, as it is, and otherwise not looked at: what training replays
     """
 
     reveal: Tensor
     remask: Tensor | None = None
     state: State = field(default_factory=dict)
+    record: State = field(default_factory=dict)
 
 
 class Scheduler(Protocol):
@@ -120,7 +129,7 @@ def counter_uniform(seed: Tensor, counter: Tensor, stream: int = 0) -> Tensor:
     A generator with a state would have to be kept, and drawn from, row by row; a hash runs over the whole batch at once
     and gives each row the same numbers in any company. Broadcasts `seed` against `counter`, both long.
     """
-    mixed = _mix(_mix(seed + stream * _GOLDEN) + counter * _GOLDEN)
+    mixed = _mix(_mix(seed + _signed(stream * _GOLDEN % (1 << 64))) + counter * _GOLDEN)
     return ((mixed >> 40) & 0xFFFFFF).float() / (1 << 24)
 
 

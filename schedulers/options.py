@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -19,9 +19,16 @@ class OptionError(ValueError):
         self.option = option
 
 
-def option(default: Any, help: str, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Declare one option of a scheduler's `Options` dataclass. Bounds are inclusive."""
-    return dataclasses.field(default=default, metadata={"help": help, "minimum": minimum, "maximum": maximum})
+def option(
+    default: Any,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare one option of a scheduler's `Options` dataclass. Bounds are inclusive; `choices` are of a text."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def parse_options(options: type[T], values: Mapping[str, object]) -> T:
@@ -49,6 +56,8 @@ def json_schema(options: type[Any]) -> dict[str, Any]:
         name = _JSON_TYPES[kind]
         schema = {"type": [name, "null"] if nullable else name, "default": field.default}
         schema |= {key: field.metadata[key] for key in ("minimum", "maximum") if field.metadata.get(key) is not None}
+        if field.metadata.get("choices") is not None:
+            schema["enum"] = list(field.metadata["choices"])
         properties[field.name] = schema | {"description": field.metadata.get("help", "")}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
@@ -74,6 +83,9 @@ def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
     if value is None and nullable:
         return None
     minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
+    choices = field.metadata.get("choices")
+    if choices is not None and value not in choices:
+        raise OptionError(field.name, f"option {field.name!r} must be one of {', '.join(choices)}, not {value!r}")
     if kind in (int, float):
         allowed = _is_number(value, field.name, whole=kind is int) and _within(value, minimum, maximum)
     else:

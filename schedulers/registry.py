@@ -20,10 +20,18 @@ class UnknownSchedulerError(LookupError):
 
 @dataclass(frozen=True)
 class SchedulerSpec:
-    """A scheduler chosen for a request: its name and its parsed options. Always valid."""
+    """A scheduler chosen for a request: its name and its parsed options. Always valid.
+
+    instance  the scheduler itself, where it is not the one that name and options stand for: one in training
+    """
 
     name: str
     options: Any
+    instance: Scheduler | None = None
+
+    def scheduler(self) -> Scheduler:
+        """The scheduler; rows that agree in name and fixed options share it."""
+        return make_scheduler(self.name, self.fixed()) if self.instance is None else self.instance
 
     def numeric(self) -> dict[str, float | int | None]:
         """The options that vary by row."""

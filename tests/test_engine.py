@@ -14,7 +14,7 @@ from engine.canvas import Canvas
 from models.cache import KeyValues
 from models.loading import Model, load_model
 from models.spans import Spans
-from schedulers import parse_scheduler, scheduler_names
+from schedulers import Needs, parse_scheduler, scheduler_names
 from tests.oracle import llada_generate
 from tests.outcomes import outcome
 from tests.rogues import ROGUES, registered
@@ -377,7 +377,7 @@ def test_a_stop_text_ends_the_request_and_is_not_part_of_it(llada: Model) -> Non
 
 def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_none(llada: Model) -> None:
     request = make(stop=("bc",))
-    canvas = Canvas(request, llada.tokenizer, llada.stop_ids, llada.mask_id, None, may_remask=False, submitted=0.0)
+    canvas = Canvas(request, llada.tokenizer, llada.stop_ids, llada.mask_id, None, Needs(), submitted=0.0)
     texts = []
     for position, letter in enumerate("abxbc"):
         (token,) = llada.tokenizer.encode(letter)

@@ -15,7 +15,6 @@ from schedulers import (
     UnknownSchedulerError,
     View,
     json_schema,
-    make_scheduler,
     parse_scheduler,
     parse_scheduler_text,
     scheduler_class,
@@ -57,7 +56,7 @@ def decide(name: str, seen: View, *options: dict[str, object]) -> list[list[int]
         key: torch.tensor([-1 if (value := spec.numeric()[key]) is None else value for spec in specs])
         for key in specs[0].numeric()
     }
-    scheduler = make_scheduler(name, specs[0].fixed())
+    scheduler = specs[0].scheduler()
     reveal = scheduler.decide(View(**{**vars(seen), "options": columns}), {}).reveal
     return [row.nonzero().flatten().tolist() for row in reveal]
 
@@ -119,6 +118,16 @@ def test_factor_takes_the_longest_prefix_that_is_safe_together() -> None:
     assert decide("factor", seen, {"factor": 2.0}) == [[0, 1, 2, 3]]
 
 
+def test_eb_takes_what_the_sum_before_the_largest_allows() -> None:
+    # sorted 0.01, 0.04, 0.06, 0.3: sums without the largest 0, 0.01, 0.05, 0.11; the fifth is not eligible
+    entropy = torch.tensor([[0.06, 0.3, 0.01, 0.04, 0.0]])
+    seen = view([[0.5] * 5], mask=[[1, 1, 1, 1, 0]], entropy=entropy)
+    assert decide("eb", seen, {"gamma": 0.0}) == [[2]]
+    assert decide("eb", seen, {"gamma": 0.02}) == [[2, 3]]
+    assert decide("eb", seen) == [[0, 2, 3]]
+    assert decide("eb", seen, {"gamma": 5.0}) == [[0, 1, 2, 3]]
+
+
 def test_random_draws_without_looking_and_evenly() -> None:
     rows = 4000
     seen = view([[0.9, 0.1, 0.5, 0.5]] * rows, mask=[[1, 1, 1, 0]] * rows)
@@ -154,7 +163,7 @@ def test_every_scheduler_describes_itself(name: str) -> None:
 
 def test_an_unknown_scheduler_is_refused_with_the_list() -> None:
     with pytest.raises(
-        UnknownSchedulerError, match=r"unknown scheduler 'topp'.*entropy, factor, margin, random, threshold, topk"
+        UnknownSchedulerError, match=r"unknown scheduler 'topp'.*eb, entropy, factor, margin,.* random, threshold, topk"
     ):
         parse_scheduler("topp")
 

@@ -1,0 +1,90 @@
+"""The card of a trained policy: what it is for, how it was made, what it cost, and what it came to."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from evals.measure import measure
+from evals.tasks import TASKS, Task
+from models.loading import Model
+from policies.train import LOG_FILE, Recipe
+from schedulers import parse_scheduler
+
+SPEEDS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+TEXT = """# {name}
+
+A policy for `{model}` that chooses which masked tokens to reveal, learned as in *Learning Unmasking Policies for
+Diffusion Language Models* (arXiv 2512.09106){deviations}. {use}
+
+It sees {observation} and was trained on {tasks}, {block}.
+
+## How it was made
+
+```
+{command}
+```
+
+{cost} Training problems are those of the tasks' train split; what follows was measured on held-out ones.
+
+## What it came to
+
+{problems} held-out problems a cell, mode `bernoulli-argmax`, in {dtype} on {device}.
+
+| task | block length | speed | accuracy | forward passes |
+|---|---|---|---|---|
+{table}
+
+## Settings
+
+```json
+{settings}
+```
+"""
+
+
+def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: int) -> None:
+    """Measure the policy in `out` and write its README.md."""
+    tasks = [TASKS[name] for name in recipe.tasks]
+    speeds = SPEEDS if recipe.any_speed else (0.5,)
+    rows = [_row(out, recipe, model, problems, task, speed) for task, speed in product(tasks, speeds)]
+    told = (
+        "`speed` sets how many passes it takes." if recipe.any_speed else f"Speed was worth {recipe.alpha:g} (alpha)."
+    )
+    whole = recipe.observation == "generation"
+    text = TEXT.format(
+        name=out.resolve().name,
+        model=model.name,
+        deviations=", with a supervised warm start" if recipe.imitation else "",
+        use=f"Use it as `policy:policy={out.resolve().name}`. {told}",
+        observation="the whole generation region, and so needs `cache: none`" if whole else "the current block",
+        tasks=" and ".join(f"`{name}`" for name in recipe.tasks),
+        block="in one block, full diffusion"
+        if recipe.block_length == "full"
+        else f"in blocks of {recipe.block_length}",
+        command=command,
+        cost=_cost(out, recipe),
+        problems=problems,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.device,
+        table="\n".join(rows),
+        settings=json.dumps(vars(recipe), indent=1),
+    )
+    (out / "README.md").write_text(text)
+
+
+def _row(out: Path, recipe: Recipe, model: Model, problems: int, task: Task, speed: float) -> str:
+    spec = parse_scheduler("policy", {"policy": str(out), "speed": speed})
+    length = task.max_tokens if recipe.block_length == "full" else recipe.block_length
+    found = measure(model, task, spec, length, problems, seed=0)
+    return f"| {task.name} | {length} | {speed:g} | {found.accuracy:.1%} | {found.forward_passes:.2f} |"
+
+
+def _cost(out: Path, recipe: Recipe) -> str:
+    lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
+    minutes = sum(line["seconds"] for line in lines) / 60
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    rollouts = recipe.batches * recipe.prompts * recipe.group
+    return f"{minutes:.0f} minutes on {where}, {rollouts:,} rollouts in {recipe.batches:,} batches."

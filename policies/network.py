@@ -1,0 +1,125 @@
+"""The policy network of "Learning Unmasking Policies for Diffusion Language Models" (arXiv 2512.09106, section 4).
+
+One transformer block over the positions that the policy sees, conditioned on masks and time as in DiT (arXiv
+2212.09748). Modules are named as in the checkpoints of the authors' code, so that theirs load here and ours there; some
+of its habits are kept because weights depend on them, and are marked "as published".
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PolicyShape:
+    """What decides the tensors of a policy. The defaults are the paper's, of 331,265 parameters.
+
+    top_k  how many of the highest probabilities of each position the policy sees
+    speed  whether it is told the speed that is wanted, which the paper's is not
+    """
+
+    width: int = 128
+    heads: int = 2
+    ffn_width: int = 512
+    blocks: int = 1
+    top_k: int = 1
+    speed: bool = False
+
+
+class PolicyNetwork(nn.Module):
+    """One logit for each position: how much the policy wants it revealed now."""
+
+    def __init__(self, shape: PolicyShape):
+        super().__init__()
+        self.shape = shape
+        self.time_mlp = _perceptron(shape.width, shape.width)
+        self.confidence_proj = nn.Linear(shape.top_k, shape.width)
+        self.mask_embedding = nn.Embedding(2, shape.width)
+        self.speed_mlp = _perceptron(1, shape.width) if shape.speed else None
+        self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
+        self.final_norm = nn.LayerNorm(shape.width)
+        self.output_proj = nn.Linear(shape.width, 1)
+
+    def start_at(self, logit: float) -> None:
+        """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if "ada_conditioning" in name:
+                    parameter.zero_()
+            self.output_proj.bias.fill_(logit)
+
+    def forward(self, mask: Tensor, confidence: Tensor, time: Tensor, speed: Tensor, seen: Tensor) -> Tensor:
+        """Logits (B, W).
+
+        mask        (B, W) bool  positions that are masks
+        confidence  (B, W, K)    the highest probabilities at each position, revealed ones too
+        time        (B,)         forward passes so far, divided by the length of the generation region
+        speed       (B,)         from 0 to 1; looked at by networks with `shape.speed` only
+        seen        (B, W) bool  positions that there are; the others are padding
+        """
+        x = self.confidence_proj(confidence)
+        told = self.time_mlp(_time_embedding(time, self.shape.width).to(x.dtype))
+        if self.speed_mlp is not None:
+            told = told + self.speed_mlp(speed[:, None].to(x.dtype))
+        condition = self.mask_embedding(mask.long()) + told[:, None]
+        for block in self.transformer_blocks:
+            x = block(x, condition, seen)
+        return self.output_proj(self.final_norm(x)).squeeze(-1)
+
+
+class PolicyBlock(nn.Module):
+    """A DiT block whose conditioning differs from position to position, and whose gates are 1 + a, not a."""
+
+    def __init__(self, shape: PolicyShape):
+        super().__init__()
+        width = shape.width
+        self.heads = shape.heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        half = torch.arange(0, width // shape.heads, 2).float() / (width // shape.heads)
+        self.inv_freq: Tensor
+        self.register_buffer("inv_freq", 10000**-half)
+        self.linear1 = nn.Linear(width, shape.ffn_width)
+        self.linear2 = nn.Linear(shape.ffn_width, width)
+        self.ada_conditioning = nn.Linear(width, 6 * width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, condition: Tensor, seen: Tensor) -> Tensor:
+        """x, condition (B, W, width), seen (B, W) bool -> (B, W, width)."""
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.ada_conditioning(condition).chunk(6, dim=-1)
+        h = self.norm1(x) * (1 + scale1) + shift1
+        x = x + self.out_proj(self._attend(h, seen)) * (1 + gate1)
+        h = self.norm2(x) * (1 + scale2) + shift2
+        return x + self.linear2(F.gelu(self.linear1(h))) * (1 + gate2)
+
+    def _attend(self, h: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = (
+            project(h).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (B, heads, W, head_dim)
+        angles = torch.arange(h.shape[1], device=h.device)[:, None] * self.inv_freq
+        q, k = _rotate(q, angles), _rotate(k, angles)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None])
+        return attended.transpose(1, 2).flatten(2)
+
+
+def _perceptron(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def _time_embedding(time: Tensor, width: int) -> Tensor:
+    """(B,) -> (B, width). As published: the period is 1, so that all frequencies are equal, and in bfloat16."""
+    angle = time.float()[:, None].expand(-1, width // 2)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).bfloat16()
+
+
+def _rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """x (B, heads, W, head_dim), angles (W, head_dim / 2). As published: pairs lie side by side, their halves apart."""
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x[..., ::2], x[..., 1::2]
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)

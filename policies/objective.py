@@ -1,0 +1,81 @@
+"""Rewards, advantages and losses of policy training, as pure functions (arXiv 2512.09106, section 4 and appendix).
+
+N trajectories, each of which took several of the S steps of a batch.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def multiplicative_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: float) -> Tensor:
+    """1[correct] * ((L - min(steps, L) + 1) / L) ** alpha, all (N,). The larger alpha, the more speed is worth."""
+    return correct.float() * ((length - torch.minimum(steps, length) + 1) / length) ** alpha
+
+
+def additive_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: float) -> Tensor:
+    """1[correct] - alpha * steps / L: the paper's ablation, under which fast wrong answers beat slow wrong ones."""
+    return correct.float() - alpha * steps / length
+
+
+def obedient_reward(correct: Tensor, steps: Tensor, length: Tensor, speed: Tensor, strictness: float) -> Tensor:
+    """1[correct] * (min(steps, wanted) / max(steps, wanted)) ** strictness, with wanted = L ** (1 - speed). Ours.
+
+    Twice or half as many passes as wanted cost the same: a speed is obeyed from both sides, and however far a policy
+    is from it, nearer is better.
+    """
+    wanted = wanted_passes(length, speed)
+    return correct.float() * (torch.minimum(steps, wanted) / torch.maximum(steps, wanted)) ** strictness
+
+
+def wanted_passes(length: Tensor, speed: Tensor) -> Tensor:
+    """The forward passes that a speed from 0 to 1 asks for: L ** (1 - speed), so one at 1 and one a token at 0."""
+    return length.float() ** (1 - speed)
+
+
+def advantages(rewards: Tensor, group: int) -> Tensor:
+    """Reward minus the mean of its group, (N,): groups lie one after another. Not divided by their deviation."""
+    grouped = rewards.unflatten(0, (-1, group))
+    return (grouped - grouped.mean(1, keepdim=True)).flatten()
+
+
+def mixed(log_likelihood: Tensor, expert: Tensor, group: int) -> Tensor:
+    """Log-likelihood (S,) under the mixture of policy and expert, for the steps that the expert took (S,) bool.
+
+    Expert steering: log( G / (G + 1) * pi + 1 / (G + 1) ), with G rollouts of the policy and one of the expert.
+    """
+    weight = math.log(group / (group + 1))
+    other = torch.full_like(log_likelihood, -math.log(group + 1))
+    return torch.where(expert, torch.logaddexp(log_likelihood + weight, other), log_likelihood)
+
+
+def step_weights(trajectory: Tensor, trajectories: int) -> Tensor:
+    """What each step (S,) counts, so that a sum over steps is the mean over trajectories of the mean over their steps.
+
+    trajectory (S,) long, to which of the N each step belongs.
+    """
+    steps = torch.bincount(trajectory, minlength=trajectories)
+    return 1 / (steps[trajectory] * trajectories)
+
+
+def clipped_loss(new: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """GRPO with one ratio a step, to be minimised, (). All are (S,).
+
+    new, old  log-likelihoods of what was chosen, by the network as it is and as it was
+    advantage of the trajectory that the step belongs to
+    weight    of the step, see `step_weights`
+    """
+    ratio = (new - old).exp()
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - epsilon, 1 + epsilon) * advantage)
+    return -(surrogate * weight).sum()
+
+
+def imitation_loss(logits: Tensor, eligible: Tensor, right: Tensor) -> Tensor:
+    """Binary cross-entropy, () : a position should be revealed now if its proposal is what the text ends up with.
+
+    logits (S, W); eligible, right (S, W) bool. The mean over eligible positions (arXiv 2605.24697 uses this label).
+    """
+    loss = F.binary_cross_entropy_with_logits(logits.float(), right.float(), reduction="none")
+    return (loss * eligible).sum() / eligible.sum().clamp(min=1)

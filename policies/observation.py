@@ -1,0 +1,48 @@
+"""What a policy sees of a step: the inputs of its network, which training replays as they were."""
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from policies.network import PolicyNetwork
+from policies.store import Card
+from schedulers import Needs, View
+
+
+def needs_of(network: PolicyNetwork, card: Card) -> Needs:
+    """The statistics that a policy must be shown."""
+    return Needs(top_k=network.shape.top_k, window=card.observation)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The inputs of a `PolicyNetwork`, and `eligible` (B, W) bool, the positions that may be chosen."""
+
+    mask: Tensor
+    confidence: Tensor
+    time: Tensor
+    speed: Tensor
+    seen: Tensor
+    eligible: Tensor
+
+    @staticmethod
+    def of(view: View, network: PolicyNetwork, card: Card) -> "Observation":
+        """What a view shows to a policy whose needs it fulfils, and which has the option `speed`."""
+        assert view.top_probabilities is not None  # its needs ask for them
+        end = view.length if card.observation == "generation" else view.block_end
+        return Observation(
+            mask=view.mask,
+            confidence=view.top_probabilities[..., : network.shape.top_k],
+            time=view.step / view.length,
+            speed=view.options["speed"].clamp(min=card.slowest or 0.0),
+            seen=view.positions < end[:, None],
+            eligible=view.eligible,
+        )
+
+    def logits(self, network: PolicyNetwork) -> Tensor:
+        """(B, W)."""
+        return network(self.mask, self.confidence, self.time, self.speed, self.seen)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, to be recorded."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,169 @@
+"""Rollouts: problems answered through the engine while a recorder keeps what the policy saw and chose."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.request import Request, Result, fit_block_length
+from evals.prompts import prompt_ids
+from evals.tasks import Problem, Task
+from models.loading import Model
+from policies.choice import bernoulli_log_likelihood, plackett_luce_log_likelihood
+from policies.network import PolicyNetwork
+from policies.observation import Observation, needs_of
+from policies.scheduler import choose
+from policies.store import Card
+from schedulers import Decision, SchedulerSpec, State, View
+
+
+@dataclass(frozen=True)
+class SpeedOption:
+    """The one option that differs between rollouts."""
+
+    speed: float = 0.5
+
+
+class Recorder:
+    """A scheduler that chooses by a network in training, or by an expert, and records the network's view of it.
+
+    Recorded, beside the fields of `Observation`: `chosen`, `order`, `proposal` and `positions` (B, W), and
+    `log_likelihood` (B,), of the choice by the network. What an expert reveals is recorded as chosen from all masks,
+    whatever its block is, so that the network learns it without regard to blocks.
+    """
+
+    Options: ClassVar[type[Any]] = SpeedOption
+
+    def __init__(self, network: PolicyNetwork, card: Card, mode: str, expert: SchedulerSpec | None = None):
+        self._network, self._card, self._mode, self.expert = network, card, mode, expert
+        self.needs = needs_of(network, card)
+
+    def decide(self, view: View, state: State) -> Decision:
+        observation = Observation.of(view, self._network, self._card)
+        logits = observation.logits(self._network)
+        if self.expert is None:
+            chosen, order = choose(self._mode, logits, view)
+        else:
+            chosen, order = _ask(self.expert, view), torch.zeros_like(logits)
+            observation = Observation(**{**observation.tensors(), "eligible": view.mask})
+        likelihood = log_likelihood(self._mode, logits, observation.eligible, chosen, order)
+        record = {"chosen": chosen, "order": order, "log_likelihood": likelihood}
+        record |= {"proposal": view.proposal, "positions": view.positions}
+        return Decision(chosen, record={**observation.tensors(), **record})
+
+
+def _ask(expert: SchedulerSpec, view: View) -> Tensor:
+    """What a scheduler without state would reveal, (B, W)."""
+    options = {name: torch.full_like(view.step, -1) for name, value in expert.numeric().items() if value is None}
+    for name, value in expert.numeric().items():
+        if value is not None:
+            options[name] = torch.full(view.step.shape, value, device=view.step.device)
+    return expert.scheduler().decide(replace(view, options=options), {}).reveal & view.eligible
+
+
+def log_likelihood(mode: str, logits: Tensor, eligible: Tensor, chosen: Tensor, order: Tensor) -> Tensor:
+    """How likely a network with these logits was to choose so, (B,)."""
+    if mode == "dpls":
+        return plackett_luce_log_likelihood(logits, eligible, order)
+    return bernoulli_log_likelihood(logits, eligible, chosen)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One rollout: a problem, of what task, at which speed, and who chooses."""
+
+    task: Task
+    problem: Problem
+    speed: float
+    recorder: Recorder
+    block_length: int
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """N finished answers and the S steps that they took.
+
+    steps       by name, what `Recorder` records, (S, ...); W is that of the longest
+    trajectory  (S,) long    the answer that each step belongs to
+    right       (S, W) bool  whether the proposal is what the answer has there at the end
+    correct, expert (N,) bool; passes, length (N,) long; speed (N,) float32
+    """
+
+    steps: dict[str, Tensor]
+    trajectory: Tensor
+    right: Tensor
+    correct: Tensor
+    expert: Tensor
+    passes: Tensor
+    length: Tensor
+    speed: Tensor
+
+    def observation(self, index: Tensor | slice) -> Observation:
+        """What the network saw at some of the steps."""
+        return Observation(**{name: self.steps[name][index] for name in Observation.__dataclass_fields__})
+
+
+def play(engine: Engine, asks: Sequence[Ask], seed: int) -> Rollouts:
+    """Answer all problems side by side. `seed` and the place in `asks` decide what is drawn."""
+    model = engine.model
+    requests = [_request(model, i, ask, seed) for i, ask in enumerate(asks)]
+    records: dict[str, list[Mapping[str, Tensor]]] = {request.id: [] for request in requests}
+    results: dict[str, Result] = {}
+    for step in engine.run(requests):
+        records[step.request_id].append(step.record)
+        if step.result is not None:
+            results[step.request_id] = step.result
+    steps = _stacked([record for request in requests for record in records[request.id]])
+    counts = torch.tensor([len(records[request.id]) for request in requests], device=model.device)
+    trajectory = torch.repeat_interleave(torch.arange(len(asks), device=model.device), counts)
+    found = [results[request.id] for request in requests]
+
+    def tensor(values: list[Any]) -> Tensor:
+        return torch.tensor(values, device=model.device)
+
+    return Rollouts(
+        steps=steps,
+        trajectory=trajectory,
+        right=_right(model, steps, trajectory, found, asks),
+        correct=tensor([ask.problem.grade(result.text) for ask, result in zip(asks, found, strict=True)]),
+        expert=tensor([ask.recorder.expert is not None for ask in asks]),
+        passes=tensor([result.forward_passes for result in found]),
+        length=tensor([ask.task.max_tokens for ask in asks]),
+        speed=tensor([ask.speed for ask in asks]),
+    )
+
+
+def _request(model: Model, i: int, ask: Ask, seed: int) -> Request:
+    """The paper's limit: as many passes as tokens."""
+    spec = SchedulerSpec("policy", SpeedOption(ask.speed), ask.recorder)
+    prompt, length = prompt_ids(model, ask.problem), ask.task.max_tokens
+    block_length = fit_block_length(ask.block_length, length, model.network.architecture)
+    return Request(str(i), prompt, length, block_length, spec, seed=seed + i, max_forward_passes=length)
+
+
+def _stacked(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """All steps in one tensor each; rows of a width are padded with zeros to the widest."""
+    width = max(record["mask"].shape[0] for record in records)
+
+    def padded(x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[0] == width:
+            return x
+        return torch.cat([x, x.new_zeros(width - x.shape[0], *x.shape[1:])])
+
+    return {name: torch.stack([padded(record[name]) for record in records]) for name in records[0]}
+
+
+def _right(
+    model: Model, steps: Mapping[str, Tensor], trajectory: Tensor, found: Sequence[Result], asks: Sequence[Ask]
+) -> Tensor:
+    """Which proposals are what the answer has there at the end; behind its end any end of text is."""
+    longest = max(ask.task.max_tokens for ask in asks)
+    final = torch.full((len(asks), longest), -1, device=model.device)
+    for row, result in enumerate(found):
+        final[row, : len(result.token_ids)] = torch.tensor(result.token_ids)
+    there = final[trajectory].gather(1, steps["positions"].clamp(max=longest - 1))
+    ends = torch.isin(steps["proposal"], torch.tensor(sorted(model.stop_ids), device=model.device))
+    return torch.where(there < 0, ends, steps["proposal"] == there)

@@ -1,0 +1,83 @@
+"""The scheduler `policy`: reveals what a learned policy chooses."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from policies.choice import bernoulli, expected, or_best, plackett_luce
+from policies.network import PolicyNetwork
+from policies.observation import Observation, needs_of
+from policies.store import find_policy, load_policy
+from schedulers import Decision, Needs, State, View, option
+
+MODES = ("bernoulli-argmax", "bernoulli", "dpls", "expected")
+FASTEST = 16.0  # factor on the probabilities of a policy that is not told the speed, at speed 1; its inverse at 0
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    policy: str = option("any-speed", "a shipped policy, or a folder with model.safetensors and policy.json")
+    mode: str = option(
+        "bernoulli-argmax",
+        "how logits become choices: bernoulli-argmax takes each position with its probability, or the best if none "
+        "was taken; bernoulli leaves that to the engine; dpls draws one by one; expected is without chance",
+        choices=MODES,
+    )
+    temperature: float = option(1.0, "divides the logits: below 1 is surer, above 1 more random", minimum=0.01)
+    speed: float = option(
+        0.5,
+        "from 0, careful, to 1, fast. A policy that was trained for it aims at length ** (1 - speed) forward passes; "
+        "others multiply their probabilities by 16 ** (2 speed - 1), so that 0.5 leaves them as they are",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    def __post_init__(self) -> None:
+        load_policy(find_policy(self.policy))
+
+
+class LearnedPolicy:
+    """Reveals what a network, trained by reinforcement learning, chooses from masks, probabilities and time.
+
+    Formula: u_i ~ Bernoulli(min(1, factor * sigmoid(logit_i / temperature))) for each eligible position, and the
+    highest logit if that is none; or `dpls` and `expected`, see `policies/choice.py`. Source: Learning Unmasking
+    Policies for Diffusion Language Models (arXiv 2512.09106, section 4). Defaults: the shipped policy any-speed.
+    """
+
+    Options = PolicyOptions
+    needs = Needs(top_k=1)
+
+    def __init__(self, policy: str, mode: str):
+        self._policy = load_policy(find_policy(policy))
+        self._mode = mode
+        self._networks: dict[torch.device, PolicyNetwork] = {}
+        self.needs = needs_of(self._policy.network, self._policy.card)
+
+    def decide(self, view: View, state: State) -> Decision:
+        network = self._network_on(view.mask.device)
+        observation = Observation.of(view, network, self._policy.card)
+        logits = observation.logits(network) / view.option("temperature")
+        told = network.shape.speed
+        factor = 1.0 if told else FASTEST ** (2 * view.option("speed") - 1)
+        return Decision(choose(self._mode, logits, view, factor)[0])
+
+    def _network_on(self, device: torch.device) -> PolicyNetwork:
+        if device not in self._networks:
+            self._networks[device] = copy.deepcopy(self._policy.network).to(device)
+        return self._networks[device]
+
+
+def choose(mode: str, logits: Tensor, view: View, factor: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """(chosen, order), both (B, W); `order` says in which order dpls drew, and is zeros otherwise."""
+    eligible = view.eligible
+    unordered = torch.zeros_like(logits)
+    if mode == "expected":
+        return expected(logits, eligible, factor), unordered
+    if mode == "dpls":
+        # One more column than the view has, for "stop"; it draws as a position before the first would.
+        stop = view.uniform(2)[:, :1]
+        return plackett_luce(logits, eligible, torch.stack([torch.cat([view.uniform(i), stop], -1) for i in (0, 1)]))
+    chosen = bernoulli(logits, eligible, view.uniform(), factor)
+    return (or_best(chosen, logits, eligible) if mode == "bernoulli-argmax" else chosen), unordered

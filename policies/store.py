@@ -1,0 +1,125 @@
+"""Policies on disk: weights in the layout of the paper's code, and a card beside them.
+
+    model.safetensors   tensors named as in `PolicyNetwork`, after the prefix `base_policy.`
+    policy.json         what tensors do not tell: `Card`; a folder without it is read as the paper's
+    README.md           the same and more, for people
+
+arXiv 2512.09106; its authors released code and no weights.
+"""
+
+import json
+import os.path
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import weights
+from policies.network import PolicyNetwork, PolicyShape
+from schedulers import OptionError
+
+PREFIX = "base_policy."
+WEIGHTS, CARD = "model.safetensors", "policy.json"
+
+
+class Card(BaseModel):
+    """What a policy may run with and what it was trained for, as it stands in policy.json.
+
+    observation   the positions that it sees: the whole generation region, as published, or the block alone
+    block_length  that it was trained with, in tokens, or full; it runs with others, for better or worse
+    slowest       the least speed that it was trained for, if it is told the wanted one; lower ones count as this
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    observation: Literal["generation", "block"] = "generation"
+    block_length: int | Literal["full"] | None = None
+    heads: int = Field(2, ge=1)
+    slowest: float | None = Field(None, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy that is ready to run: its network in eval mode, without gradients, in float32."""
+
+    network: PolicyNetwork
+    card: Card
+
+
+def policy_names() -> list[str]:
+    """The shipped policies, sorted."""
+    folder = weights.HERE / "policies"
+    return sorted(entry.parent.name for entry in folder.glob(f"*/{WEIGHTS}"))
+
+
+def find_policy(policy: str) -> Path:
+    """The folder of a shipped policy or of a path. Raises OptionError, about the option `policy`."""
+    if policy in policy_names():
+        return weights.HERE / "policies" / policy
+    folder = Path(os.path.expanduser(policy))
+    if (folder / WEIGHTS).is_file():
+        return folder
+    shipped = ", ".join(policy_names()) or "none"
+    raise OptionError(
+        "policy",
+        f"option 'policy' is {policy!r}, which is neither a shipped policy ({shipped}) nor a folder with a {WEIGHTS}",
+    )
+
+
+@cache
+def load_policy(folder: Path) -> Policy:
+    """Read a policy, once a process. Raises OptionError for what cannot be read."""
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OptionError("policy", f"{folder / WEIGHTS} cannot be read: {error}") from None
+    card = _read_card(folder)
+    tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in tensors.items()}
+    network = PolicyNetwork(_shape_of(tensors, card, folder))
+    expected = network.state_dict()
+    wrong = sorted(
+        name
+        for name in expected.keys() | tensors.keys()
+        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise OptionError("policy", f"{folder / WEIGHTS} is no policy: wrong or missing tensors: {', '.join(wrong)}")
+    network.load_state_dict(tensors)
+    return Policy(network.eval().requires_grad_(False), card)
+
+
+def save_policy(folder: Path, network: PolicyNetwork, card: Card) -> None:
+    """Write weights and card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CARD).write_text(json.dumps(card.model_dump(), indent=1) + "\n")
+
+
+def _read_card(folder: Path) -> Card:
+    path = folder / CARD
+    if not path.is_file():
+        return Card()
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise OptionError("policy", f"{path}: {where}: {first['msg']}, not {first['input']!r}") from None
+
+
+def _shape_of(tensors: dict[str, torch.Tensor], card: Card, folder: Path) -> PolicyShape:
+    """The sizes that the tensors have. Raises OptionError if those that tell are missing."""
+    try:
+        width, top_k = tensors["confidence_proj.weight"].shape
+        ffn_width = len(tensors["transformer_blocks.0.linear1.weight"])
+    except (KeyError, ValueError):
+        message = f"{folder / WEIGHTS} is no policy: it lacks {PREFIX}confidence_proj.weight"
+        raise OptionError("policy", message) from None
+    blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
+    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, speed=card.slowest is not None)

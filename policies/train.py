@@ -1,0 +1,298 @@
+"""Policy training, in the order of the paper (arXiv 2512.09106, section 4): roll out, reward, compare, update twice.
+
+Before it, on request, a warm start by imitation: a position is worth revealing when its proposal is what a correct
+answer ends up with (reference: TraceLock, arXiv 2605.24697). The language model is frozen; only the policy learns.
+
+Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch import Tensor
+
+from engine.engine import Engine
+from evals.tasks import TASKS, Task
+from models.loading import Model
+from policies.choice import bernoulli_entropy
+from policies.network import PolicyNetwork, PolicyShape
+from policies.objective import (
+    additive_reward,
+    advantages,
+    clipped_loss,
+    imitation_loss,
+    mixed,
+    multiplicative_reward,
+    obedient_reward,
+    step_weights,
+)
+from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from policies.store import Card, save_policy
+from schedulers import parse_scheduler_text
+
+STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
+CHUNK = 512  # steps that go through the network at once
+NO_SIGNAL = 1e-6  # advantages below are rounding
+PATIENCE = 20  # batches in a row without signal
+EXPERT, EXPERT_BLOCK = "threshold:threshold=0.9", 32  # the paper's: Fast-dLLM, block 32 whatever the policy's
+TEACHERS = ("threshold:threshold=0.7", "topk:n=4")  # whose correct answers a warm start imitates
+BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
+
+Reward = Literal["multiplicative", "additive"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
+
+    alpha     what speed is worth in the reward
+    any_speed train on all speeds from `slowest` to 1, the wanted one being told, instead of on one alpha
+    group     rollouts of one problem that are compared with each other
+    prompts   problems a batch and process
+    updates   on each batch of rollouts
+    steering  one more rollout in each group, by an expert
+    imitation batches of supervised warm start before the others
+    """
+
+    model: str
+    tasks: tuple[str, ...]
+    batches: int
+    block_length: int | Literal["full"] = 32
+    observation: Literal["generation", "block"] = "generation"
+    mode: Literal["bernoulli", "dpls"] = "bernoulli"
+    reward: Reward = "multiplicative"
+    alpha: float = 1.0
+    any_speed: bool = False
+    group: int = 8
+    prompts: int = 16
+    updates: int = 2
+    epsilon: float = 0.5
+    learning_rate: float = 3e-5
+    warmup: int = 50
+    steering: bool = False
+    imitation: int = 0
+    start: float = -2.0
+    slowest: float = 0.5
+    strictness: float = 1.0
+    seed: int = 0
+
+    @property
+    def card(self) -> Card:
+        slowest = self.slowest if self.any_speed else None
+        return Card(observation=self.observation, block_length=self.block_length, slowest=slowest)
+
+    def rate(self, batch: int) -> float:
+        """Learning rate: linear warm-up, then a cosine to zero."""
+        cosine = (1 + math.cos(math.pi * batch / self.batches)) / 2
+        return self.learning_rate * min(1.0, (batch + 1) / self.warmup) * cosine
+
+
+class CannotLearnError(Exception):
+    """The settings give the policy nothing to learn from; the message says what to change."""
+
+
+class Trainer:
+    """The state of one run: network, optimizer, batch. It goes on from the state saved in `out`, if there is one."""
+
+    def __init__(self, recipe: Recipe, model: Model, out: Path, rows: int = 64):
+        if recipe.group < 2:
+            raise CannotLearnError(f"a group of {recipe.group} has nothing to be compared with; use --group 2 or more")
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.out, self.batch, self._idle = recipe, out, 0, 0
+        self._accelerator = Accelerator(cpu=model.device.type == "cpu")
+        self._engine = Engine(model, max_rows=rows, memory_fraction=0.01, static=False)
+        self.network = PolicyNetwork(PolicyShape(speed=recipe.any_speed)).to(model.device)
+        self.network.start_at(recipe.start)
+        self._optimizer = torch.optim.AdamW(self.network.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
+        if (out / STATE_FILE).exists():
+            self._resume()
+        if self.is_main:
+            self._cut_log()
+
+    @property
+    def total(self) -> int:
+        """All batches, those of the warm start included."""
+        return self.recipe.imitation + self.recipe.batches
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self._accelerator.is_main_process)
+
+    def run(self, save_every: int, on_batch: Callable[[dict[str, float]], None] = lambda figures: None) -> None:
+        """Train from the current batch to the last, saving and logging as it goes. Raises CannotLearnError."""
+        while self.batch < self.total:
+            started = time.perf_counter()
+            figures = self._imitate() if self.batch < self.recipe.imitation else self._reinforce()
+            self.batch += 1
+            figures |= {"batch": self.batch, "seconds": time.perf_counter() - started}
+            if self.is_main:
+                self._log(figures)
+                if self.batch % save_every == 0 or self.batch == self.total:
+                    self.save()
+            on_batch(figures)
+
+    def save(self) -> None:
+        """Write the policy and what resuming needs. A kill leaves the old state or the new one, never half."""
+        save_policy(self.out, self.network, self.recipe.card)
+        state = {
+            "recipe": asdict(self.recipe),
+            "batch": self.batch,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        partial = self.out / f"{STATE_FILE}.partial"
+        torch.save(state, partial)
+        partial.replace(self.out / STATE_FILE)
+
+    def _resume(self) -> None:
+        state = torch.load(self.out / STATE_FILE, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            changed = [name for name, value in asdict(self.recipe).items() if state["recipe"].get(name) != value]
+            others = ", ".join(changed)
+            raise CannotLearnError(
+                f"{self.out} holds a run with another {others}; go on with the same settings or choose another --out"
+            )
+        self.batch = state["batch"]
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _cut_log(self) -> None:
+        """Forget what was logged after the last saving."""
+        log = self.out / LOG_FILE
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.write_text("".join(line + "\n" for line in lines[: self.batch]))
+
+    # --- supervised warm start
+
+    def _imitate(self) -> dict[str, float]:
+        """One batch of answers by teachers, and an update for each update of a batch of rollouts."""
+        card = self.recipe.card
+        teachers = [Recorder(self.network, card, "bernoulli", parse_scheduler_text(text)) for text in TEACHERS]
+        asks = [
+            Ask(task, problem, speed, teachers[i % len(teachers)], self._block_length(task))
+            for i, (task, problem, speed) in enumerate(self._problems(self.recipe.prompts))
+        ]
+        rollouts = self._play(asks)
+        good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
+        losses = []
+        for _ in range(self.recipe.updates):
+            loss = imitation_loss(
+                rollouts.observation(good).logits(self.network), rollouts.steps["eligible"][good], rollouts.right[good]
+            )
+            loss.backward()
+            self._step(self.recipe.learning_rate)
+            losses.append(loss.item())
+        return {"imitation_loss": losses[0], **_figures(rollouts)}
+
+    # --- reinforcement learning
+
+    def _reinforce(self) -> dict[str, float]:
+        """One batch of rollouts and the updates on it."""
+        rollouts = self._play(self._asks())
+        reward = self._reward(rollouts)
+        advantage = advantages(reward, self.recipe.group + self.recipe.steering)
+        self._watch(advantage)
+        for _ in range(self.recipe.updates):
+            entropy = self._update(rollouts, advantage)
+        return {"reward": reward.mean().item(), "entropy": entropy, **_figures(rollouts)}
+
+    def _asks(self) -> list[Ask]:
+        policy = Recorder(self.network, self.recipe.card, self.recipe.mode)
+        expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT))
+        asks = []
+        for task, problem, speed in self._problems(self.recipe.prompts):
+            asks += [Ask(task, problem, speed, policy, self._block_length(task))] * self.recipe.group
+            if self.recipe.steering:
+                asks.append(Ask(task, problem, speed, expert, EXPERT_BLOCK))
+        return asks
+
+    def _reward(self, rollouts: Rollouts) -> Tensor:
+        facts = (rollouts.correct, rollouts.passes, rollouts.length)
+        if self.recipe.any_speed:
+            return obedient_reward(*facts, rollouts.speed, self.recipe.strictness)
+        of = multiplicative_reward if self.recipe.reward == "multiplicative" else additive_reward
+        return of(*facts, self.recipe.alpha)
+
+    def _update(self, rollouts: Rollouts, advantage: Tensor) -> float:
+        """One optimizer step on all that has something to say. Returns the mean entropy of its choices, in nats."""
+        weight = step_weights(rollouts.trajectory, len(advantage))
+        gain = advantage[rollouts.trajectory]
+        telling = (gain.abs() > NO_SIGNAL).nonzero()[:, 0]
+        entropy = torch.zeros((), device=gain.device)
+        for index in telling.split(CHUNK):
+            logits = rollouts.observation(index).logits(self.network)
+            chosen, order, eligible = (rollouts.steps[name][index] for name in ("chosen", "order", "eligible"))
+            new = log_likelihood(self.recipe.mode, logits, eligible, chosen, order)
+            old = rollouts.steps["log_likelihood"][index]
+            expert = rollouts.expert[rollouts.trajectory[index]]
+            new, old = (mixed(value, expert, self.recipe.group) for value in (new, old))
+            clipped_loss(new, old, gain[index], weight[index], self.recipe.epsilon).backward()
+            entropy += bernoulli_entropy(logits.detach(), eligible).sum()
+        self._step(self.recipe.rate(self.batch - self.recipe.imitation))
+        return entropy.item() / max(1, len(telling))
+
+    # --- both
+
+    def _step(self, rate: float) -> None:
+        """Average the gradients of all processes, clip them, and move."""
+        for parameter in self.network.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _problems(self, count: int) -> list[tuple[Task, Any, float]]:
+        """Problems of all tasks in turn, each with the speed that is wanted for it."""
+        seed = self._seed()
+        rng = torch.Generator().manual_seed(seed)
+        low = self.recipe.slowest if self.recipe.any_speed else 1.0
+        speeds = (low + (1 - low) * torch.rand(count, generator=rng)).tolist()
+        tasks = [TASKS[name] for name in self.recipe.tasks]
+        each = {task.name: islice(task.problems(seed, "train"), count) for task in tasks}
+        chosen = [tasks[(i + self.batch) % len(tasks)] for i in range(count)]
+        return [(task, next(each[task.name]), speed) for task, speed in zip(chosen, speeds, strict=True)]
+
+    def _seed(self) -> int:
+        """Of this batch and process."""
+        processes = self._accelerator.num_processes
+        return (self.recipe.seed * 1_000_003 + self.batch) * processes + self._accelerator.process_index
+
+    def _play(self, asks: list[Ask]) -> Rollouts:
+        return play(self._engine, asks, self._seed() * len(asks))
+
+    def _block_length(self, task: Task) -> int:
+        return task.max_tokens if self.recipe.block_length == "full" else self.recipe.block_length
+
+    def _watch(self, advantage: Tensor) -> None:
+        """Raise CannotLearnError if batch after batch no rollout is better than the others of its group."""
+        signal = self._accelerator.reduce(advantage.abs().max(), reduction="sum")
+        self._idle = 0 if signal > NO_SIGNAL else self._idle + 1
+        if self._idle >= PATIENCE:
+            raise CannotLearnError(
+                f"in {PATIENCE} batches all rollouts of each group were worth the same, so there is nothing to learn; "
+                "raise --alpha or --group, or choose a task that the model solves sometimes"
+            )
+
+    def _log(self, figures: dict[str, float]) -> None:
+        with (self.out / LOG_FILE).open("a") as file:
+            file.write(json.dumps(figures) + "\n")
+
+
+def _figures(rollouts: Rollouts) -> dict[str, float]:
+    """What is logged of rollouts, those of experts included in a warm start only."""
+    own = ~rollouts.expert if not rollouts.expert.all() else rollouts.expert
+    logged = {"accuracy": rollouts.correct[own].float().mean(), "passes": rollouts.passes[own].float().mean()}
+    return {name: value.item() for name, value in logged.items()}

@@ -1,0 +1,208 @@
+"""Policy training: losses against numbers worked by hand, rollouts, exact resuming, several processes, refusals."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine import Engine, Request
+from evals.prompts import prompt_ids
+from evals.tasks import TASKS
+from models.loading import Model, load_model
+from policies.commands import TrainPolicySettings, train_policy
+from policies.network import PolicyNetwork, PolicyShape
+from policies.objective import (
+    additive_reward,
+    advantages,
+    clipped_loss,
+    imitation_loss,
+    mixed,
+    multiplicative_reward,
+    obedient_reward,
+    step_weights,
+)
+from policies.rollout import Ask, Recorder, log_likelihood, play
+from policies.store import WEIGHTS, Card
+from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Recipe, Trainer
+from schedulers import parse_scheduler, parse_scheduler_text
+
+ROUNDING = 1e-6
+SUDOKU = TASKS["sudoku"]
+BOTH = ("sudoku", "word-problems")
+SMALL = Recipe("llada-nano", BOTH, batches=3, block_length="full", group=3, prompts=2, imitation=1)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Model:
+    return load_model("llada-nano", device="cpu", dtype="float32")
+
+
+def test_rewards_by_hand() -> None:
+    correct, steps, length = torch.tensor([True, True, False]), torch.tensor([1, 5, 1]), torch.tensor([10, 10, 10])
+    assert multiplicative_reward(correct, steps, length, 2.0).tolist() == pytest.approx([1.0, 0.36, 0.0])
+    assert multiplicative_reward(correct, steps + 20, length, 2.0).tolist() == pytest.approx([0.01, 0.01, 0.0])
+    assert multiplicative_reward(correct, steps, length, 0.0).tolist() == [1.0, 1.0, 0.0]
+    assert additive_reward(correct, steps, length, 2.0).tolist() == pytest.approx([0.8, 0.0, -0.2])
+    length, speed = torch.tensor([16, 16, 16]), torch.tensor([0.5, 0.5, 0.5])  # four passes are wanted
+    reward = obedient_reward(torch.ones(3), torch.tensor([4, 2, 8]), length, speed, 2.0)
+    assert reward.tolist() == pytest.approx([1.0, 0.25, 0.25])
+
+
+def test_advantages_are_taken_within_groups_and_not_scaled() -> None:
+    assert advantages(torch.tensor([1.0, 0.0, 0.5, 10.0, 10.0, 10.0]), 3).tolist() == [0.5, -0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_steps_of_long_trajectories_count_less() -> None:
+    assert step_weights(torch.tensor([0, 0, 0, 0, 1]), 2).tolist() == pytest.approx([1 / 8] * 4 + [1 / 2])
+
+
+def test_the_loss_is_clipped_by_hand() -> None:
+    old = torch.zeros(4)
+    new = torch.tensor([2.0, 2.0, 0.5, 1.2]).log().requires_grad_(True)
+    advantage, weight = torch.tensor([1.0, -1.0, 1.0, 1.0]), torch.full((4,), 0.25)
+    loss = clipped_loss(new, old, advantage, weight, epsilon=0.5)
+    assert loss.item() == pytest.approx(-(1.5 - 2.0 + 0.5 + 1.2) / 4)
+    loss.backward()
+    assert new.grad is not None
+    assert new.grad.tolist() == pytest.approx([0.0, 0.5, -0.125, -0.3])  # nothing moves what is beyond the clip
+
+
+def test_an_experts_choice_stays_possible() -> None:
+    likelihood = torch.tensor([-1000.0, math.log(0.5), math.log(0.5)])
+    found = mixed(likelihood, torch.tensor([True, True, False]), group=8)
+    assert found.exp().tolist() == pytest.approx([1 / 9, 8 / 9 * 0.5 + 1 / 9, 0.5])
+
+
+def test_imitation_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3), 7.0]])
+    eligible, right = torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]])
+    expected = -(math.log(1 / 2) + math.log(1 / 4)) / 2
+    assert imitation_loss(logits, eligible, right).item() == pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("mode", ["bernoulli", "dpls"])
+def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: str) -> None:
+    torch.manual_seed(0)
+    network = PolicyNetwork(PolicyShape()).requires_grad_(False)
+    recorder = Recorder(network, Card(), mode)
+    problems = list(islice(SUDOKU.problems(0, "train"), 3))
+    rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32) for problem in problems], seed=5)
+    everything = slice(None)
+    logits = rollouts.observation(everything).logits(network)
+    assert len(logits) == rollouts.passes.sum() == len(rollouts.trajectory)
+    chosen, order, eligible = (rollouts.steps[name] for name in ("chosen", "order", "eligible"))
+    again = log_likelihood(mode, logits, eligible, chosen, order)
+    assert torch.allclose(again, rollouts.steps["log_likelihood"], atol=1e-4)
+    assert (chosen <= eligible).all()
+    assert (eligible <= rollouts.steps["mask"]).all()
+    assert (rollouts.steps["time"] == 0).sum() == len(problems)  # each trajectory begins once
+    alone = [play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], 5 + i) for i, problem in enumerate(problems)]
+    assert rollouts.correct.tolist() == [rollout.correct.item() for rollout in alone]
+    assert rollouts.passes.tolist() == [rollout.passes.item() for rollout in alone]
+
+
+def test_an_expert_is_followed_and_recorded_without_regard_to_blocks(nano: Model) -> None:
+    torch.manual_seed(0)
+    network = PolicyNetwork(PolicyShape()).requires_grad_(False)
+    expert = parse_scheduler_text("topk:n=8")
+    (problem,) = islice(SUDOKU.problems(0, "train"), 1)
+    recorder = Recorder(network, Card(), "bernoulli", expert)
+    rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], seed=0)
+    assert (rollouts.steps["chosen"].sum(1) == 8).all()
+    assert rollouts.steps["eligible"].equal(rollouts.steps["mask"])
+    assert rollouts.expert.all()
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(nano: Model, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for out in (whole, cut):
+        out.mkdir()
+    Trainer(SMALL, nano, whole).run(save_every=1)
+
+    class Killed(Exception):
+        pass
+
+    def kill(figures: dict[str, float]) -> None:
+        if figures["batch"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Trainer(SMALL, nano, cut).run(2, kill)  # batch 3 is logged, and not saved
+    Trainer(SMALL, nano, cut).run(save_every=2)
+    assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
+    assert _curve(whole) == _curve(cut)
+    with pytest.raises(CannotLearnError, match="holds a run with another alpha"):
+        Trainer(replace(SMALL, alpha=2.0), nano, cut)
+
+
+def _curve(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
+    with pytest.raises(CannotLearnError, match="a group of 1 has nothing to be compared with"):
+        Trainer(replace(SMALL, group=1), nano, tmp_path)
+    hopeless = replace(SMALL, imitation=0, batches=PATIENCE + 1, start=30.0, group=2, prompts=1)  # all at once, always
+    with pytest.raises(CannotLearnError, match=f"in {PATIENCE} batches all rollouts of each group were worth the same"):
+        Trainer(hopeless, nano, tmp_path).run(save_every=100)
+
+
+KINDS = [{"steering": True}, {"any_speed": True}, {"mode": "dpls"}, {"observation": "block", "block_length": 16}]
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_every_kind_of_policy_learns_something(nano: Model, tmp_path: Path, settings: dict[str, Any]) -> None:
+    recipe = replace(SMALL, **settings)
+    trainer = Trainer(recipe, nano, tmp_path)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.run(save_every=10)
+    after = trainer.network.state_dict()
+    assert any(not tensor.equal(after[name]) for name, tensor in before.items())
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_the_command_trains_measures_and_draws(tmp_path: Path) -> None:
+    out = tmp_path / "policy"
+    train_policy(TrainPolicySettings(out=out, batches=2, prompts=2, group=2, imitation=1, problems=4, dtype="float32"))
+    card = (out / "README.md").read_text()
+    assert f"unmask train-policy --out {out} --imitation 1 --group 2" in card
+    assert "| sudoku | 32 |" in card
+    assert (out / "training.png").stat().st_size > 0
+
+
+def test_two_processes_train_one_policy(tmp_path: Path) -> None:
+    out = tmp_path / "policy"
+    launch = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+    train = "--batches 2 --imitation 1 --prompts 1 --group 2 --problems 0"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split()]
+    command += ["-m", "unmask", "train-policy", *train.split(), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((out / LOG_FILE).read_text().splitlines()) == 3
+
+
+def test_the_shipped_policy_obeys_speeds(nano: Model) -> None:
+    problems = list(islice(SUDOKU.problems(1, "held-out"), 24))
+    passes, correct = [], []
+    for speed in (0.5, 0.75, 1.0):
+        scheduler = parse_scheduler("policy", {"speed": speed})
+        requests = [
+            Request(str(i), prompt_ids(nano, problem), SUDOKU.max_tokens, SUDOKU.max_tokens, scheduler, seed=i)
+            for i, problem in enumerate(problems)
+        ]
+        results = Engine(nano).results(requests)
+        passes.append(sum(result.forward_passes for result in results.values()) / len(problems))
+        correct.append(sum(problem.grade(results[str(i)].text) for i, problem in enumerate(problems)))
+    assert passes[0] > 1.5 * passes[1] > 1.5 * passes[2]
+    assert passes[0] >= 3 * passes[2]
+    assert correct[0] >= 0.9 * len(problems)
