@@ -1,44 +1,54 @@
 """The commands `unmask eval` and `unmask train-model`."""
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from itertools import product
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from engine.caching import NO_CACHE, Cache, choose_cache
+from engine.caching import NO_CACHE, choose_cache
 from engine.settings import CommandSettings, ModelSettings
-from evals.measure import Measurement, label, measure
-from evals.tasks import TASKS, Task
-from models.loading import Model, load_model
-from schedulers import SchedulerSpec, parse_scheduler_text, scheduler_names
+from evals.measure import label
+from evals.plot import check_plot, draw
+from evals.sweep import FULL, BlockLength, Curve, Point, Sweep, SweepError, read_points, run_cells
+from evals.sweep_file import read_sweep
+from evals.tasks import DATASETS, TASKS, TaskError, find_task, take
+from models.loading import load_model
+from schedulers import parse_scheduler_text, scheduler_names
 
-FULL: Literal["full"] = "full"
-Cell = tuple[Task, SchedulerSpec, int | Literal["full"], Cache]
+NUMBERS = ("accuracy, 95 %", "passes, 95 %", "tokens/s", "local\nAR", "global\nAR")
 
 
 class EvalSettings(ModelSettings):
-    """Measure schedulers on held-out problems. Lists are given by commas or by repeating the flag."""
+    """Measure schedulers on held-out problems, one by one or a whole sweep of them. Lists are given by commas or by
+    repeating the flag."""
 
-    task: list[str] = Field(default_factory=lambda: list(TASKS), description=f"tasks: {', '.join(TASKS)}; default all")
+    task: list[str] = Field(
+        default_factory=lambda: list(TASKS),
+        description=f"tasks: {', '.join(TASKS)}, by default both; or {', '.join(DATASETS)}, from the Hub, "
+        "or from files as in gsm8k=PATH",
+    )
     scheduler: list[str] = Field(
         default_factory=scheduler_names, description="schedulers, with options as name:option=value; default all"
     )
-    block_length: list[int | Literal["full"]] = Field([32], description="block lengths; full is one block")
+    sweep: str | None = Field(
+        None,
+        description="whole curves of schedulers: heuristics, or a TOML file like it. With --json an interrupted sweep "
+        "goes on where it stopped. --task, --block-length, --problems and --seed replace what the file says",
+    )
+    block_length: list[BlockLength] = Field([32], description="block lengths; full is one block")
     cache: list[str] = Field(["auto"], description="caches: none, prefix, dual, dual:refresh=8, block, or auto")
-    problems: int = Field(500, ge=1, description="held-out problems a cell")
+    problems: int = Field(500, ge=2, description="held-out problems a cell")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")
     raw: bool = Field(False, description="ask without the chat template")
     json_file: Path | None = Field(
         None, alias="json", description="also write the results there, one JSON object a line"
     )
+    plot: list[Path] = Field([], description="also draw accuracy against forward passes there: files .png or .svg")
 
 
 class TrainModelSettings(CommandSettings):
@@ -55,21 +65,23 @@ class TrainModelSettings(CommandSettings):
 
 
 def evaluate(settings: EvalSettings) -> None:
-    """Measure every combination, show a table, and write JSON if asked."""
-    for name in settings.task:
-        if name not in TASKS:
-            raise SystemExit(f"unmask eval: unknown task {name!r}; the tasks are: {', '.join(TASKS)}")
-    specs = [parse_scheduler_text(text) for text in settings.scheduler]
+    """Measure every combination, show a table, and write JSON and pictures if asked."""
+    try:
+        check_plot(settings.plot)
+        sweep = _sweep_from_file(settings) if settings.sweep else _sweep_from_flags(settings)
+        known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
+        for task in sweep.tasks:  # not after hours
+            take(task, sweep.problems, sweep.seed)
+    except (SweepError, TaskError) as error:
+        raise SystemExit(f"unmask eval: {error}") from None
     model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
-    cells = list(product([TASKS[name] for name in settings.task], specs, settings.block_length, caches))
-    results = []
-    how = {"rows": settings.rows, "raw": settings.raw, "memory_fraction": settings.memory_fraction}
-    for result in _measure(model, cells, settings.problems, settings.seed, **how):
-        results.append(result)
-        if settings.json_file:  # after each, so that an interrupted run keeps what it has
-            settings.json_file.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
-    Console().print(_table(results))
+    how = {"rows": settings.rows, "memory_fraction": settings.memory_fraction}
+    points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
+    for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
+        Console().print(_table(list(panel)))
+    for file in settings.plot:
+        draw(points, file)
 
 
 def train_model(settings: TrainModelSettings) -> None:
@@ -82,45 +94,58 @@ def train_model(settings: TrainModelSettings) -> None:
     Trainer(recipe, settings.out, settings.compile).run(settings.save_every)
     if settings.problems:
         model = load_model(str(settings.out))
-        cells: list[Cell] = list(product(TASKS.values(), map(parse_scheduler_text, SCHEDULERS), (32, FULL), [NO_CACHE]))
-        results = list(_measure(model, cells, settings.problems, seed=0))
+        sweep = Sweep(list(TASKS.values()), (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))
+        results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE]))]
         how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
 
 
-def _measure(model: Model, cells: Sequence[Cell], problems: int, seed: int, **how: Any) -> Iterator[Measurement]:
-    """Measure each cell in turn, with a progress bar; `how` is for `measure`."""
-    with _progress() as progress:
-        bar = progress.add_task("", total=len(cells) * problems)
-        for task, spec, block_length, cache in cells:
-            progress.update(bar, description=f"{task.name} {spec.name}")
-            length = task.max_tokens if block_length == FULL else int(block_length)
-            yield measure(
-                model,
-                task,
-                spec,
-                length,
-                problems,
-                seed,
-                cache=cache,
-                on_answer=lambda: progress.advance(bar),
-                **how,
-            )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
+def _sweep_from_flags(settings: EvalSettings) -> Sweep:
+    return Sweep(
+        [find_task(text) for text in settings.task],
+        settings.block_length,
+        settings.problems,
+        settings.seed,
+        _single(settings.scheduler),
     )
 
 
-def _table(results: list[Measurement]) -> Table:
-    table = Table("task", Column("scheduler", overflow="fold"), "block", "cache", "accuracy", "passes", "tokens/s")
-    for r in results:
-        cells = (f"{r.accuracy:.1%}", f"{r.forward_passes:.1f}", f"{r.tokens_per_second:.0f}")
-        table.add_row(r.task, label(r), str(r.block_length), r.cache, *cells)
+def _sweep_from_file(settings: EvalSettings) -> Sweep:
+    """The sweep of the file, with what the flags replace."""
+    given = settings.model_fields_set
+    if "scheduler" in given:
+        raise SweepError("--sweep and --scheduler exclude each other; name the schedulers in the sweep's file")
+    sweep = read_sweep(settings.sweep or "")
+    return Sweep(
+        [find_task(text) for text in settings.task] if "task" in given else sweep.tasks,
+        settings.block_length if "block_length" in given else sweep.block_lengths,
+        settings.problems if "problems" in given else sweep.problems,
+        settings.seed if "seed" in given else sweep.seed,
+        sweep.curves,
+    )
+
+
+def _single(schedulers: Sequence[str]) -> list[Curve]:
+    """Schedulers one by one; a picture joins those of one name."""
+    specs = map(parse_scheduler_text, schedulers)
+    return [Curve(spec.name, [spec]) for spec in specs]
+
+
+def _table(points: Sequence[Point]) -> Table:
+    """The points of one task, block length and cache."""
+    first = points[0].measurement
+    numbers = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
+    title = f"{first.task}, block {first.block_length}, cache {first.cache}"
+    table = Table(
+        Column("scheduler", overflow="fold"), *numbers, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0
+    )
+    for r in (point.measurement for point in points):
+        table.add_row(
+            label(r),
+            f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
+            f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
+            f"{r.tokens_per_second:,.0f}",
+            f"{r.local_ar:.2f}",
+            f"{r.global_ar:.2f}",
+        )
     return table

@@ -1,28 +1,35 @@
 """Accuracy and cost of one scheduler on one task: problems asked through the engine, graded by the task."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from statistics import mean
 from typing import Any
 
 from engine.caching import NO_CACHE, Cache
 from engine.engine import MEMORY_FRACTION, Engine
-from engine.request import Request, fit_block_length
+from engine.order import global_ar_ness, local_ar_ness, reveal_order
+from engine.request import Request, Step, fit_block_length
+from evals.intervals import normal, wilson
 from evals.prompts import prompt_ids
-from evals.tasks import Task
+from evals.tasks import Problem, Task, take
 from models.loading import Model
 from schedulers import SchedulerSpec, parse_scheduler
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One cell of a report.
+    """One cell of a report, one point of a curve. `_low` and `_high` bound 95 % intervals.
 
-    forward_passes     mean per problem
+    accuracy           share of the problems answered rightly; Wilson's interval
+    forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
+    local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/order.py`
+    global_ar          the same of `global_ar_ness`
     """
 
+    model: str
+    dtype: str
     task: str
     scheduler: str
     options: dict[str, Any]
@@ -30,9 +37,16 @@ class Measurement:
     cache: str
     problems: int
     seed: int
+    raw: bool
     accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     forward_passes: float
+    passes_low: float
+    passes_high: float
     tokens_per_second: float
+    local_ar: float
+    global_ar: float
 
 
 def measure(
@@ -44,46 +58,59 @@ def measure(
     seed: int,
     *,
     cache: Cache = NO_CACHE,
+    raw: bool = False,
     rows: int = 64,
     memory_fraction: float = MEMORY_FRACTION,
-    raw: bool = False,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer."""
-    asked = list(islice(task.problems(seed, "held-out"), problems))
-    length = fit_block_length(block_length, task.max_tokens, model.network.architecture)
+    what = identity(model, task, scheduler, block_length, problems, seed, cache, raw)
+    asked = take(task, problems, seed)
     requests = [
         Request(
             str(i),
             prompt_ids(model, problem, raw),
             task.max_tokens,
-            length,
+            what["block_length"],
             scheduler,
             seed=i,
             cache=cache,
         )
         for i, problem in enumerate(asked)
     ]
+    engine = Engine(model, max_rows=rows, memory_fraction=memory_fraction)
+    steps: dict[str, list[Step]] = {request.id: [] for request in requests}
     started = time.perf_counter()
-    correct = passes = tokens = 0
-    for step in Engine(model, max_rows=rows, memory_fraction=memory_fraction).run(requests):
+    for step in engine.run(requests):
+        steps[step.request_id].append(step)
         if step.result is not None:
-            correct += asked[int(step.request_id)].grade(step.result.text)
-            passes += step.result.forward_passes
-            tokens += len(step.result.token_ids)
             on_answer()
-    return Measurement(
-        task=task.name,
-        scheduler=scheduler.name,
-        options=scheduler.values(),
-        block_length=length,
-        cache=str(cache),
-        problems=problems,
-        seed=seed,
-        accuracy=correct / problems,
-        forward_passes=passes / problems,
-        tokens_per_second=tokens / (time.perf_counter() - started),
-    )
+    return Measurement(**what, **_figures(asked, list(steps.values()), time.perf_counter() - started))
+
+
+def identity(
+    model: Model,
+    task: Task,
+    scheduler: SchedulerSpec,
+    block_length: int,
+    problems: int,
+    seed: int,
+    cache: Cache = NO_CACHE,
+    raw: bool = False,
+) -> dict[str, Any]:
+    """The fields of a Measurement that say what is measured: where they are equal, so is the rest, but for speed."""
+    return {
+        "model": model.name,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "task": task.name,
+        "scheduler": scheduler.name,
+        "options": scheduler.values(),
+        "block_length": fit_block_length(block_length, task.max_tokens, model.network.architecture),
+        "cache": str(cache),
+        "problems": problems,
+        "seed": seed,
+        "raw": raw,
+    }
 
 
 def label(result: Measurement) -> str:
@@ -91,3 +118,24 @@ def label(result: Measurement) -> str:
     defaults = parse_scheduler(result.scheduler).values()
     changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
     return ":".join([result.scheduler, *changed])
+
+
+def _figures(asked: Sequence[Problem], steps: Sequence[Sequence[Step]], seconds: float) -> dict[str, Any]:
+    """The fields of a Measurement that are measured, from the steps of each answer."""
+    results = [result for answer in steps if (result := answer[-1].result) is not None]
+    orders = [reveal_order(answer) for answer in steps]
+    correct = sum(problem.grade(result.text) for problem, result in zip(asked, results, strict=True))
+    passes = [result.forward_passes for result in results]
+    accuracy_low, accuracy_high = wilson(correct, len(asked))
+    passes_low, passes_high = normal(passes)
+    return {
+        "accuracy": correct / len(asked),
+        "accuracy_low": accuracy_low,
+        "accuracy_high": accuracy_high,
+        "forward_passes": mean(passes),
+        "passes_low": passes_low,
+        "passes_high": passes_high,
+        "tokens_per_second": sum(len(result.token_ids) for result in results) / seconds,
+        "local_ar": mean(map(local_ar_ness, orders)),
+        "global_ar": mean(map(global_ar_ness, orders)),
+    }

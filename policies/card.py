@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from evals.measure import measure
-from evals.tasks import TASKS, Task
+from evals.tasks import Task, find_task
 from models.loading import Model
 from policies.train import LOG_FILE, Recipe
 from schedulers import parse_scheduler
@@ -47,7 +47,7 @@ It sees {observation} and was trained on {tasks}, {block}.
 
 def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: int) -> None:
     """Measure the policy in `out` and write its README.md."""
-    tasks = [TASKS[name] for name in recipe.tasks]
+    tasks = [find_task(name) for name in recipe.tasks]
     speeds = SPEEDS if recipe.any_speed else (0.5,)
     rows = [_row(out, recipe, model, problems, task, speed) for task, speed in product(tasks, speeds)]
     told = (

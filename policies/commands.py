@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from engine.settings import ModelSettings
-from evals.tasks import TASKS
+from evals.tasks import TASKS, TaskError, find_task
 from models.loading import load_model
 from policies.card import write_card
 from policies.plot import plot_training
@@ -63,13 +63,12 @@ NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task"}
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    for name in settings.task:
-        if name not in TASKS:
-            raise SystemExit(f"unmask train-policy: unknown task {name!r}; the tasks are: {', '.join(TASKS)}")
     settings.out.mkdir(parents=True, exist_ok=True)
     model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
     recipe = Recipe(tasks=tuple(settings.task), **settings.model_dump(exclude=NOT_OF_THE_RECIPE))
     try:
+        for name in settings.task:
+            find_task(name)
         trainer = Trainer(recipe, model, settings.out, settings.rows)
         with _bar(trainer) as show, _board(settings) as log:
 
@@ -78,7 +77,7 @@ def train_policy(settings: TrainPolicySettings) -> None:
                 log(figures)
 
             trainer.run(settings.save_every, tell)
-    except CannotLearnError as error:
+    except (CannotLearnError, TaskError) as error:
         raise SystemExit(f"unmask train-policy: {error}") from None
     if settings.problems and trainer.is_main:
         write_card(settings.out, _command(settings), recipe, model, settings.problems)

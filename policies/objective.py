@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policies.pace import wanted_passes
+
 
 def multiplicative_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: float) -> Tensor:
     """1[correct] * ((L - min(steps, L) + 1) / L) ** alpha, all (N,). The larger alpha, the more speed is worth."""
@@ -28,11 +30,6 @@ def obedient_reward(correct: Tensor, steps: Tensor, length: Tensor, speed: Tenso
     """
     wanted = wanted_passes(length, speed)
     return correct.float() * (torch.minimum(steps, wanted) / torch.maximum(steps, wanted)) ** strictness
-
-
-def wanted_passes(length: Tensor, speed: Tensor) -> Tensor:
-    """The forward passes that a speed from 0 to 1 asks for: L ** (1 - speed), so one at 1 and one a token at 0."""
-    return length.float() ** (1 - speed)
 
 
 def advantages(rewards: Tensor, group: int) -> Tensor:
@@ -72,10 +69,10 @@ def clipped_loss(new: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, ep
     return -(surrogate * weight).sum()
 
 
-def imitation_loss(logits: Tensor, eligible: Tensor, right: Tensor) -> Tensor:
-    """Binary cross-entropy, () : a position should be revealed now if its proposal is what the text ends up with.
+def imitation_loss(logits: Tensor, eligible: Tensor, wanted: Tensor) -> Tensor:
+    """Binary cross-entropy, (): a position should be revealed now with probability `wanted`.
 
-    logits (S, W); eligible, right (S, W) bool. The mean over eligible positions (arXiv 2605.24697 uses this label).
+    logits, wanted (S, W) float; eligible (S, W) bool. The mean over eligible positions.
     """
-    loss = F.binary_cross_entropy_with_logits(logits.float(), right.float(), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
     return (loss * eligible).sum() / eligible.sum().clamp(min=1)

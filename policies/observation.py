@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from policies.network import PolicyNetwork
+from policies.pace import wanted_passes
 from policies.store import Card
 from schedulers import Needs, View
 
@@ -22,6 +23,7 @@ class Observation:
     confidence: Tensor
     time: Tensor
     speed: Tensor
+    pace: Tensor
     seen: Tensor
     eligible: Tensor
 
@@ -30,18 +32,20 @@ class Observation:
         """What a view shows to a policy whose needs it fulfils, and which has the option `speed`."""
         assert view.top_probabilities is not None  # its needs ask for them
         end = view.length if card.observation == "generation" else view.block_end
+        speed = view.options["speed"].clamp(min=card.slowest or 0.0)
         return Observation(
             mask=view.mask,
             confidence=view.top_probabilities[..., : network.shape.top_k],
             time=view.step / view.length,
-            speed=view.options["speed"].clamp(min=card.slowest or 0.0),
+            speed=speed,
+            pace=view.step / wanted_passes(view.length, speed),
             seen=view.positions < end[:, None],
             eligible=view.eligible,
         )
 
-    def logits(self, network: PolicyNetwork) -> Tensor:
+    def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return network(self.mask, self.confidence, self.time, self.speed, self.seen)
+        return policy(self.mask, self.confidence, self.time, self.speed, self.pace, self.seen)
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, to be recorded."""

@@ -1,7 +1,8 @@
 """Policy training, in the order of the paper (arXiv 2512.09106, section 4): roll out, reward, compare, update twice.
 
 Before it, on request, a warm start by imitation: a position is worth revealing when its proposal is what a correct
-answer ends up with (reference: TraceLock, arXiv 2605.24697). The language model is frozen; only the policy learns.
+answer ends up with (reference: TraceLock, arXiv 2605.24697); for an any-speed policy, when a scheduler that takes as
+many passes as are wanted reveals it, and the answer is correct. The language model is frozen; only the policy learns.
 
 Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
 """
@@ -20,7 +21,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from engine.engine import Engine
-from evals.tasks import TASKS, Task
+from evals.tasks import Task, find_task
 from models.loading import Model
 from policies.choice import bernoulli_entropy
 from policies.network import PolicyNetwork, PolicyShape
@@ -34,9 +35,10 @@ from policies.objective import (
     obedient_reward,
     step_weights,
 )
+from policies.pace import wanted_passes
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
 from policies.store import Card, save_policy
-from schedulers import parse_scheduler_text
+from schedulers import parse_scheduler, parse_scheduler_text
 
 STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
 CHUNK = 512  # steps that go through the network at once
@@ -45,6 +47,8 @@ PATIENCE = 20  # batches in a row without signal
 EXPERT, EXPERT_BLOCK = "threshold:threshold=0.9", 32  # the paper's: Fast-dLLM, block 32 whatever the policy's
 TEACHERS = ("threshold:threshold=0.7", "topk:n=4")  # whose correct answers a warm start imitates
 BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
+IMITATION_RATE = 3e-4  # learning rate of a warm start
+DOUBT = 0.1  # of labels: rollouts of a policy that is sure are all alike, and teach nothing
 
 Reward = Literal["multiplicative", "additive"]
 
@@ -175,23 +179,31 @@ class Trainer:
 
     def _imitate(self) -> dict[str, float]:
         """One batch of answers by teachers, and an update for each update of a batch of rollouts."""
-        card = self.recipe.card
-        teachers = [Recorder(self.network, card, "bernoulli", parse_scheduler_text(text)) for text in TEACHERS]
         asks = [
-            Ask(task, problem, speed, teachers[i % len(teachers)], self._block_length(task))
+            Ask(task, problem, speed, self._teacher(i, task, speed), self._block_length(task))
             for i, (task, problem, speed) in enumerate(self._problems(self.recipe.prompts))
         ]
         rollouts = self._play(asks)
+        right = rollouts.right.float() * (1 - 2 * DOUBT) + DOUBT
+        wanted = rollouts.steps["chosen"].float() if self.recipe.any_speed else right
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
         losses = []
         for _ in range(self.recipe.updates):
             loss = imitation_loss(
-                rollouts.observation(good).logits(self.network), rollouts.steps["eligible"][good], rollouts.right[good]
+                rollouts.observation(good).logits(self.network), rollouts.steps["eligible"][good], wanted[good]
             )
             loss.backward()
-            self._step(self.recipe.learning_rate)
+            self._step(IMITATION_RATE)
             losses.append(loss.item())
         return {"imitation_loss": losses[0], **_figures(rollouts)}
+
+    def _teacher(self, i: int, task: Task, speed: float) -> Recorder:
+        """Who answers: schedulers in turn, or for an any-speed policy one that takes as many passes as are wanted."""
+        spec = parse_scheduler_text(TEACHERS[i % len(TEACHERS)])
+        if self.recipe.any_speed:
+            wanted = wanted_passes(torch.tensor(task.max_tokens), torch.tensor(speed))
+            spec = parse_scheduler("topk", {"steps": max(1, round(wanted.item()))})
+        return Recorder(self.network, self.recipe.card, "bernoulli", spec)
 
     # --- reinforcement learning
 
@@ -260,7 +272,7 @@ class Trainer:
         rng = torch.Generator().manual_seed(seed)
         low = self.recipe.slowest if self.recipe.any_speed else 1.0
         speeds = (low + (1 - low) * torch.rand(count, generator=rng)).tolist()
-        tasks = [TASKS[name] for name in self.recipe.tasks]
+        tasks = [find_task(name) for name in self.recipe.tasks]
         each = {task.name: islice(task.problems(seed, "train"), count) for task in tasks}
         chosen = [tasks[(i + self.batch) % len(tasks)] for i in range(count)]
         return [(task, next(each[task.name]), speed) for task, speed in zip(chosen, speeds, strict=True)]

@@ -53,7 +53,11 @@ def test_every_flag_of_every_command_has_help_and_a_variable(command: str, capsy
     [
         (["bogus"], 2, "unknown command 'bogus'; the commands are: serve, generate"),
         (["generate", "hi", "--model", "nowhere"], 1, "model 'nowhere' is no folder"),
-        (["generate", "hi", "--scheduler", "nothing"], 1, "unknown scheduler 'nothing'; the schedulers are: entropy"),
+        (
+            ["generate", "hi", "--scheduler", "nothing"],
+            1,
+            "unknown scheduler 'nothing'; the schedulers are: eb, entropy",
+        ),
         (["generate", "hi", "--scheduler", "topk:k=1"], 1, "unknown option 'k'; the options are: n, steps"),
         (
             ["generate", "hi", "--max-tokens", "0"],
@@ -124,10 +128,14 @@ def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     run("eval", "--task", "sudoku", "--scheduler", "threshold:threshold=0.8", "--problems", "8", "--json", str(out))
     measured = json.loads(out.read_text())
     assert measured.pop("tokens_per_second") > 0
-    assert 1 <= measured.pop("forward_passes") <= 48
-    assert 0 <= measured.pop("accuracy") <= 1
-    expected = {"task": "sudoku", "scheduler": "threshold", "options": {"threshold": 0.8}}
-    assert measured == expected | {"block_length": 32, "cache": "none", "problems": 8, "seed": 0}
+    assert 1 <= measured.pop("passes_low") <= measured.pop("forward_passes") <= measured.pop("passes_high") <= 48
+    assert 0 <= measured.pop("accuracy_low") <= measured.pop("accuracy") <= measured.pop("accuracy_high") <= 1
+    assert 0 < measured.pop("local_ar") <= 1
+    assert 0 < measured.pop("global_ar") <= 1
+    assert measured.pop("dtype") in ("float32", "bfloat16")
+    expected = {"curve": "threshold", "task": "sudoku", "scheduler": "threshold", "options": {"threshold": 0.8}}
+    rest = {"model": "llada-nano", "block_length": 32, "cache": "none", "problems": 8, "seed": 0, "raw": False}
+    assert measured == expected | rest
     assert "sudoku" in capsys.readouterr().out
 
 

@@ -68,7 +68,7 @@ def test_the_network_is_the_papers(network: PolicyNetwork) -> None:
     mask, confidence = torch.rand(3, 12) < 0.5, torch.rand(3, 12, 1)
     time = torch.tensor([0.0, 0.25, 0.9])
     seen = torch.ones(3, 12, dtype=torch.bool)
-    found = network(mask, confidence, time, torch.zeros(3), seen)
+    found = network(mask, confidence, time, torch.zeros(3), torch.zeros(3), seen)
     weights = {name: tensor.float() for name, tensor in network.state_dict().items()}
     for row in range(3):
         expected = policy_oracle.logits(weights, mask[row], confidence[row], time[row].item())
@@ -78,22 +78,22 @@ def test_the_network_is_the_papers(network: PolicyNetwork) -> None:
 def test_padding_is_not_seen(network: PolicyNetwork) -> None:
     mask, confidence, time = torch.rand(1, 12) < 0.5, torch.rand(1, 12, 1), torch.tensor([0.1])
     seen = torch.arange(12)[None] < 9
-    padded = network(mask, confidence, time, torch.zeros(1), seen)[:, :9]
-    alone = network(mask[:, :9], confidence[:, :9], time, torch.zeros(1), seen[:, :9])
+    padded = network(mask, confidence, time, torch.zeros(1), torch.zeros(1), seen)[:, :9]
+    alone = network(mask[:, :9], confidence[:, :9], time, torch.zeros(1), torch.zeros(1), seen[:, :9])
     assert torch.allclose(padded, alone, atol=ROUNDING)
 
 
 def test_before_training_every_logit_is_the_start(network: PolicyNetwork) -> None:
     network.start_at(-2.0)
     seen = torch.ones(2, 6, dtype=torch.bool)
-    logits = network(seen, torch.rand(2, 6, 1), torch.tensor([0.0, 0.5]), torch.zeros(2), seen)
+    logits = network(seen, torch.rand(2, 6, 1), torch.tensor([0.0, 0.5]), torch.zeros(2), torch.zeros(2), seen)
     assert logits.mean().item() == pytest.approx(-2.0, abs=1.0)
     assert torch.allclose(logits[0, 0], network(~seen, torch.rand(2, 6, 1), *_at(0.9), seen)[0, 0], atol=3.0)
     assert network.output_proj.bias.item() == -2.0
 
 
-def _at(time: float) -> tuple[Tensor, Tensor]:
-    return torch.full((2,), time), torch.zeros(2)
+def _at(time: float) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.full((2,), time), torch.zeros(2), torch.zeros(2)
 
 
 @pytest.mark.parametrize("padding", [0, 2])

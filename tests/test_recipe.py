@@ -4,6 +4,7 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,12 +99,11 @@ def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
     from evals.measure import Measurement
 
     specs = [parse_scheduler_text(text) for text in SCHEDULERS]
-    results = [
-        Measurement(
-            "sudoku", spec.name, spec.values(), 32, "none", 4, 0, accuracy=0.75, forward_passes=9.5, tokens_per_second=1
-        )
-        for spec in specs
-    ]
+    what = {"model": "m", "dtype": "float32", "task": "sudoku", "block_length": 32, "cache": "none", "seed": 0}
+    counted: dict[str, Any] = {**what, "problems": 4, "raw": False, "accuracy": 0.75, "forward_passes": 9.5}
+    bounds = {f"{figure}_{end}": 0.0 for figure in ("accuracy", "passes") for end in ("low", "high")}
+    rest: dict[str, Any] = bounds | {"tokens_per_second": 1.0, "local_ar": 0.5, "global_ar": 0.5}
+    results = [Measurement(scheduler=spec.name, options=spec.values(), **counted, **rest) for spec in specs]
     table = markdown_table(results).splitlines()
     assert table[0] == "| scheduler | sudoku, block 32 |"
     assert [row.split("`")[1] for row in table[2:]] == list(SCHEDULERS)

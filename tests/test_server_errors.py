@@ -43,7 +43,7 @@ BAD_GENERATE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "seed": 2**63}, "seed", "not 9223372036854775808"),
     ({"prompt": "a", "stop": ["x", ""]}, "stop", "none of them empty, not ['x', '']"),
     ({"prompt": "a", "stream": "yes"}, "stream", "must be a valid boolean"),
-    ({"prompt": "a", "scheduler": "best"}, "scheduler", "unknown scheduler 'best'; the schedulers are: entropy"),
+    ({"prompt": "a", "scheduler": "best"}, "scheduler", "unknown scheduler 'best'; the schedulers are: eb, entropy"),
     ({"prompt": "a", "scheduler": 5}, "scheduler", "must be a name, or an object with a name and options, not 5"),
     ({"prompt": "a", "scheduler": {"n": 1}}, "scheduler", "must be the name of a scheduler"),
     (

@@ -85,7 +85,7 @@ def test_imitation_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3), 7.0]])
     eligible, right = torch.tensor([[True, True, False]]), torch.tensor([[True, False, False]])
     expected = -(math.log(1 / 2) + math.log(1 / 4)) / 2
-    assert imitation_loss(logits, eligible, right).item() == pytest.approx(expected, abs=ROUNDING)
+    assert imitation_loss(logits, eligible, right.float()).item() == pytest.approx(expected, abs=ROUNDING)
 
 
 @pytest.mark.parametrize("mode", ["bernoulli", "dpls"])

@@ -4,10 +4,15 @@ import random
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 Split = Literal["train", "held-out"]
 HELD_OUT_SHARE = 8  # one prompt in eight is held out
+
+
+class TaskError(ValueError):
+    """A task that cannot be had as asked for. The message is one sentence: what is wrong and what to do."""
 
 
 class Problem(Protocol):
@@ -22,9 +27,37 @@ class Problem(Protocol):
     def grade(self, completion: str) -> bool: ...
 
 
+class Task(Protocol):
+    """Problems of one kind; answers fit in `max_tokens` tokens."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    def problems(self, seed: int, split: Split) -> Iterator[Problem]:
+        """Yield problems of one split: without end to train on, perhaps with an end to measure on.
+
+        Equal seeds give equal problems in equal order, and no problem is in both splits.
+        """
+        ...
+
+
+def take(task: Task, count: int, seed: int, split: Split = "held-out") -> list[Problem]:
+    """The first `count` problems of a split. Raises TaskError when there are fewer."""
+    problems = list(islice(task.problems(seed, split), count))
+    if len(problems) < count:
+        raise TaskError(f"task {task.name} has {len(problems)} {split} problems, not {count}; ask for as many or fewer")
+    return problems
+
+
 @dataclass(frozen=True)
-class Task:
-    """A stream of problems: `draw` makes one from a random generator; answers fit in `max_tokens` tokens."""
+class DrawnTask:
+    """A stream of problems that never ends: `draw` makes one from a random generator."""
 
     name: str
     description: str

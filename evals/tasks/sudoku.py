@@ -12,7 +12,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from evals.tasks.base import Task
+from evals.tasks.base import DrawnTask
 
 SIZE = 6
 BOX_ROWS, BOX_COLUMNS = 2, 3
@@ -118,4 +118,4 @@ def _solve_by_singles(puzzle: Grid) -> bool:
     return not board.empty
 
 
-TASK = Task("sudoku", "6 x 6 Sudoku puzzles with one solution", max_tokens=48, draw=draw)
+TASK = DrawnTask("sudoku", "6 x 6 Sudoku puzzles with one solution", max_tokens=48, draw=draw)

@@ -14,7 +14,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from evals.tasks.base import Task
+from evals.tasks.base import DrawnTask
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe")
 ITEMS = ("apples", "books", "coins", "cards", "shells", "stamps", "marbles", "pears")
@@ -68,4 +68,4 @@ def _step(rng: random.Random, total: int, item: str) -> tuple[str, int, str]:
     return kind, operand, rng.choice(GAINS if kind == "+" else LOSSES).format(operand)
 
 
-TASK = Task("word-problems", "multi-step word problems with worked arithmetic", max_tokens=64, draw=draw)
+TASK = DrawnTask("word-problems", "multi-step word problems with worked arithmetic", max_tokens=64, draw=draw)

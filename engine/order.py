@@ -1,0 +1,43 @@
+"""How close an order of reveal is to left to right: AR-ness (DiffuCoder, Gong et al., arXiv 2506.20639).
+
+An order is the positions of one answer as they were revealed, each once. The paper reveals one token a step; where a
+step revealed several, they count from left to right. A left-to-right order scores 1 on both measures.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from engine.request import Step
+
+
+def reveal_order(steps: Iterable[Step]) -> list[int]:
+    """The order of one request's steps. A position that was remasked counts when it is revealed for good."""
+    order: dict[int, None] = {}
+    for step in steps:
+        for position in step.remasked:
+            order.pop(position, None)
+        order |= dict.fromkeys(reveal.position for reveal in step.revealed)
+    return list(order)
+
+
+def local_ar_ness(order: Sequence[int], k: int = 1) -> float:
+    """Share of reveals that end a run of k + 1 neighbours, each revealed right after the one on its left.
+
+    The first k reveals have too few before them and do not count; an order of no more than k scores 1.
+    """
+    run, runs = 0, []  # reveals before this one that lead to it without a gap
+    for previous, position in pairwise(order):
+        run = run + 1 if position == previous + 1 else 0
+        runs.append(run)
+    counted = runs[k - 1 :]
+    return sum(run >= k for run in counted) / len(counted) if counted else 1.0
+
+
+def global_ar_ness(order: Sequence[int], k: int = 1) -> float:
+    """Share of reveals among the k leftmost positions that were still masks. Positions never revealed are left out."""
+    masked = sorted(order)
+    leftmost = 0
+    for position in order:
+        leftmost += position in masked[:k]
+        masked.remove(position)
+    return leftmost / len(order) if order else 1.0

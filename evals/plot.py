@@ -1,0 +1,103 @@
+"""Accuracy against forward passes as a picture: one panel a task and block length, one line a curve.
+
+matplotlib is an extra of its own and is imported when a picture is asked for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evals.sweep import Point, SweepError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SUFFIXES = (".png", ".svg")
+PANEL = (4.6, 3.6)  # inches
+# Okabe and Ito's colours (2008), which differ for every kind of colour vision; their yellow is too pale for a line.
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours, so that pairs of them recur late
+LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
+UNDATED = {".svg": {"Date": None}}  # equal points give equal files
+DPI = 160
+MARGIN = 1.0  # inches for title and legend
+
+
+def check_plot(files: Sequence[Path]) -> None:
+    """Raise SweepError unless pictures of these names can be drawn. For before hours of measuring."""
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise SweepError(f"--plot {file} must end in {' or '.join(SUFFIXES)}")
+    if files and find_spec("matplotlib") is None:
+        raise SweepError('--plot needs matplotlib; install it with: pip install "unmask[plot]"')
+
+
+def draw(points: Sequence[Point], file: Path) -> None:
+    """Write the picture. Points of equal label are one line, in their order."""
+    from matplotlib.figure import Figure
+
+    panels = list(dict.fromkeys((point.measurement.task, point.measurement.block_length) for point in points))
+    rows, columns = _shape(panels)
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + MARGIN), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
+    styles = _styles(dict.fromkeys(point.curve for point in points))
+    for axes, (task, length) in zip(grid.flat, panels, strict=False):
+        here = [p for p in points if (p.measurement.task, p.measurement.block_length) == (task, length)]
+        _draw_curves(axes, here, styles)
+        _dress(axes, f"{task}, block {length}")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.suptitle(_title(points), fontsize="medium")
+    lines = {line.get_label(): line for axes in grid.flat for line in axes.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(COLOURS), frameon=False)
+    figure.savefig(file, dpi=DPI, metadata=UNDATED.get(file.suffix))
+
+
+def _draw_curves(axes: "Axes", points: Sequence[Point], styles: Mapping[str, dict[str, Any]]) -> None:
+    """Lines through the means, with bars for the intervals of both."""
+    for curve in dict.fromkeys(point.curve for point in points):
+        found = [point.measurement for point in points if point.curve == curve]
+        passes, accuracy = [m.forward_passes for m in found], [m.accuracy for m in found]
+        x_bars = [[m.forward_passes - m.passes_low for m in found], [m.passes_high - m.forward_passes for m in found]]
+        y_bars = [[m.accuracy - m.accuracy_low for m in found], [m.accuracy_high - m.accuracy for m in found]]
+        drawn = axes.errorbar(passes, accuracy, y_bars, x_bars, label=curve, **LINE, **styles[curve])
+        for bars in drawn.lines[2]:
+            bars.set_alpha(0.4)
+
+
+def _dress(axes: "Axes", title: str) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator, PercentFormatter
+
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("forward passes a problem, log scale")
+    axes.set_ylabel("accuracy")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.label_outer()
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shape(panels: Sequence[tuple[str, int]]) -> tuple[int, int]:
+    """(rows, columns): a row a task where there are several block lengths, else two panels a row."""
+    first_task = sum(task == panels[0][0] for task, _ in panels)
+    columns = first_task if first_task > 1 else min(2, len(panels))
+    return -(-len(panels) // columns), columns
+
+
+def _styles(curves: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each curve; seven colours and eight markers give 56 pairs before one comes again."""
+    return {
+        curve: {"color": colour, "marker": marker}
+        for curve, colour, marker in zip(curves, cycle(COLOURS), cycle(MARKERS), strict=False)
+    }
+
+
+def _title(points: Sequence[Point]) -> str:
+    first = points[0].measurement
+    return f"{first.model}, {first.problems} held-out problems a point; bars are 95 % intervals"

@@ -1,0 +1,158 @@
+"""Many cells in turn: the curves of a sweep, measured one after the other and kept in a file as they come."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from engine.caching import Cache
+from evals.measure import Measurement, identity, measure
+from evals.tasks import Task
+from models.loading import Model
+from schedulers import SchedulerSpec
+
+FULL: Literal["full"] = "full"
+BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]
+
+
+class SweepError(ValueError):
+    """A sweep or a file of points that cannot be used. The message says where, what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to measure, as `measure` takes it."""
+
+    task: Task
+    scheduler: SchedulerSpec
+    block_length: int
+    problems: int
+    seed: int
+    cache: Cache
+    raw: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Settings of schedulers that belong together, in the order in which a line joins them."""
+
+    label: str
+    schedulers: Sequence[SchedulerSpec]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Every curve on every task at every block length; `full` is one block for the whole answer."""
+
+    tasks: Sequence[Task]
+    block_lengths: Sequence[BlockLength]
+    problems: int
+    seed: int
+    curves: Sequence[Curve]
+
+    def cells(self, caches: Sequence[Cache], raw: bool = False) -> list[tuple[str, Cell]]:
+        """(label of the curve, cell), panel by panel. With several caches each has curves of its own."""
+        return [
+            (
+                curve.label if len(caches) == 1 else f"{curve.label}, {cache}",
+                Cell(task, scheduler, _tokens(length, task), self.problems, self.seed, cache, raw),
+            )
+            for task, length, cache, curve in product(self.tasks, self.block_lengths, caches, self.curves)
+            for scheduler in curve.schedulers
+        ]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measurement and the label of its curve: one line of a JSON file."""
+
+    curve: str
+    measurement: Measurement
+
+    def line(self) -> str:
+        return json.dumps({"curve": self.curve, **asdict(self.measurement)}) + "\n"
+
+
+def read_points(file: Path) -> list[Point]:
+    """The points of a JSON file; none if there is no such file. Raises SweepError."""
+    points = []
+    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], 1):
+        try:
+            fields = json.loads(line)
+            points.append(Point(fields.pop("curve"), Measurement(**fields)))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            message = f"line {number} of {file} is no point of a sweep; delete the file or give --json another"
+            raise SweepError(message) from None
+    return points
+
+
+def write_points(file: Path, points: Iterable[Point]) -> None:
+    """Write them all, at once: whoever interrupts this finds the file as it was."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("".join(point.line() for point in points))
+    os.replace(partial, file)
+
+
+def run_cells(
+    model: Model,
+    cells: Sequence[tuple[str, Cell]],
+    file: Path | None = None,
+    known: Sequence[Point] = (),
+    **how: Any,
+) -> list[Point]:
+    """Measure each cell that is not among the `known` points, in turn, with a progress bar.
+
+    After each, `file` holds all points so far and, behind them, the known ones of other sweeps. `how` is for `measure`.
+    """
+    points: list[Point] = []
+    others = list(known)
+    for point in _points(model, cells, known, how):
+        points.append(point)
+        others = [other for other in others if other.measurement != point.measurement]
+        if file:
+            write_points(file, [*points, *others])
+    return points
+
+
+def _points(
+    model: Model, cells: Sequence[tuple[str, Cell]], known: Sequence[Point], how: dict[str, Any]
+) -> Iterator[Point]:
+    with _progress() as progress:
+        bar = progress.add_task("", total=sum(cell.problems for _, cell in cells))
+        for curve, cell in cells:
+            progress.update(bar, description=f"{cell.task.name} {curve}")
+            found = _find(known, identity(model, **vars(cell)))
+            if found is None:
+                found = measure(model, **vars(cell), on_answer=lambda: progress.advance(bar), **how)
+            else:
+                progress.advance(bar, cell.problems)
+            yield Point(curve, found)
+
+
+def _tokens(length: BlockLength, task: Task) -> int:
+    return task.max_tokens if length == FULL else int(length)
+
+
+def _find(known: Sequence[Point], wanted: dict[str, Any]) -> Measurement | None:
+    """The measurement that has these fields."""
+    for point in known:
+        if all(getattr(point.measurement, name) == value for name, value in wanted.items()):
+            return point.measurement
+    return None
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,51 @@
+"""MBPP: short Python functions from one sentence and three tests (Austin et al., arXiv 2108.07732).
+
+374 to train on, 500 held out, of the full set. Its rows have `text`, `code`, `test_list` and `test_setup_code`; those
+of the sanitized set have `prompt` and `test_imports` instead. No worked examples are given; the paper gives three.
+"""
+
+from dataclasses import dataclass
+
+from evals import sandbox
+from evals.tasks.dataset import Dataset, Files
+from evals.tasks.programs import INSTRUCTION, code_of
+from evals.tasks.rows import Row
+
+
+@dataclass(frozen=True)
+class MbppProblem:
+    text: str
+    solution: str
+    tests: tuple[str, ...]
+    setup: str
+
+    @property
+    def prompt(self) -> str:
+        """As in the paper, section 3 (the tests tell the function's name), and our instruction."""
+        tests = "\n".join(self.tests)
+        return (
+            f"You are an expert Python programmer, and here is your task: {self.text} "
+            f"Your code should pass these tests:\n\n{tests}\n\n{INSTRUCTION}"
+        )
+
+    def grade(self, completion: str) -> bool:
+        """Right when every test passes in the sandbox."""
+        return sandbox.run([self.setup, code_of(completion), *self.tests])
+
+
+def parse(row: Row) -> MbppProblem:
+    text = row["text"] if "text" in row else row["prompt"]
+    setup = row["test_setup_code"] if "test_setup_code" in row else "\n".join(row["test_imports"])
+    return MbppProblem(text, row["code"], tuple(row["test_list"]), setup)
+
+
+DATASET = Dataset(
+    "mbpp",
+    "short Python functions from a sentence, run against tests",
+    max_tokens=256,  # as the policies of arXiv 2512.09106 are measured
+    parse=parse,
+    splits={
+        "train": Files("google-research-datasets/mbpp", ("full/train-*.parquet", "train.jsonl")),
+        "held-out": Files("google-research-datasets/mbpp", ("full/test-*.parquet", "test.jsonl")),
+    },
+)

@@ -1,0 +1,191 @@
+"""Sweeps: intervals and AR-ness against numbers worked by hand, the form of a file, going on after a stop, pictures."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+import unmask
+from engine import Reveal, Step
+from engine.order import global_ar_ness, local_ar_ness, reveal_order
+from evals.intervals import normal, wilson
+from evals.plot import COLOURS, MARKERS
+from evals.sweep import SweepError
+from evals.sweep_file import read_sweep
+
+ROUNDING = 1e-6
+SMALL = """
+tasks = ["sudoku"]
+block_lengths = [24, "full"]
+problems = 4
+[[curves]]
+label = "confidence"
+scheduler = "topk"
+options.n = [24, 48]
+[[curves]]
+scheduler = "threshold"
+options.threshold = [0.0, 0.9]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    return file
+
+
+def run(*flags: object) -> None:
+    unmask.main(["eval", "--dtype", "float32", *map(str, flags)])
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(8, 10, 0.4901625, 0.9433178), (0, 10, 0.0, 0.2775328), (10, 10, 0.7224672, 1.0), (1, 1, 0.2065493, 1.0)],
+)
+def test_wilsons_interval(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=ROUNDING)
+
+
+def test_the_normal_interval_is_from_the_sample_deviation() -> None:
+    reach = 1.959964 * (5 / 3) ** 0.5 / 2  # of 1, 2, 3, 4 the squares of the deviations are 5 in sum
+    assert normal([1, 2, 3, 4]) == pytest.approx((2.5 - reach, 2.5 + reach), abs=ROUNDING)
+    assert normal([7]) == (-float("inf"), float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("order", "k", "local", "whole"),
+    [
+        ([0, 1, 2, 3], 1, 1, 1),
+        ([4, 5, 6], 2, 1, 1),
+        ([3, 2, 1, 0], 1, 0, 1 / 4),
+        ([0, 2, 1, 3], 1, 0, 3 / 4),
+        ([0, 2, 1, 3], 2, 0, 1),
+        ([0, 1, 2, 4, 5, 3], 1, 3 / 5, 4 / 6),
+        ([0, 1, 2, 4, 5, 3], 2, 1 / 4, 1),
+        ([5], 1, 1, 1),
+        ([], 1, 1, 1),
+    ],
+)
+def test_ar_ness(order: list[int], k: int, local: float, whole: float) -> None:
+    assert local_ar_ness(order, k) == pytest.approx(local)
+    assert global_ar_ness(order, k) == pytest.approx(whole)
+
+
+def test_a_position_counts_when_it_is_revealed_for_good() -> None:
+    told = [((2, 5), ()), ((0,), (2,)), ((1,), ()), ((2,), ())]
+    steps = [
+        Step("r", i, tuple(Reveal(position, 0, 1.0) for position in revealed), remasked, 0, False, "")
+        for i, (revealed, remasked) in enumerate(told)
+    ]
+    assert reveal_order(steps) == [5, 0, 1, 2]
+
+
+def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> None:
+    sweep = read_sweep("heuristics")
+    specs = {curve.label: [spec.values() for spec in curve.schedulers] for curve in sweep.curves}
+    assert list(specs) == ["random", "topk", "margin", "entropy", "threshold", "factor", "eb"]
+    for name in ("random", "topk", "margin", "entropy"):
+        assert [values["n"] for values in specs[name]][:: len(specs[name]) - 1] == [1, 64]
+    assert [values["threshold"] for values in specs["threshold"]][:: len(specs["threshold"]) - 1] == [1, 0]
+    assert len(sweep.curves) <= min(len(COLOURS), len(MARKERS))  # no colour twice
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[[curves]]", "[[curves", "Expected"),
+        ('"sudoku"', '"chess"', "unknown task 'chess'; the tasks are: word-problems, sudoku"),
+        ("problems = 4", "problems = 1", "problems: Input should be greater than or equal to 2, not 1"),
+        ("problems = 4", "", "problems: Field required"),
+        ('[24, "full"]', '[24, "full"]\nblocks = 3', "blocks: Extra inputs are not permitted, not 3"),
+        ("[24,", "[0,", "block_lengths.0: Input should be greater than or equal to 1, not 0"),
+        ('scheduler = "topk"', 'scheduler = "top"', "unknown scheduler 'top'; the schedulers are: eb"),
+        ("options.n", "options.k", "unknown option 'k'; the options are: n, steps"),
+        ("[24, 48]", "[]", "option 'n' of scheduler 'topk' has no values; give some"),
+        ("options.threshold", "threshold", "curves.1.threshold: Extra inputs are not permitted"),
+    ],
+)
+def test_a_bad_sweep_is_refused_by_name(sweep: Path, old: str, new: str, message: str) -> None:
+    sweep.write_text(SMALL.replace(old, new, 1))
+    with pytest.raises(SweepError, match=r"small\.toml: .*"):
+        read_sweep(str(sweep))
+    with pytest.raises(SystemExit) as end:
+        run("--sweep", sweep)
+    assert message in str(end.value.code)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sweep", "heuristics", "--scheduler", "topk"], "--sweep and --scheduler exclude each other"),
+        (["--sweep", "nothing"], "sweep 'nothing' is no file and no shipped sweep; the shipped ones are: heuristics"),
+        (["--plot", "out.jpg"], "--plot out.jpg must end in .png or .svg"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        run(*flags)
+
+
+def test_a_plot_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit, match=r'pip install "unmask\[plot\]"'):
+        run("--plot", "out.png")
+
+
+def test_a_sweep_measures_every_point_and_shows_it(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = sweep.with_name("out.json")
+    run("--sweep", sweep, "--json", out)
+    points = lines(out)
+    assert [(p["block_length"], p["curve"], *p["options"].values()) for p in points] == [
+        (length, *point)
+        for length in (24, 48)
+        for point in [("confidence", 24, None), ("confidence", 48, None), ("threshold", 0.0), ("threshold", 0.9)]
+    ]
+    for p in points:
+        assert p["accuracy_low"] <= p["accuracy"] <= p["accuracy_high"]
+        assert p["passes_low"] <= p["forward_passes"] <= p["passes_high"]
+    at_once, careful = points[6], points[7]  # a single pass reveals left to right; else Sudokus are filled anywhere
+    assert (at_once["forward_passes"], at_once["local_ar"], at_once["global_ar"]) == (1, 1, 1)
+    assert careful["global_ar"] < 1
+    shown = capsys.readouterr().out
+    assert "sudoku, block 24, cache none" in shown
+    assert "threshold:threshold=0.0" in shown
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = sweep.with_name("out.json")
+    flags = ("--sweep", sweep, "--json", out, "--problems", 2)
+    run(*flags)
+    whole = lines(out)
+    kept = [point | {"tokens_per_second": -1.0} for point in whole if point["curve"] == "threshold"]
+    stranger = whole[0] | {"problems": 3}
+    out.write_text("".join(json.dumps(point) + "\n" for point in [stranger, *kept]))
+    run(*flags)
+    resumed = lines(out)
+    assert resumed.pop() == stranger  # of another sweep; it stays
+    assert [point["tokens_per_second"] == -1 for point in resumed] == [p["curve"] == "threshold" for p in whole]
+    assert [p | {"tokens_per_second": 0} for p in resumed] == [p | {"tokens_per_second": 0} for p in whole]
+    out.write_text("{}\n")
+    with pytest.raises(SystemExit, match=r"line 1 of .*out\.json is no point of a sweep; delete the file or give"):
+        run(*flags)
+
+
+def test_pictures_show_every_curve(sweep: Path) -> None:
+    files = [sweep.with_name(name) for name in ("out.png", "out.svg")]
+    run("--sweep", sweep, "--problems", 2, "--plot", ",".join(map(str, files)))
+    pixels = imread(files[0])[..., :3].reshape(-1, 3)
+    for colour in COLOURS[:2]:
+        assert (abs(pixels - to_rgb(colour)).max(1) < 0.01).sum() > 100, colour
+    drawn = files[1].read_text()
+    for text in ("confidence", "threshold", "sudoku, block 24", "sudoku, block 48", "llada-nano, 2 held-out problems"):
+        assert text in drawn, text
