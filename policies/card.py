@@ -12,7 +12,7 @@ from models.loading import Model
 from policies.train import LOG_FILE, Recipe
 from schedulers import parse_scheduler
 
-SPEEDS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SPEEDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 TEXT = """# {name}
 
@@ -31,7 +31,7 @@ It sees {observation} and was trained on {tasks}, {block}.
 
 ## What it came to
 
-{problems} held-out problems a cell, mode `bernoulli-argmax`, in {dtype} on {device}.
+{problems} held-out problems a cell, mode `expected`, in {dtype} on {device}.
 
 | task | block length | speed | accuracy | forward passes |
 |---|---|---|---|---|

@@ -36,10 +36,10 @@ class TrainPolicySettings(ModelSettings):
     alpha: float = Field(1.0, ge=0, description="what speed is worth in the reward; 0 is nothing")
     reward: Literal["multiplicative", "additive"] = Field("multiplicative", description="how speed enters the reward")
     any_speed: bool = Field(False, description="train one policy for all speeds, which is told the wanted one")
-    slowest: float = Field(
-        0.5, ge=0, lt=1, description="with --any-speed: the least speed, of length ** (1 - speed) passes"
+    confidence: Literal["probability", "log-odds"] = Field(
+        "probability", description="how the policy is told of the model's confidence; log-odds tell 0.99 from 0.999"
     )
-    strictness: float = Field(1.0, gt=0, description="with --any-speed: how dear it is to miss the wanted speed")
+    teacher: str = Field("", description="scheduler to imitate at first; by default proposals that will prove right")
     steering: bool = Field(False, description="add an expert's rollout to each group, as the paper for full diffusion")
     imitation: int = Field(40, ge=0, description="batches of supervised warm start; the paper has none")
     start: float = Field(-2.0, description="logit of all positions before training")

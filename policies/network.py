@@ -37,7 +37,7 @@ class PolicyNetwork(nn.Module):
         self.time_mlp = _perceptron(shape.width, shape.width)
         self.confidence_proj = nn.Linear(shape.top_k, shape.width)
         self.mask_embedding = nn.Embedding(2, shape.width)
-        self.speed_mlp = _perceptron(2, shape.width) if shape.speed else None
+        self.speed_mlp = _perceptron(1, shape.width) if shape.speed else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.width)
         self.output_proj = nn.Linear(shape.width, 1)
@@ -50,23 +50,19 @@ class PolicyNetwork(nn.Module):
                     parameter.zero_()
             self.output_proj.bias.fill_(logit)
 
-    def forward(
-        self, mask: Tensor, confidence: Tensor, time: Tensor, speed: Tensor, pace: Tensor, seen: Tensor
-    ) -> Tensor:
+    def forward(self, mask: Tensor, confidence: Tensor, time: Tensor, speed: Tensor, seen: Tensor) -> Tensor:
         """Logits (B, W).
 
         mask        (B, W) bool  positions that are masks
         confidence  (B, W, K)    the highest probabilities at each position, revealed ones too
         time        (B,)         forward passes so far, divided by the length of the generation region
-        speed       (B,)         that is wanted, from 0 to 1
-        pace        (B,)         passes so far, divided by those that the speed asks for. Both are looked at by networks
-                                 with `shape.speed` only
+        speed       (B,)         that is wanted, from 0 to 1; looked at by networks with `shape.speed` only
         seen        (B, W) bool  positions that there are; the others are padding
         """
         x = self.confidence_proj(confidence)
         told = self.time_mlp(_time_embedding(time, self.shape.width).to(x.dtype))
         if self.speed_mlp is not None:
-            told = told + self.speed_mlp(torch.stack([speed, pace], dim=-1).to(x.dtype))
+            told = told + self.speed_mlp(speed[:, None].to(x.dtype))
         condition = self.mask_embedding(mask.long()) + told[:, None]
         for block in self.transformer_blocks:
             x = block(x, condition, seen)

@@ -9,27 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from policies.pace import wanted_passes
 
-
-def multiplicative_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: float) -> Tensor:
+def multiplicative_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: Tensor | float) -> Tensor:
     """1[correct] * ((L - min(steps, L) + 1) / L) ** alpha, all (N,). The larger alpha, the more speed is worth."""
     return correct.float() * ((length - torch.minimum(steps, length) + 1) / length) ** alpha
 
 
-def additive_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: float) -> Tensor:
+def additive_reward(correct: Tensor, steps: Tensor, length: Tensor, alpha: Tensor | float) -> Tensor:
     """1[correct] - alpha * steps / L: the paper's ablation, under which fast wrong answers beat slow wrong ones."""
     return correct.float() - alpha * steps / length
-
-
-def obedient_reward(correct: Tensor, steps: Tensor, length: Tensor, speed: Tensor, strictness: float) -> Tensor:
-    """1[correct] * (min(steps, wanted) / max(steps, wanted)) ** strictness, with wanted = L ** (1 - speed). Ours.
-
-    Twice or half as many passes as wanted cost the same: a speed is obeyed from both sides, and however far a policy
-    is from it, nearer is better.
-    """
-    wanted = wanted_passes(length, speed)
-    return correct.float() * (torch.minimum(steps, wanted) / torch.maximum(steps, wanted)) ** strictness
 
 
 def advantages(rewards: Tensor, group: int) -> Tensor:

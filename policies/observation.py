@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from policies.network import PolicyNetwork
-from policies.pace import wanted_passes
 from policies.store import Card
 from schedulers import Needs, View
+
+SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and 1
 
 
 def needs_of(network: PolicyNetwork, card: Card) -> Needs:
@@ -23,7 +24,6 @@ class Observation:
     confidence: Tensor
     time: Tensor
     speed: Tensor
-    pace: Tensor
     seen: Tensor
     eligible: Tensor
 
@@ -32,20 +32,21 @@ class Observation:
         """What a view shows to a policy whose needs it fulfils, and which has the option `speed`."""
         assert view.top_probabilities is not None  # its needs ask for them
         end = view.length if card.observation == "generation" else view.block_end
-        speed = view.options["speed"].clamp(min=card.slowest or 0.0)
+        confidence = view.top_probabilities[..., : network.shape.top_k]
+        if card.confidence == "log-odds":
+            confidence = confidence.logit(SMALLEST_DOUBT)
         return Observation(
             mask=view.mask,
-            confidence=view.top_probabilities[..., : network.shape.top_k],
+            confidence=confidence,
             time=view.step / view.length,
-            speed=speed,
-            pace=view.step / wanted_passes(view.length, speed),
+            speed=view.options["speed"],
             seen=view.positions < end[:, None],
             eligible=view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return policy(self.mask, self.confidence, self.time, self.speed, self.pace, self.seen)
+        return policy(self.mask, self.confidence, self.time, self.speed, self.seen)
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, to be recorded."""

@@ -12,7 +12,7 @@ from policies.observation import Observation, needs_of
 from policies.store import find_policy, load_policy
 from schedulers import Decision, Needs, State, View, option
 
-MODES = ("bernoulli-argmax", "bernoulli", "dpls", "expected")
+MODES = ("expected", "bernoulli-argmax", "bernoulli", "dpls")
 FASTEST = 16.0  # factor on the probabilities of a policy that is not told the speed, at speed 1; its inverse at 0
 
 
@@ -20,16 +20,17 @@ FASTEST = 16.0  # factor on the probabilities of a policy that is not told the s
 class PolicyOptions:
     policy: str = option("any-speed", "a shipped policy, or a folder with model.safetensors and policy.json")
     mode: str = option(
-        "bernoulli-argmax",
-        "how logits become choices: bernoulli-argmax takes each position with its probability, or the best if none "
-        "was taken; bernoulli leaves that to the engine; dpls draws one by one; expected is without chance",
+        "expected",
+        "how logits become choices: expected takes as many as the probabilities sum up to, the highest first; "
+        "bernoulli-argmax each position with its probability, or the best if none was taken; bernoulli leaves that "
+        "to the engine; dpls draws one by one",
         choices=MODES,
     )
     temperature: float = option(1.0, "divides the logits: below 1 is surer, above 1 more random", minimum=0.01)
     speed: float = option(
         0.5,
-        "from 0, careful, to 1, fast. A policy that was trained for it aims at length ** (1 - speed) forward passes; "
-        "others multiply their probabilities by 16 ** (2 speed - 1), so that 0.5 leaves them as they are",
+        "from 0, careful, to 1, fast. Policies that were not trained for it multiply their probabilities by "
+        "16 ** (2 speed - 1), so that 0.5 leaves them as they are",
         minimum=0.0,
         maximum=1.0,
     )
@@ -41,9 +42,9 @@ class PolicyOptions:
 class LearnedPolicy:
     """Reveals what a network, trained by reinforcement learning, chooses from masks, probabilities and time.
 
-    Formula: u_i ~ Bernoulli(min(1, factor * sigmoid(logit_i / temperature))) for each eligible position, and the
-    highest logit if that is none; or `dpls` and `expected`, see `policies/choice.py`. Source: Learning Unmasking
-    Policies for Diffusion Language Models (arXiv 2512.09106, section 4). Defaults: the shipped policy any-speed.
+    Formula: p_i = min(1, factor * sigmoid(logit_i / temperature)) for each eligible position; the round(sum of p)
+    highest, at least one, or a draw, see `policies/choice.py`. Source: Learning Unmasking Policies for Diffusion
+    Language Models (arXiv 2512.09106, section 4), which draws. Defaults: the shipped policy any-speed, without chance.
     """
 
     Options = PolicyOptions

@@ -32,7 +32,9 @@ class Card(BaseModel):
 
     observation   the positions that it sees: the whole generation region, as published, or the block alone
     block_length  that it was trained with, in tokens, or full; it runs with others, for better or worse
-    slowest       the least speed that it was trained for, if it is told the wanted one; lower ones count as this
+    confidence    how it is told of the model's confidence: by probabilities, as published, or their log-odds, in which
+                  0.99 and 0.999 are as far apart as 0.9 and 0.99
+    speed         whether it is told the speed that is wanted
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +42,8 @@ class Card(BaseModel):
     observation: Literal["generation", "block"] = "generation"
     block_length: int | Literal["full"] | None = None
     heads: int = Field(2, ge=1)
-    slowest: float | None = Field(None, ge=0, lt=1)
+    confidence: Literal["probability", "log-odds"] = "probability"
+    speed: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,4 +125,4 @@ def _shape_of(tensors: dict[str, torch.Tensor], card: Card, folder: Path) -> Pol
         message = f"{folder / WEIGHTS} is no policy: it lacks {PREFIX}confidence_proj.weight"
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
-    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, speed=card.slowest is not None)
+    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, card.speed)

