@@ -17,9 +17,11 @@ SPEEDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 TEXT = """# {name}
 
 A policy for `{model}` that chooses which masked tokens to reveal, learned as in *Learning Unmasking Policies for
-Diffusion Language Models* (arXiv 2512.09106){deviations}. {use}
+Diffusion Language Models* (arXiv 2512.09106){deviations}.
 
-It sees {observation} and was trained on {tasks}, {block}.
+{use}
+
+It sees {observation}. It was trained on {tasks}, {block}.
 
 ## How it was made
 
@@ -59,7 +61,7 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
         model=model.name,
         deviations=", with a supervised warm start" if recipe.imitation else "",
         use=f"Use it as `policy:policy={out.resolve().name}`. {told}",
-        observation="the whole generation region, and so needs `cache: none`" if whole else "the current block",
+        observation="the whole generation region, and so needs the cache `none`" if whole else "the current block",
         tasks=" and ".join(f"`{name}`" for name in recipe.tasks),
         block="in one block, full diffusion"
         if recipe.block_length == "full"
@@ -85,6 +87,6 @@ def _row(out: Path, recipe: Recipe, model: Model, problems: int, task: Task, spe
 def _cost(out: Path, recipe: Recipe) -> str:
     lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
     minutes = sum(line["seconds"] for line in lines) / 60
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"a CPU with {torch.get_num_threads()} threads"
     rollouts = recipe.batches * recipe.prompts * recipe.group
     return f"{minutes:.0f} minutes on {where}, {rollouts:,} rollouts in {recipe.batches:,} batches."

@@ -170,7 +170,7 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path) -> None:
     out = tmp_path / "policy"
     train_policy(TrainPolicySettings(out=out, batches=2, prompts=2, group=2, imitation=1, problems=4, dtype="float32"))
     card = (out / "README.md").read_text()
-    assert f"unmask train-policy --out {out} --imitation 1 --group 2" in card
+    assert f"unmask train-policy --dtype float32 --out {out} --imitation 1 --group 2" in card
     assert "| sudoku | 32 |" in card
     assert (out / "training.png").stat().st_size > 0
 
