@@ -87,6 +87,8 @@ def _row(out: Path, recipe: Recipe, model: Model, problems: int, task: Task, spe
 def _cost(out: Path, recipe: Recipe) -> str:
     lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
     minutes = sum(line["seconds"] for line in lines) / 60
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"a CPU with {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"a CPU with {torch.get_num_threads()} threads"
+    )
     rollouts = recipe.batches * recipe.prompts * recipe.group
     return f"{minutes:.0f} minutes on {where}, {rollouts:,} rollouts in {recipe.batches:,} batches."
