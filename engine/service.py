@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from engine.engine import Engine
+from engine.errors import RequestError
 from engine.request import Request, Step
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,15 @@ class EngineService:
     def submit(self, request: Request, on_step: OnStep) -> None:
         """Run a request. `on_step` gets its steps up to the one with a result, or an EngineError and then no more.
 
-        Raises RequestError, QueueFullError or EngineStoppedError.
+        Raises RequestError, QueueFullError or EngineStoppedError. Whatever else is wrong, as a scheduler that cannot be
+        made, comes as an EngineError.
         """
-        self.engine.check(request)
+        try:
+            self.engine.check(request)
+        except RequestError:
+            raise
+        except Exception:
+            log.debug("request %s cannot be checked", request.id, exc_info=True)  # the engine will find out, and tell
         with self._lock:
             if self._stopping:
                 raise EngineStoppedError("the engine is stopping; it takes no more requests")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 PANEL = (4.6, 3.6)  # inches
-# Okabe and Ito's colours (2008), which differ for every kind of colour vision; their yellow is too pale for a line.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours, so that pairs of them recur late
+# Okabe and Ito's colours (2008), which differ for every kind of colour vision, with grey for their too pale yellow.
+COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C8C8C")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")  # one more than colours, so that pairs of them recur late
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
 UNDATED = {".svg": {"Date": None}}  # equal points give equal files
 DPI = 160
@@ -91,7 +91,7 @@ def _shape(panels: Sequence[tuple[str, int]]) -> tuple[int, int]:
 
 
 def _styles(curves: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each curve; seven colours and eight markers give 56 pairs before one comes again."""
+    """Colour and marker of each curve; eight colours and nine markers give 72 pairs before one comes again."""
     return {
         curve: {"color": colour, "marker": marker}
         for curve, colour, marker in zip(curves, cycle(COLOURS), cycle(MARKERS), strict=False)
