@@ -44,8 +44,8 @@ class Chooser:
 
     @property
     def stateful(self) -> bool:
-        """Whether any row has a state to be handed on or a record to be told."""
-        return bool(self._states or self.records)
+        """Whether anything of a step is kept for the next or told with it."""
+        return bool(self._states or self.records or self.needs.kl)
 
     def regroup(self, canvases: Sequence[Canvas], padded: bool) -> None:
         """Group the rows by scheduler and fixed options; forget the state of rows that have left.
@@ -63,6 +63,7 @@ class Chooser:
         self.needs = Needs(
             top_k=max((group.scheduler.needs.top_k for group in self._groups), default=0),
             entropy=any(group.scheduler.needs.entropy for group in self._groups),
+            kl=any(group.scheduler.needs.kl for group in self._groups),
         )
 
     def choose(self, view: View, last_pass: Tensor, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

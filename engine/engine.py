@@ -17,6 +17,7 @@ from engine.errors import RequestError
 from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
+from engine.recall import Recall
 from engine.request import Request, Result, Reveal, Step, check_block_length
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
@@ -72,6 +73,7 @@ class Engine:
         self._canvases: list[Canvas] = []  # row i of the batch belongs to canvas i
         self._slots = Slots(self._cache)
         self._chooser = Chooser()
+        self._recall = Recall()
         self._graphs = Graphs(self.model.device)
 
     @property
@@ -144,8 +146,12 @@ class Engine:
         with self._phase("model"):
             hidden = self.model.network(plan.layout.spans(arrays), self._cache)
         with self._phase("statistics"):
-            head, sampling = self.model.network.head, Sampling.of(arrays)
-            proposal = self._propose(head, hidden, self._forbidden, self._chooser.needs, sampling)
+            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._chooser.needs
+            at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
+            before = self._recall.before(*at) if needs.kl else None
+            proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
+            if needs.kl:
+                self._recall.keep(*at)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)

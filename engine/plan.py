@@ -58,6 +58,7 @@ class Plan:
             top_ids=spread.top_ids,
             top_probabilities=spread.top_probabilities,
             entropy=spread.entropy,
+            kl=spread.kl,
             **{name: arrays[name] for name in _VIEW_FIELDS},
         )
 

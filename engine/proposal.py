@@ -28,6 +28,7 @@ class Proposal:
     top_ids: Tensor | None = None
     top_probabilities: Tensor | None = None
     entropy: Tensor | None = None
+    kl: Tensor | None = None
 
     def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
         """Entry i moves to place target[i] (M,) of rows and columns counted through, or is dropped."""
@@ -76,16 +77,25 @@ class Sampling:
 
 
 def propose(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, forbidden: Tensor, needs: Needs, sampling: Sampling | None
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    forbidden: Tensor,
+    needs: Needs,
+    sampling: Sampling | None,
+    before: Tensor | None = None,
 ) -> Proposal:
     """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
-    hidden (M, width), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed.
+    hidden (M, width), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed; before
+    (M, width), the hidden states of the pass before, if `needs` asks how far predictions have moved.
     Probabilities are the softmax of the raw logits in float32 over the whole vocabulary, forbidden ids included and at
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
     """
     proposal = Proposal.join([_most_probable(head(part), forbidden, needs) for part in _chunks(hidden, forbidden)])
+    if before is not None:
+        pairs = zip(_chunks(hidden, forbidden), _chunks(before, forbidden), strict=True)
+        proposal = replace(proposal, kl=torch.cat([_moved(head(now), head(then)) for now, then in pairs]))
     if sampling is None:
         return proposal
     # The logits of drawn positions are computed once more, rather than kept.
@@ -119,6 +129,12 @@ def _most_probable(logits: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
         log_p = logits - log_total
         entropy = -(log_p.exp() * log_p).sum(-1)
     return Proposal(ids, confidence, top_ids, top_probabilities, entropy)
+
+
+def _moved(now: Tensor, before: Tensor) -> Tensor:
+    """KL(now || before) of logits (M, V), in nats, (M,); infinite where there was nothing before."""
+    log_p, log_q = (logits.float().log_softmax(-1) for logits in (now, before))
+    return (log_p.exp() * (log_p - log_q)).sum(-1).nan_to_num(torch.inf)
 
 
 def _draw(

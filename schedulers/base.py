@@ -23,6 +23,8 @@ class Needs:
 
     top_k    how many of the most probable tokens the view holds, with their probabilities
     entropy  whether the view holds the entropy of each prediction
+    kl       whether the view holds how far each prediction has moved since the pass before; it costs the head a second
+             time
     remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
     window   which positions have statistics: the masks of the block, the whole block, or the whole generation region,
              which the view then shows. The more positions, the more vocabulary-wide products; the whole region is not
@@ -31,6 +33,7 @@ class Needs:
 
     top_k: int = 0
     entropy: bool = False
+    kl: bool = False
     remask: bool = False
     window: Window = "masks"
 
@@ -55,6 +58,8 @@ class View:
     seed         (B,) long       names the random stream of each row at this step; see `uniform`
     top_ids      (B, W, K) long, top_probabilities (B, W, K) float32   if `Needs.top_k` asks for K; descending
     entropy      (B, W) float32  in nats, if `Needs.entropy` asks for it
+    kl           (B, W) float32  KL(prediction now || one pass before) in nats, if `Needs.kl` asks for it; infinite
+                                 where the pass before did not predict, as in the first pass over a block
     """
 
     mask: Tensor
@@ -73,6 +78,7 @@ class View:
     top_ids: Tensor | None = None
     top_probabilities: Tensor | None = None
     entropy: Tensor | None = None
+    kl: Tensor | None = None
 
     def option(self, name: str) -> Tensor:
         """One option as a column (B, 1), ready to compare with (B, W) statistics."""

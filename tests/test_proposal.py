@@ -71,8 +71,9 @@ def test_chunks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     index = torch.arange(1, 30, 3)
     numbers = (torch.full((10,), number) for number in (0.8, 0.9, 4))
     sampling = Sampling(index, torch.linspace(0, 0.99, 10), *numbers)
-    whole = propose(identity, hidden, ALLOWED, Needs(top_k=2, entropy=True), sampling)
+    asked = (ALLOWED, Needs(top_k=2, entropy=True, kl=True), sampling, hidden.flip(0))
+    whole = propose(identity, hidden, *asked)
     monkeypatch.setattr("engine.proposal.CHUNK_BYTES", 7 * 4 * V)
-    parts = propose(identity, hidden, ALLOWED, Needs(top_k=2, entropy=True), sampling)
+    parts = propose(identity, hidden, *asked)
     for field in fields(whole):
         assert torch.equal(getattr(parts, field.name), getattr(whole, field.name))

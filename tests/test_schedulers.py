@@ -12,6 +12,7 @@ import torch
 from schedulers import (
     OptionError,
     SchedulerSpec,
+    State,
     UnknownSchedulerError,
     View,
     json_schema,
@@ -126,6 +127,24 @@ def test_eb_takes_what_the_sum_before_the_largest_allows() -> None:
     assert decide("eb", seen, {"gamma": 0.02}) == [[2, 3]]
     assert decide("eb", seen) == [[0, 2, 3]]
     assert decide("eb", seen, {"gamma": 5.0}) == [[0, 1, 2, 3]]
+
+
+def test_klass_takes_what_is_sure_and_has_been_stable() -> None:
+    scheduler = parse_scheduler("klass").scheduler()
+    options = {"threshold": torch.tensor([0.9]), "epsilon": torch.tensor([0.01]), "history": torch.tensor([2])}
+    confidence = [[0.95, 0.97, 0.99, 0.5]]
+    moves = [[torch.inf] * 4, [0.001, 0.5, 0.001, 0.001], [0.001, 0.001, 0.01, 0.001], [0.0, 0.0, 0.0, 0.0]]
+    chosen: list[list[int]] = []
+    state: State = {}
+    for step, kl in enumerate(moves):
+        seen = view(confidence, kl=torch.tensor([kl]), block_step=torch.tensor([step]), options=options)
+        decision = scheduler.decide(seen, state)
+        state = decision.state
+        chosen.append(decision.reveal[0].nonzero().flatten().tolist())
+    # nothing is stable twice in a row before the third pass: the most confident; then 0, which alone is; then 0 and 1
+    assert chosen == [[2], [2], [0], [0, 1]]
+    first = view(confidence, kl=torch.tensor([moves[3]]), options=options)  # of another block: what was does not count
+    assert scheduler.decide(first, state).reveal[0].nonzero().flatten().tolist() == [2]
 
 
 def test_random_draws_without_looking_and_evenly() -> None:
