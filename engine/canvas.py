@@ -45,6 +45,7 @@ class Canvas:
     block_step: int = 0
     text: str = ""
     _settled: int = 0
+    _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
 
     def __post_init__(self) -> None:
         self.ids = np.full(len(self.request.prompt) + self.request.max_tokens, self.mask_id, dtype=np.int64)
@@ -91,8 +92,10 @@ class Canvas:
         """Take in one forward pass and say what it changed."""
         for reveal in revealed:
             self._write(reveal.position, reveal.token_id, masked=False)
+            self._reveals[reveal.position] = reveal
         for position in remasked:
             self._write(position, self.mask_id, masked=True)
+            del self._reveals[position]
         block, block_end = self._block, self.block_end
         if self.grid is not None:
             self.final = self.column(self.block_start) // self.grid * self.grid
@@ -151,6 +154,7 @@ class Canvas:
         started = self.started or now
         return Result(
             token_ids=tuple(self._tokens(count)),
+            reveals=tuple(self._reveals.values()),
             text=self.text,
             finish_reason=reason,
             prompt_tokens=len(self.request.prompt),

@@ -205,7 +205,7 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal
         start, _ = canvas.window
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
-        reveals = tuple(Reveal(start + column, token, probability) for column, token, probability in chosen)
+        reveals = tuple(Reveal(start + column, token, p, canvas.step) for column, token, p in chosen)
         outcome.append((reveals, tuple((start + remasked[row].nonzero()[0]).tolist())))
     return outcome
 

@@ -4,20 +4,15 @@ An order is the positions of one answer as they were revealed, each once. The pa
 step revealed several, they count from left to right. A left-to-right order scores 1 on both measures.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
-from engine.request import Step
+from engine.request import Result
 
 
-def reveal_order(steps: Iterable[Step]) -> list[int]:
-    """The order of one request's steps. A position that was remasked counts when it is revealed for good."""
-    order: dict[int, None] = {}
-    for step in steps:
-        for position in step.remasked:
-            order.pop(position, None)
-        order |= dict.fromkeys(reveal.position for reveal in step.revealed)
-    return list(order)
+def reveal_order(result: Result) -> list[int]:
+    """The order of one answer."""
+    return [reveal.position for reveal in result.reveals]
 
 
 def local_ar_ness(order: Sequence[int], k: int = 1) -> float:

@@ -58,11 +58,12 @@ def check_block_length(length: int, a: Architecture) -> None:
 
 @dataclass(frozen=True)
 class Reveal:
-    """A token that became visible: its position from the start of the generation region, and its probability then."""
+    """A token that became visible: its position from the start of the generation region, its probability, and when."""
 
     position: int
     token_id: int
     probability: float
+    step: int
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished generation. `token_ids` ends before the first end-of-text; `text` also before the first stop text."""
+    """A finished generation. `token_ids` ends before the first end-of-text; `text` also before the first stop text.
+
+    reveals  all that is revealed at the end, what lies behind the end of the text too, in the order in which it became
+             so; what was remasked counts when it is revealed for good
+    """
 
     token_ids: tuple[int, ...]
+    reveals: tuple[Reveal, ...]
     text: str
     finish_reason: FinishReason
     prompt_tokens: int

@@ -9,7 +9,7 @@ from typing import Any
 from engine.caching import NO_CACHE, Cache
 from engine.engine import MEMORY_FRACTION, Engine
 from engine.order import global_ar_ness, local_ar_ness, reveal_order
-from engine.request import Request, Step, fit_block_length
+from engine.request import Request, Result, fit_block_length
 from evals.intervals import normal, wilson
 from evals.prompts import prompt_ids
 from evals.tasks import Problem, Task, take
@@ -79,13 +79,14 @@ def measure(
         for i, problem in enumerate(asked)
     ]
     engine = Engine(model, max_rows=rows, memory_fraction=memory_fraction)
-    steps: dict[str, list[Step]] = {request.id: [] for request in requests}
+    results: dict[str, Result] = {}
     started = time.perf_counter()
     for step in engine.run(requests):
-        steps[step.request_id].append(step)
         if step.result is not None:
+            results[step.request_id] = step.result
             on_answer()
-    return Measurement(**what, **_figures(asked, list(steps.values()), time.perf_counter() - started))
+    seconds = time.perf_counter() - started
+    return Measurement(**what, **_figures(asked, [results[request.id] for request in requests], seconds))
 
 
 def identity(
@@ -120,10 +121,9 @@ def label(result: Measurement) -> str:
     return ":".join([result.scheduler, *changed])
 
 
-def _figures(asked: Sequence[Problem], steps: Sequence[Sequence[Step]], seconds: float) -> dict[str, Any]:
-    """The fields of a Measurement that are measured, from the steps of each answer."""
-    results = [result for answer in steps if (result := answer[-1].result) is not None]
-    orders = [reveal_order(answer) for answer in steps]
+def _figures(asked: Sequence[Problem], results: Sequence[Result], seconds: float) -> dict[str, Any]:
+    """The fields of a Measurement that are measured."""
+    orders = [reveal_order(result) for result in results]
     correct = sum(problem.grade(result.text) for problem, result in zip(asked, results, strict=True))
     passes = [result.forward_passes for result in results]
     accuracy_low, accuracy_high = wilson(correct, len(asked))

@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Annotated, Any
 
 from fastapi import Depends
 from starlette.requests import Request as HTTPRequest
 
+from engine.order import global_ar_ness, local_ar_ness, reveal_order
 from engine.request import Request, Result
 from schedulers import SchedulerSpec
 from server.backend import Backend
 from server.errors import UnknownModelError, show
-from server.wire import Diffusion, ErrorResponse, Usage
+from server.wire import ArNess, Diffusion, ErrorResponse, Usage
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
@@ -52,8 +54,18 @@ def usage(requests: Sequence[Request], results: Sequence[Result], n: int = 1) ->
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-def diffusion(requests: Sequence[Request], results: Sequence[Result]) -> Diffusion:
-    """How the results came about. The requests differ in prompt and seed only."""
+def token_steps(result: Result) -> dict[str, Any]:
+    """The fields of `TokenSteps`."""
+    reveals = {reveal.position: reveal for reveal in result.reveals}
+    tokens = [reveals[position] for position in range(len(result.token_ids))]
+    return {
+        "token_steps": [token.step for token in tokens],
+        "token_confidences": [round(token.probability, 6) for token in tokens],
+    }
+
+
+def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
+    """The fields of `Diffusion`: how the results came about. The requests differ in prompt and seed only."""
     tokens = sum(len(result.token_ids) for result in results)
     passes = sum(result.forward_passes for result in results)
     seconds = max(result.generate_seconds for result in results)
@@ -67,4 +79,11 @@ def diffusion(requests: Sequence[Request], results: Sequence[Result]) -> Diffusi
         tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
         queue_seconds=round(max(result.queue_seconds for result in results), 6),
         generate_seconds=round(seconds, 6),
-    )
+        ar_ness=_ar_ness(results) if with_order else None,
+    ).model_dump(exclude_none=True, by_alias=True)
+
+
+def _ar_ness(results: Sequence[Result]) -> ArNess:
+    orders = [reveal_order(result) for result in results]
+    local, overall = (fmean(map(measure, orders)) for measure in (local_ar_ness, global_ar_ness))
+    return ArNess.model_validate({"local": round(local, 6), "global": round(overall, 6)})

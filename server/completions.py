@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from engine.request import Result
 from engine.service import EngineError
-from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, usage
+from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, token_steps, usage
 from server.errors import error_body
 from server.parse import parse_completion
 from server.streams import EventStream, Generations, event, unless_disconnected
@@ -48,7 +48,7 @@ async def _whole(generations: Generations, body: CompletionRequest, head: dict[s
         results = await generations.results()
     finally:
         generations.close()
-    choices = [_choice(index, result.text, result) for index, result in enumerate(results)]
+    choices = [_choice(index, result.text, result, body) for index, result in enumerate(results)]
     return JSONResponse(head | {"choices": choices} | _summary(generations, body, results))
 
 
@@ -59,7 +59,7 @@ async def _chunks(generations: Generations, body: CompletionRequest, head: dict[
     results: dict[int, Result] = {}
     try:
         async for index, text, result in _pieces(generations):
-            chunk = common | {"choices": [_choice(index, text, result)]}
+            chunk = common | {"choices": [_choice(index, text, result, body)]}
             if result is not None:
                 results[index] = result
             if len(results) < len(generations.requests):
@@ -85,13 +85,15 @@ async def _pieces(generations: Generations) -> AsyncIterator[tuple[int, str, Res
             yield index, text, step.result
 
 
-def _choice(index: int, text: str, result: Result | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": result.finish_reason if result else None}
+def _choice(index: int, text: str, result: Result | None, body: CompletionRequest) -> dict[str, Any]:
+    choice = {"index": index, "text": text, "logprobs": None}
+    choice["finish_reason"] = result.finish_reason if result else None
+    return choice | (token_steps(result) if result and body.return_steps else {})
 
 
 def _summary(generations: Generations, body: CompletionRequest, results: list[Result]) -> dict[str, Any]:
     requests = generations.requests
     return {
         "usage": usage(requests, results, body.n or 1).model_dump(),
-        "diffusion": diffusion(requests, results).model_dump(),
+        "diffusion": diffusion(requests, results, bool(body.return_steps)),
     }

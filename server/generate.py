@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
-from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, usage
+from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
 from server.errors import error_body
 from server.parse import parse_generate
 from server.streams import EventStream, Generations, event, unless_disconnected
@@ -32,20 +32,23 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
     generations = backend.submit([request], every_step=bool(body.stream))
     if body.stream:
-        return EventStream(_events(generations, request, model, head), generations.close)
-    return await unless_disconnected(http, _whole(generations, request, head))
+        return EventStream(_events(generations, body, model, head), generations.close)
+    return await unless_disconnected(http, _whole(generations, body, head))
 
 
-async def _whole(generations: Generations, request: Request, head: dict[str, Any]) -> Response:
+async def _whole(generations: Generations, body: GenerateRequest, head: dict[str, Any]) -> Response:
     try:
         (result,) = await generations.results()
     finally:
         generations.close()
-    return JSONResponse(head | {"usage": usage([request], [result]).model_dump()} | _done(request, result))
+    counted = usage(generations.requests, [result]).model_dump()
+    return JSONResponse(head | {"usage": counted} | _done(generations, body, result))
 
 
-async def _events(generations: Generations, request: Request, model: Model, head: dict[str, Any]) -> AsyncIterator[str]:
-    yield event(head | _start(request), "start")
+async def _events(
+    generations: Generations, body: GenerateRequest, model: Model, head: dict[str, Any]
+) -> AsyncIterator[str]:
+    yield event(head | _start(generations.requests[0]), "start")
     sent = 0  # characters of settled text
     try:
         async for _, step in generations.steps():
@@ -54,7 +57,7 @@ async def _events(generations: Generations, request: Request, model: Model, head
                 yield event({"index": step.block, "text": step.text[sent:]}, "block")
                 sent = len(step.text)
             if step.result is not None:
-                yield event(_done(request, step.result), "done")
+                yield event(_done(generations, body, step.result), "done")
     except EngineError as error:
         yield event(error_body(error), "error")
 
@@ -74,10 +77,12 @@ def _step(step: Step, model: Model) -> dict[str, Any]:
     return {"step": step.index, "revealed": revealed, "remasked": step.remasked}
 
 
-def _done(request: Request, result: Result) -> dict[str, Any]:
-    return {
+def _done(generations: Generations, body: GenerateRequest, result: Result) -> dict[str, Any]:
+    with_steps = bool(body.return_steps)
+    done = {
         "text": result.text,
         "token_ids": result.token_ids,
         "finish_reason": result.finish_reason,
-        "diffusion": diffusion([request], [result]).model_dump(),
+        "diffusion": diffusion(generations.requests, [result], with_steps),
     }
+    return done | (token_steps(result) if with_steps else {})

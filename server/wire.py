@@ -30,7 +30,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "prompt_logprobs": (),
     "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
-    "return_steps": (False,),
     "stop_token_ids": ([],),
     "suffix": ("",),
 }
@@ -102,6 +101,11 @@ class GenerationFields(BaseModel):
         None, description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto"
     )
     stream: bool | None = Field(None, description="answer with server-sent events")
+    return_steps: bool | None = Field(
+        None,
+        description="tell of each token the step that revealed it and its probability then, and in `diffusion` how "
+        "close the order was to left to right",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -193,6 +197,13 @@ class CompletionRequest(GenerationFields):
         return self
 
 
+class ArNess(BaseModel):
+    """How close an order of reveal was to left to right, from 0 to 1 (DiffuCoder, arXiv 2506.20639, with k = 1)."""
+
+    local: float = Field(description="share of tokens revealed right after their left neighbour")
+    overall: float = Field(alias="global", description="share of tokens that were the leftmost mask when revealed")
+
+
 class Diffusion(BaseModel):
     """How the text came about. Of several choices: sums of what is counted, and of what is timed the longest.
 
@@ -208,6 +219,14 @@ class Diffusion(BaseModel):
     tokens_per_second: float
     queue_seconds: float
     generate_seconds: float
+    ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
+
+
+class TokenSteps(BaseModel):
+    """With `return_steps`: how each token of an answer became visible."""
+
+    token_steps: list[int] | None = Field(None, description="the step that revealed it, from 0")
+    token_confidences: list[float] | None = Field(None, description="its probability at that step")
 
 
 class Usage(BaseModel):
@@ -218,7 +237,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class GenerateResponse(BaseModel):
+class GenerateResponse(TokenSteps):
     """The answer of `POST /generate`."""
 
     id: str
@@ -230,7 +249,7 @@ class GenerateResponse(BaseModel):
     diffusion: Diffusion
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(TokenSteps):
     """One text of a completion, or in a stream a piece of it."""
 
     index: int

@@ -326,6 +326,16 @@ def test_text_of_a_remasking_scheduler_settles_by_block(llada: Model) -> None:
         assert len(step.text) == 0 or step.block >= 1 or step.index >= 2
 
 
+def test_a_remasked_token_counts_when_it_is_revealed_for_good(llada: Model) -> None:
+    steps = list(Engine(llada).run([make(scheduler="second-thoughts", max_tokens=8)]))
+    standing: list[Reveal] = []
+    for step in steps:
+        standing = [reveal for reveal in standing if reveal.position not in step.remasked] + list(step.revealed)
+        assert all(reveal.step == step.index for reveal in step.revealed)
+    assert last(steps).reveals == tuple(standing)
+    assert sorted(reveal.position for reveal in standing) == list(range(8))
+
+
 # --- requests come and go
 
 
@@ -381,7 +391,7 @@ def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_none(llada: Model
     texts = []
     for position, letter in enumerate("abxbc"):
         (token,) = llada.tokenizer.encode(letter)
-        step = canvas.advance((Reveal(position, token, 1.0),), ())
+        step = canvas.advance((Reveal(position, token, 1.0, canvas.step),), ())
         texts.append(step.text)
     assert texts == ["a", "a", "abx", "abx", "abx"]
     assert step.result is not None

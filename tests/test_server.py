@@ -8,10 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.order import global_ar_ness, local_ar_ness
 from schedulers import scheduler_names
 from tests.live import Live, live, wait_for
 from tests.synthetic import synthetic_llada
 
+ROUNDING = 1e-6
 POSITIONS = 1024  # long enough that a request is still running when another one comes
 PASSES = 1000
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": PASSES, "block_length": 8}
@@ -94,6 +96,30 @@ def test_steps_and_blocks_make_up_what_is_done(server: Live) -> None:
     assert [canvas[position] for position in sorted(canvas)] == done["token_ids"] == whole["token_ids"]
     assert text == done["text"] == whole["text"]
     assert done["diffusion"].keys() == DIFFUSION
+
+
+def test_steps_are_told_token_by_token_if_asked(server: Live) -> None:
+    asked = {**SHORT, "scheduler": {"name": "topk", "n": 3}, "return_steps": True}
+    events = server.events(**asked)
+    revealed = {
+        position: (data["step"], token, probability)
+        for name, data in events
+        if name == "step"
+        for position, token, _, probability in data["revealed"]
+    }
+    done = events[-1][1]
+    assert revealed.keys() == set(range(16))
+    told = zip(done["token_steps"], done["token_ids"], done["token_confidences"], strict=True)
+    assert list(told) == [revealed[position] for position in range(16)]
+    order = sorted(revealed, key=lambda position: (revealed[position][0], position))
+    local, whole = local_ar_ness(order), global_ar_ness(order)
+    assert done["diffusion"]["ar_ness"] == pytest.approx({"local": local, "global": whole}, abs=ROUNDING)
+    whole_answer = server.generate(**asked)
+    assert (whole_answer["token_steps"], whole_answer["token_confidences"]) == (
+        done["token_steps"],
+        done["token_confidences"],
+    )
+    assert "token_steps" not in server.generate(**SHORT)
 
 
 def test_revealed_tokens_have_text_and_probability(server: Live) -> None:

@@ -62,6 +62,25 @@ def test_stream_ends_with_usage_if_asked(client: openai.OpenAI) -> None:
     assert (last.model_extra or {})["diffusion"]["forward_passes"] == 16
 
 
+def test_steps_are_told_choice_by_choice_if_asked(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "prompt": ["ab", "cde"], "max_tokens": 12, "seed": 3}
+    extra = {"block_length": 12, "scheduler": {"name": "topk", "n": 5}, "return_steps": True}
+    whole = client.completions.create(**fields, extra_body=extra)
+    for choice in whole.choices:
+        told = choice.model_dump()
+        assert sorted(told["token_steps"]) == [0] * 5 + [1] * 5 + [2] * 2
+        assert all(0 < confidence <= 1 for confidence in told["token_confidences"])
+    assert whole.model_dump()["diffusion"]["ar_ness"].keys() == {"local", "global"}
+    ends = [
+        chunk.choices[0].model_dump()
+        for chunk in client.completions.create(**fields, extra_body=extra, stream=True)
+        if chunk.choices[0].finish_reason
+    ]
+    assert [end["token_steps"] for end in sorted(ends, key=lambda end: end["index"])] == [
+        choice.model_dump()["token_steps"] for choice in whole.choices
+    ]
+
+
 def test_stream_ends_with_done(server: Live) -> None:
     body = {**ASKED, "stream": True}
     lines = [line for line in server.http.post("/v1/completions", json=body).text.splitlines() if line]

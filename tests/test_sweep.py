@@ -10,8 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 import unmask
-from engine import Reveal, Step
-from engine.order import global_ar_ness, local_ar_ness, reveal_order
+from engine.order import global_ar_ness, local_ar_ness
 from evals.intervals import normal, wilson
 from evals.plot import COLOURS, MARKERS
 from evals.sweep import SweepError
@@ -80,19 +79,10 @@ def test_ar_ness(order: list[int], k: int, local: float, whole: float) -> None:
     assert global_ar_ness(order, k) == pytest.approx(whole)
 
 
-def test_a_position_counts_when_it_is_revealed_for_good() -> None:
-    told = [((2, 5), ()), ((0,), (2,)), ((1,), ()), ((2,), ())]
-    steps = [
-        Step("r", i, tuple(Reveal(position, 0, 1.0) for position in revealed), remasked, 0, False, "")
-        for i, (revealed, remasked) in enumerate(told)
-    ]
-    assert reveal_order(steps) == [5, 0, 1, 2]
-
-
 def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> None:
     sweep = read_sweep("heuristics")
     specs = {curve.label: [spec.values() for spec in curve.schedulers] for curve in sweep.curves}
-    assert list(specs) == ["random", "topk", "margin", "entropy", "threshold", "factor", "eb"]
+    assert list(specs) == ["threshold", "factor", "eb", "klass", "topk", "margin", "entropy", "random"]
     for name in ("random", "topk", "margin", "entropy"):
         assert [values["n"] for values in specs[name]][:: len(specs[name]) - 1] == [1, 64]
     assert [values["threshold"] for values in specs["threshold"]][:: len(specs["threshold"]) - 1] == [1, 0]
