@@ -37,9 +37,12 @@ class EvalSettings(ModelSettings):
     sweep: str | None = Field(
         None,
         description="whole curves of schedulers: heuristics, or a TOML file like it. With --json an interrupted sweep "
-        "goes on where it stopped. --task, --block-length, --problems and --seed replace what the file says",
+        "goes on where it stopped. Flags for tasks, lengths, problems and seed replace what it says",
     )
     block_length: list[BlockLength] = Field([32], description="block lengths; full is one block")
+    max_tokens: int | None = Field(
+        None, ge=1, description="length of the generation region; by default what the answers of a task need"
+    )
     cache: list[str] = Field(["auto"], description="caches: none, prefix, dual, dual:refresh=8, block, or auto")
     problems: int = Field(500, ge=2, description="held-out problems a cell")
     seed: int = Field(0, description="draws the problems; another seed draws others")
@@ -107,6 +110,7 @@ def _sweep_from_flags(settings: EvalSettings) -> Sweep:
         settings.problems,
         settings.seed,
         _single(settings.scheduler),
+        settings.max_tokens,
     )
 
 
@@ -122,6 +126,7 @@ def _sweep_from_file(settings: EvalSettings) -> Sweep:
         settings.problems if "problems" in given else sweep.problems,
         settings.seed if "seed" in given else sweep.seed,
         sweep.curves,
+        settings.max_tokens or sweep.max_tokens,
     )
 
 

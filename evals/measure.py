@@ -34,6 +34,7 @@ class Measurement:
     scheduler: str
     options: dict[str, Any]
     block_length: int
+    max_tokens: int
     cache: str
     problems: int
     seed: int
@@ -57,20 +58,24 @@ def measure(
     problems: int,
     seed: int,
     *,
+    max_tokens: int | None = None,
     cache: Cache = NO_CACHE,
     raw: bool = False,
     rows: int = 64,
     memory_fraction: float = MEMORY_FRACTION,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer."""
-    what = identity(model, task, scheduler, block_length, problems, seed, cache, raw)
+    """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer.
+
+    max_tokens  length of the generation region; by default what the task's answers need
+    """
+    what = identity(model, task, scheduler, block_length, problems, seed, max_tokens=max_tokens, cache=cache, raw=raw)
     asked = take(task, problems, seed)
     requests = [
         Request(
             str(i),
             prompt_ids(model, problem, raw),
-            task.max_tokens,
+            what["max_tokens"],
             what["block_length"],
             scheduler,
             seed=i,
@@ -96,17 +101,21 @@ def identity(
     block_length: int,
     problems: int,
     seed: int,
+    *,
+    max_tokens: int | None = None,
     cache: Cache = NO_CACHE,
     raw: bool = False,
 ) -> dict[str, Any]:
     """The fields of a Measurement that say what is measured: where they are equal, so is the rest, but for speed."""
+    length = max_tokens or task.max_tokens
     return {
         "model": model.name,
         "dtype": str(model.dtype).removeprefix("torch."),
         "task": task.name,
         "scheduler": scheduler.name,
         "options": scheduler.values(),
-        "block_length": fit_block_length(block_length, task.max_tokens, model.network.architecture),
+        "block_length": fit_block_length(block_length, length, model.network.architecture),
+        "max_tokens": length,
         "cache": str(cache),
         "problems": problems,
         "seed": seed,

@@ -35,6 +35,7 @@ class Cell:
     block_length: int
     problems: int
     seed: int
+    max_tokens: int | None
     cache: Cache
     raw: bool
 
@@ -49,24 +50,33 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Every curve on every task at every block length; `full` is one block for the whole answer."""
+    """Every curve on every task at every block length; `full` is one block for the whole answer.
+
+    max_tokens  length of the generation region; by default what the answers of a task need
+    """
 
     tasks: Sequence[Task]
     block_lengths: Sequence[BlockLength]
     problems: int
     seed: int
     curves: Sequence[Curve]
+    max_tokens: int | None = None
 
     def cells(self, caches: Sequence[Cache], raw: bool = False) -> list[tuple[str, Cell]]:
         """(label of the curve, cell), panel by panel. With several caches each has curves of its own."""
         return [
             (
                 curve.label if len(caches) == 1 else f"{curve.label}, {cache}",
-                Cell(task, scheduler, _tokens(length, task), self.problems, self.seed, cache, raw),
+                Cell(
+                    task, scheduler, self._tokens(length, task), self.problems, self.seed, self.max_tokens, cache, raw
+                ),
             )
             for task, length, cache, curve in product(self.tasks, self.block_lengths, caches, self.curves)
             for scheduler in curve.schedulers
         ]
+
+    def _tokens(self, length: BlockLength, task: Task) -> int:
+        return self.max_tokens or task.max_tokens if length == FULL else int(length)
 
 
 @dataclass(frozen=True)
@@ -134,10 +144,6 @@ def _points(
             else:
                 progress.advance(bar, cell.problems)
             yield Point(curve, found)
-
-
-def _tokens(length: BlockLength, task: Task) -> int:
-    return task.max_tokens if length == FULL else int(length)
 
 
 def _find(known: Sequence[Point], wanted: dict[str, Any]) -> Measurement | None:

@@ -40,6 +40,7 @@ class _SweepTable(BaseModel):
     block_lengths: list[BlockLength] = Field(min_length=1)
     problems: int = Field(ge=2)
     seed: int = 0
+    max_tokens: int | None = Field(None, ge=1)
     curves: list[_CurveTable] = Field(min_length=1)
 
 
@@ -54,7 +55,7 @@ def read_sweep(name: str) -> Sweep:
         raise SweepError(f"sweep {file}: {error.args[0]}") from None
     except ValidationError as error:
         raise SweepError(f"sweep {file}: {_sentence(error)}") from None
-    return Sweep(tasks, table.block_lengths, table.problems, table.seed, curves)
+    return Sweep(tasks, table.block_lengths, table.problems, table.seed, curves, table.max_tokens)
 
 
 def _locate(name: str) -> Path:

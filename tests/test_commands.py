@@ -134,7 +134,8 @@ def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     assert 0 < measured.pop("global_ar") <= 1
     assert measured.pop("dtype") in ("float32", "bfloat16")
     expected = {"curve": "threshold", "task": "sudoku", "scheduler": "threshold", "options": {"threshold": 0.8}}
-    rest = {"model": "llada-nano", "block_length": 32, "cache": "none", "problems": 8, "seed": 0, "raw": False}
+    rest = {"model": "llada-nano", "block_length": 32, "max_tokens": 48, "cache": "none", "problems": 8, "seed": 0}
+    rest["raw"] = False
     assert measured == expected | rest
     assert "sudoku" in capsys.readouterr().out
 

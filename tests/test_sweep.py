@@ -132,6 +132,14 @@ def test_a_plot_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPat
         run("--plot", "out.png")
 
 
+def test_the_generation_region_may_be_longer_than_the_task_needs(sweep: Path) -> None:
+    out = sweep.with_name("longer.json")
+    run("--sweep", sweep, "--json", out, "--max-tokens", "60", "--block-length", "full")
+    assert {(p["max_tokens"], p["block_length"]) for p in lines(out)} == {(60, 60)}
+    run("--sweep", sweep, "--json", out, "--block-length", "full")
+    assert [p["max_tokens"] for p in lines(out)] == [48] * 4 + [60] * 4  # measured anew
+
+
 def test_a_sweep_measures_every_point_and_shows_it(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = sweep.with_name("out.json")
     run("--sweep", sweep, "--json", out)
