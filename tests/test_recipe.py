@@ -99,8 +99,16 @@ def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
     from evals.measure import Measurement
 
     specs = [parse_scheduler_text(text) for text in SCHEDULERS]
-    what = {"model": "m", "dtype": "float32", "task": "sudoku", "block_length": 32, "cache": "none", "seed": 0}
-    counted: dict[str, Any] = {**what, "problems": 4, "raw": False, "accuracy": 0.75, "forward_passes": 9.5}
+    what = {"model": "m", "dtype": "float32", "task": "sudoku", "block_length": 32, "max_tokens": 48}
+    counted: dict[str, Any] = {
+        **what,
+        "cache": "none",
+        "seed": 0,
+        "problems": 4,
+        "raw": False,
+        "accuracy": 0.75,
+        "forward_passes": 9.5,
+    }
     bounds = {f"{figure}_{end}": 0.0 for figure in ("accuracy", "passes") for end in ("low", "high")}
     rest: dict[str, Any] = bounds | {"tokens_per_second": 1.0, "local_ar": 0.5, "global_ar": 0.5}
     results = [Measurement(scheduler=spec.name, options=spec.values(), **counted, **rest) for spec in specs]

@@ -182,7 +182,8 @@ def test_every_scheduler_describes_itself(name: str) -> None:
 
 def test_an_unknown_scheduler_is_refused_with_the_list() -> None:
     with pytest.raises(
-        UnknownSchedulerError, match=r"unknown scheduler 'topp'.*eb, entropy, factor, margin,.* random, threshold, topk"
+        UnknownSchedulerError,
+        match=r"unknown scheduler 'topp'.*eb, entropy, factor, klass, margin,.* random, threshold, topk",
     ):
         parse_scheduler("topp")
 
