@@ -9,7 +9,8 @@ import torch
 from evals.measure import measure
 from evals.tasks import Task, find_task
 from models.loading import Model
-from policies.train import LOG_FILE, Recipe
+from policies.recipe import Recipe
+from policies.train import LOG_FILE
 from schedulers import parse_scheduler
 
 SPEEDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -51,7 +52,8 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
     """Measure the policy in `out` and write its README.md."""
     tasks = [find_task(name) for name in recipe.tasks]
     speeds = SPEEDS if recipe.any_speed else (0.5,)
-    rows = [_row(out, recipe, model, problems, task, speed) for task, speed in product(tasks, speeds)]
+    cells = product(tasks, recipe.block_length, speeds)
+    rows = [_row(out, model, problems, *cell) for cell in cells]
     told = (
         "`speed` sets how many passes it takes." if recipe.any_speed else f"Speed was worth {recipe.alpha:g} (alpha)."
     )
@@ -59,13 +61,14 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
     text = TEXT.format(
         name=out.resolve().name,
         model=model.name,
-        deviations=", with a supervised warm start" if recipe.imitation else "",
+        deviations=", with a supervised warm start" if recipe.warm else "",
         use=f"Use it as `policy:policy={out.resolve().name}`. {told}",
         observation="the whole generation region, and so needs the cache `none`" if whole else "the current block",
         tasks=" and ".join(f"`{name}`" for name in recipe.tasks),
-        block="in one block, full diffusion"
-        if recipe.block_length == "full"
-        else f"in blocks of {recipe.block_length}",
+        block=" and ".join(
+            "in one block, full diffusion" if length == "full" else f"in blocks of {length}"
+            for length in recipe.block_length
+        ),
         command=command,
         cost=_cost(out, recipe),
         problems=problems,
@@ -77,9 +80,9 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
     (out / "README.md").write_text(text)
 
 
-def _row(out: Path, recipe: Recipe, model: Model, problems: int, task: Task, speed: float) -> str:
+def _row(out: Path, model: Model, problems: int, task: Task, block_length: int | str, speed: float) -> str:
     spec = parse_scheduler("policy", {"policy": str(out), "speed": speed})
-    length = task.max_tokens if recipe.block_length == "full" else recipe.block_length
+    length = task.max_tokens if isinstance(block_length, str) else block_length
     found = measure(model, task, spec, length, problems, seed=0)
     return f"| {task.name} | {length} | {speed:g} | {found.accuracy:.1%} | {found.forward_passes:.2f} |"
 

@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from engine.settings import ModelSettings
+from evals.sweep import BlockLength
 from evals.tasks import TASKS, TaskError, find_task
 from models.loading import load_model
 from policies.card import write_card
 from policies.plot import plot_training
-from policies.train import LOG_FILE, CannotLearnError, Recipe, Trainer
+from policies.recipe import Recipe
+from policies.train import LOG_FILE, CannotLearnError, Trainer
+from schedulers import OptionError
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
 SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keeps this share
@@ -28,7 +31,9 @@ class TrainPolicySettings(ModelSettings):
 
     out: Path = Field(Path("runs/policy"), description="folder of the policy, its card, the log and the training state")
     task: list[str] = Field(default_factory=lambda: list(TASKS), description=f"tasks: {', '.join(TASKS)}; default all")
-    block_length: int | Literal["full"] = Field(32, description="tokens a block; full is one block")
+    block_length: list[BlockLength] = Field(
+        [32], min_length=1, description="tokens a block; full is one block; several mix"
+    )
     observation: Literal["generation", "block"] = Field(
         "generation", description="what the policy sees: the generation region, or the block, which suits every cache"
     )
@@ -40,6 +45,12 @@ class TrainPolicySettings(ModelSettings):
         "probability", description="how the policy is told of the model's confidence; log-odds tell 0.99 from 0.999"
     )
     teacher: str = Field("", description="scheduler to imitate at first; by default proposals that will prove right")
+    remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
+    tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
+    verification: int = Field(
+        0, ge=0, description="first batches, in which a policy that reads tokens learns which of them go together"
+    )
+    initial: str = Field("", description="policy to go on from: a shipped one, or a folder")
     steering: bool = Field(False, description="add an expert's rollout to each group, as the paper for full diffusion")
     imitation: int = Field(40, ge=0, description="batches of supervised warm start; the paper has none")
     start: float = Field(-2.0, description="logit of all positions before training")
@@ -58,14 +69,14 @@ class TrainPolicySettings(ModelSettings):
 
 
 NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task"}
+NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task", "block_length"}
 
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    settings.out.mkdir(parents=True, exist_ok=True)
     model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
-    recipe = Recipe(tasks=tuple(settings.task), **settings.model_dump(exclude=NOT_OF_THE_RECIPE))
+    lengths = tuple(settings.block_length)
+    recipe = Recipe(tasks=tuple(settings.task), block_length=lengths, **settings.model_dump(exclude=NOT_OF_THE_RECIPE))
     try:
         for name in settings.task:
             find_task(name)
@@ -77,7 +88,7 @@ def train_policy(settings: TrainPolicySettings) -> None:
                 log(figures)
 
             trainer.run(settings.save_every, tell)
-    except (CannotLearnError, TaskError) as error:
+    except (CannotLearnError, OptionError, TaskError) as error:
         raise SystemExit(f"unmask train-policy: {error}") from None
     if settings.problems and trainer.is_main:
         write_card(settings.out, _command(settings), recipe, model, settings.problems)
@@ -134,5 +145,7 @@ def _command(settings: TrainPolicySettings) -> str:
     words = ["unmask train-policy"]
     for name, value in settings.model_dump(exclude_defaults=True).items():
         flag = "--" + name.replace("_", "-")
-        words.append(flag if value is True else f"{flag} {','.join(value) if isinstance(value, list) else value}")
+        words.append(
+            flag if value is True else f"{flag} {','.join(map(str, value)) if isinstance(value, list) else value}"
+        )
     return " ".join(words)

@@ -11,13 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SPEED_SHIFTS = (-8.0, 3.0)  # of all logits before training, at speed 0 and at speed 1
+EVEN_SPEED = 8 / 11  # at which they are nil
+KEEP = 5.0  # logit of what is revealed, before training
+
 
 @dataclass(frozen=True)
 class PolicyShape:
     """What decides the tensors of a policy. The defaults are the paper's, of 331,265 parameters.
 
-    top_k  how many of the highest probabilities of each position the policy sees
-    speed  whether it is told the speed that is wanted, which the paper's is not
+    top_k       how many of the highest probabilities of each position the policy sees
+    speed       whether it is told the speed that is wanted, which moves all its logits alike; the paper's is not
+    remask      whether it also says which revealed tokens it wants kept, which the paper's does not
+    vocabulary  how many token ids it tells apart, those beyond falling together with others; 0, as in the paper, if it
+                reads no tokens and does not know where in the answer it is
     """
 
     width: int = 128
@@ -26,10 +33,12 @@ class PolicyShape:
     blocks: int = 1
     top_k: int = 1
     speed: bool = False
+    remask: bool = False
+    vocabulary: int = 0
 
 
 class PolicyNetwork(nn.Module):
-    """One logit for each position: how much the policy wants it revealed now."""
+    """One logit for each position: how much the policy wants it revealed now, or kept if it is revealed already."""
 
     def __init__(self, shape: PolicyShape):
         super().__init__()
@@ -37,20 +46,41 @@ class PolicyNetwork(nn.Module):
         self.time_mlp = _perceptron(shape.width, shape.width)
         self.confidence_proj = nn.Linear(shape.top_k, shape.width)
         self.mask_embedding = nn.Embedding(2, shape.width)
-        self.speed_mlp = _perceptron(1, shape.width) if shape.speed else None
+        self.speed_proj = nn.Linear(1, 1) if shape.speed else None
+        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width) if shape.vocabulary else None
+        self.position_proj = nn.Linear(shape.width, shape.width) if shape.vocabulary else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.width)
         self.output_proj = nn.Linear(shape.width, 1)
+        self.keep_proj = nn.Linear(shape.width, 1) if shape.remask else None
 
     def start_at(self, logit: float) -> None:
-        """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2."""
+        """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2.
+
+        What is revealed is kept at first, and every speed is as good as its shift.
+        """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if "ada_conditioning" in name:
                     parameter.zero_()
             self.output_proj.bias.fill_(logit)
+            if self.keep_proj is not None:
+                self.keep_proj.bias.fill_(KEEP)
+            if self.speed_proj is not None:
+                slowest, fastest = SPEED_SHIFTS
+                self.speed_proj.weight.fill_(fastest - slowest)
+                self.speed_proj.bias.fill_(slowest)
 
-    def forward(self, mask: Tensor, confidence: Tensor, time: Tensor, speed: Tensor, seen: Tensor) -> Tensor:
+    def forward(
+        self,
+        mask: Tensor,
+        confidence: Tensor,
+        time: Tensor,
+        speed: Tensor,
+        seen: Tensor,
+        tokens: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Logits (B, W).
 
         mask        (B, W) bool  positions that are masks
@@ -58,15 +88,24 @@ class PolicyNetwork(nn.Module):
         time        (B,)         forward passes so far, divided by the length of the generation region
         speed       (B,)         that is wanted, from 0 to 1; looked at by networks with `shape.speed` only
         seen        (B, W) bool  positions that there are; the others are padding
+        tokens      (B, W) long  what stands at each position or is proposed for it, and
+        positions   (B, W) long  where that is; both looked at by networks with `shape.vocabulary` only
         """
         x = self.confidence_proj(confidence)
+        if self.token_embedding is not None and self.position_proj is not None:
+            assert tokens is not None
+            assert positions is not None
+            x = x + self.token_embedding(tokens % self.shape.vocabulary)
+            x = x + self.position_proj(_position_embedding(positions, self.shape.width).to(x.dtype))
         told = self.time_mlp(_time_embedding(time, self.shape.width).to(x.dtype))
-        if self.speed_mlp is not None:
-            told = told + self.speed_mlp(speed[:, None].to(x.dtype))
         condition = self.mask_embedding(mask.long()) + told[:, None]
         for block in self.transformer_blocks:
             x = block(x, condition, seen)
-        return self.output_proj(self.final_norm(x)).squeeze(-1)
+        x = self.final_norm(x)
+        logits = self.output_proj(x).squeeze(-1)
+        if self.speed_proj is not None:
+            logits = logits + self.speed_proj(speed[:, None].to(x.dtype))
+        return logits if self.keep_proj is None else torch.where(mask, logits, self.keep_proj(x).squeeze(-1))
 
 
 class PolicyBlock(nn.Module):
@@ -116,6 +155,13 @@ def _time_embedding(time: Tensor, width: int) -> Tensor:
     """(B,) -> (B, width). As published: the period is 1, so that all frequencies are equal, and in bfloat16."""
     angle = time.float()[:, None].expand(-1, width // 2)
     return torch.cat([angle.cos(), angle.sin()], dim=-1).bfloat16()
+
+
+def _position_embedding(positions: Tensor, width: int) -> Tensor:
+    """(B, W) -> (B, W, width): sinusoids of where each position is in the generation region."""
+    frequencies = 10000 ** -(torch.arange(width // 2, device=positions.device).float() / (width // 2))
+    angle = positions[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 def _rotate(x: Tensor, angles: Tensor) -> Tensor:

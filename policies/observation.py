@@ -2,29 +2,35 @@
 
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from policies.network import PolicyNetwork
 from policies.store import Card
-from schedulers import Needs, View
+from schedulers import Decision, Needs, View
 
 SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and 1
 
 
 def needs_of(network: PolicyNetwork, card: Card) -> Needs:
     """The statistics that a policy must be shown."""
-    return Needs(top_k=network.shape.top_k, window=card.observation)
+    return Needs(top_k=network.shape.top_k, remask=network.shape.remask, window=card.observation)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The inputs of a `PolicyNetwork`, and `eligible` (B, W) bool, the positions that may be chosen."""
+    """The inputs of a `PolicyNetwork`, and `eligible` (B, W) bool, the positions that it decides about.
+
+    Those are the masks of the block; for one that remasks, all of the block.
+    """
 
     mask: Tensor
     confidence: Tensor
     time: Tensor
     speed: Tensor
     seen: Tensor
+    tokens: Tensor
+    positions: Tensor
     eligible: Tensor
 
     @staticmethod
@@ -35,18 +41,25 @@ class Observation:
         confidence = view.top_probabilities[..., : network.shape.top_k]
         if card.confidence == "log-odds":
             confidence = confidence.logit(SMALLEST_DOUBT)
+        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
         return Observation(
             mask=view.mask,
             confidence=confidence,
             time=view.step / view.length,
             speed=view.options["speed"],
             seen=view.positions < end[:, None],
-            eligible=view.eligible,
+            tokens=torch.where(view.mask, view.proposal, view.tokens),
+            positions=view.positions,
+            eligible=in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return policy(self.mask, self.confidence, self.time, self.speed, self.seen)
+        return policy(self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions)
+
+    def decision(self, chosen: Tensor) -> Decision:
+        """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""
+        return Decision(chosen & self.mask, remask=self.eligible & ~self.mask & ~chosen)
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, to be recorded."""

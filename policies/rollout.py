@@ -30,9 +30,9 @@ class SpeedOption:
 class Recorder:
     """A scheduler that chooses by a network in training, or by an expert, and records the network's view of it.
 
-    Recorded, beside the fields of `Observation`: `chosen`, `order`, `proposal` and `positions` (B, W), and
-    `log_likelihood` (B,), of the choice by the network. What an expert reveals is recorded as chosen from all masks,
-    whatever its block is, so that the network learns it without regard to blocks.
+    Recorded, beside the fields of `Observation`: `chosen` and `order` (B, W), and `log_likelihood` (B,), of the choice
+    by the network. What an expert reveals is recorded as chosen from all masks, whatever its block is, so that the
+    network learns it without regard to blocks.
     """
 
     Options: ClassVar[type[Any]] = SpeedOption
@@ -45,14 +45,14 @@ class Recorder:
         observation = Observation.of(view, self._network, self._card)
         logits = observation.logits(self._network)
         if self.expert is None:
-            chosen, order = choose(self._mode, logits, view)
+            chosen, order = choose(self._mode, logits, view, observation.eligible)
         else:
-            chosen, order = _ask(self.expert, view), torch.zeros_like(logits)
-            observation = Observation(**{**observation.tensors(), "eligible": view.mask})
+            kept = observation.eligible & ~view.mask
+            chosen, order = _ask(self.expert, view) | kept, torch.zeros_like(logits)
+            observation = replace(observation, eligible=view.mask | kept)
         likelihood = log_likelihood(self._mode, logits, observation.eligible, chosen, order)
         record = {"chosen": chosen, "order": order, "log_likelihood": likelihood}
-        record |= {"proposal": view.proposal, "positions": view.positions}
-        return Decision(chosen, record={**observation.tensors(), **record})
+        return replace(observation.decision(chosen), record={**observation.tensors(), **record})
 
 
 def _ask(expert: SchedulerSpec, view: View) -> Tensor:
@@ -88,7 +88,7 @@ class Rollouts:
 
     steps       by name, what `Recorder` records, (S, ...); W is that of the longest
     trajectory  (S,) long    the answer that each step belongs to
-    right       (S, W) bool  whether the proposal is what the answer has there at the end
+    right       (S, W) bool  whether the token, there or proposed, is what the answer has there at the end
     correct, expert (N,) bool; passes, length (N,) long; speed (N,) float32
     """
 
@@ -159,11 +159,11 @@ def _stacked(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _right(
     model: Model, steps: Mapping[str, Tensor], trajectory: Tensor, found: Sequence[Result], asks: Sequence[Ask]
 ) -> Tensor:
-    """Which proposals are what the answer has there at the end; behind its end any end of text is."""
+    """Which tokens are what the answer has there at the end; behind its end any end of text is."""
     longest = max(ask.task.max_tokens for ask in asks)
     final = torch.full((len(asks), longest), -1, device=model.device)
     for row, result in enumerate(found):
         final[row, : len(result.token_ids)] = torch.tensor(result.token_ids)
     there = final[trajectory].gather(1, steps["positions"].clamp(max=longest - 1))
-    ends = torch.isin(steps["proposal"], torch.tensor(sorted(model.stop_ids), device=model.device))
-    return torch.where(there < 0, ends, steps["proposal"] == there)
+    ends = torch.isin(steps["tokens"], torch.tensor(sorted(model.stop_ids), device=model.device))
+    return torch.where(there < 0, ends, steps["tokens"] == there)

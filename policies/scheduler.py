@@ -62,7 +62,7 @@ class LearnedPolicy:
         logits = observation.logits(network) / view.option("temperature")
         told = network.shape.speed
         factor = 1.0 if told else FASTEST ** (2 * view.option("speed") - 1)
-        return Decision(choose(self._mode, logits, view, factor)[0])
+        return observation.decision(choose(self._mode, logits, view, observation.eligible, factor)[0])
 
     def _network_on(self, device: torch.device) -> PolicyNetwork:
         if device not in self._networks:
@@ -70,15 +70,26 @@ class LearnedPolicy:
         return self._networks[device]
 
 
-def choose(mode: str, logits: Tensor, view: View, factor: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-    """(chosen, order), both (B, W); `order` says in which order dpls drew, and is zeros otherwise."""
-    eligible = view.eligible
-    unordered = torch.zeros_like(logits)
+def choose(
+    mode: str, logits: Tensor, view: View, decided: Tensor, factor: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(chosen, order), both (B, W): the masks to reveal, and of revealed positions those to keep.
+
+    decided (B, W) bool, the positions to choose from; `order` says in which order dpls drew, and is zeros otherwise.
+    """
+    revealed, draws = decided & ~view.mask, view.uniform()
+    kept = (logits > 0) & revealed if mode == "expected" else bernoulli(logits, revealed, draws)
+    chosen, order = _reveal(mode, logits, view, draws, factor)
+    return chosen | kept, order
+
+
+def _reveal(mode: str, logits: Tensor, view: View, draws: Tensor, factor: Tensor | float) -> tuple[Tensor, Tensor]:
+    eligible, unordered = view.eligible, torch.zeros_like(logits)
     if mode == "expected":
         return expected(logits, eligible, factor), unordered
     if mode == "dpls":
         # One more column than the view has, for "stop"; it draws as a position before the first would.
         stop = view.uniform(2)[:, :1]
         return plackett_luce(logits, eligible, torch.stack([torch.cat([view.uniform(i), stop], -1) for i in (0, 1)]))
-    chosen = bernoulli(logits, eligible, view.uniform(), factor)
+    chosen = bernoulli(logits, eligible, draws, factor)
     return (or_best(chosen, logits, eligible) if mode == "bernoulli-argmax" else chosen), unordered

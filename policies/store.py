@@ -31,7 +31,7 @@ class Card(BaseModel):
     """What a policy may run with and what it was trained for, as it stands in policy.json.
 
     observation   the positions that it sees: the whole generation region, as published, or the block alone
-    block_length  that it was trained with, in tokens, or full; it runs with others, for better or worse
+    block_length  those that it was trained with, in tokens, or full; it runs with others, for better or worse
     confidence    how it is told of the model's confidence: by probabilities, as published, or their log-odds, in which
                   0.99 and 0.999 are as far apart as 0.9 and 0.99
     speed         whether it is told the speed that is wanted
@@ -40,7 +40,7 @@ class Card(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     observation: Literal["generation", "block"] = "generation"
-    block_length: int | Literal["full"] | None = None
+    block_length: tuple[int | Literal["full"], ...] = ()
     heads: int = Field(2, ge=1)
     confidence: Literal["probability", "log-odds"] = "probability"
     speed: bool = False
@@ -125,4 +125,6 @@ def _shape_of(tensors: dict[str, torch.Tensor], card: Card, folder: Path) -> Pol
         message = f"{folder / WEIGHTS} is no policy: it lacks {PREFIX}confidence_proj.weight"
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
-    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, card.speed)
+    vocabulary = len(tensors.get("token_embedding.weight", ()))
+    remask = "keep_proj.weight" in tensors
+    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, card.speed, remask, vocabulary)

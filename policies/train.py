@@ -1,20 +1,17 @@
 """Policy training, in the order of the paper (arXiv 2512.09106, section 4): roll out, reward, compare, update twice.
 
-Before it, on request, a warm start by imitation: a position is worth revealing when its proposal is what a correct
-answer ends up with (reference: TraceLock, arXiv 2605.24697), or when a teacher reveals it on the way to a correct
-answer. The language model is frozen; only the policy learns.
+Before it, on request, a supervised warm start. The language model is frozen; only the policy learns.
 
 Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -24,7 +21,7 @@ from engine.engine import Engine
 from evals.tasks import Task, find_task
 from models.loading import Model
 from policies.choice import bernoulli_entropy
-from policies.network import PolicyNetwork, PolicyShape
+from policies.network import EVEN_SPEED, PolicyNetwork
 from policies.objective import (
     additive_reward,
     advantages,
@@ -34,74 +31,19 @@ from policies.objective import (
     multiplicative_reward,
     step_weights,
 )
+from policies.recipe import Recipe
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
-from policies.store import Card, save_policy
-from schedulers import parse_scheduler, parse_scheduler_text
+from policies.store import find_policy, load_policy, save_policy
+from policies.warm_start import REPLACEMENTS, TEACHERS, followed, replaced
+from schedulers import parse_scheduler_text
 
 STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
 CHUNK = 512  # steps that go through the network at once
 NO_SIGNAL = 1e-6  # advantages below are rounding
 PATIENCE = 20  # batches in a row without signal
 EXPERT, EXPERT_BLOCK = "threshold:threshold=0.9", 32  # the paper's: Fast-dLLM, block 32 whatever the policy's
-TEACHERS = ("threshold:threshold=0.7", "topk:n=4")  # whose correct answers a warm start imitates
 BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
 ALPHAS = (0.1, 30.0)  # what speed is worth to an any-speed policy at speed 0 and at speed 1, geometric in between
-LOG_ODDS = (11.0, -3.0)  # of the threshold that it imitates at first, at speed 0 and at speed 1
-IMITATION_RATE = 3e-4  # learning rate of a warm start
-DOUBT = 0.02  # of labels: rollouts of a policy that is sure are all alike, and teach nothing
-
-Reward = Literal["multiplicative", "additive"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
-
-    alpha     what speed is worth in the reward
-    any_speed train on all speeds from 0 to 1, the wanted one being told, each with an alpha of its own
-    group     rollouts of one problem that are compared with each other
-    prompts   problems a batch and process
-    updates   on each batch of rollouts
-    steering  one more rollout in each group, by an expert
-    imitation batches of supervised warm start before the others
-    teacher   scheduler whose choices they imitate; by default they learn which proposals will prove right
-    """
-
-    model: str
-    tasks: tuple[str, ...]
-    batches: int
-    block_length: int | Literal["full"] = 32
-    observation: Literal["generation", "block"] = "generation"
-    mode: Literal["bernoulli", "dpls"] = "bernoulli"
-    reward: Reward = "multiplicative"
-    alpha: float = 1.0
-    any_speed: bool = False
-    group: int = 8
-    prompts: int = 16
-    updates: int = 2
-    epsilon: float = 0.5
-    learning_rate: float = 3e-5
-    warmup: int = 50
-    steering: bool = False
-    imitation: int = 0
-    start: float = -2.0
-    teacher: str = ""
-    confidence: Literal["probability", "log-odds"] = "probability"
-    seed: int = 0
-
-    @property
-    def card(self) -> Card:
-        return Card(
-            observation=self.observation,
-            block_length=self.block_length,
-            confidence=self.confidence,
-            speed=self.any_speed,
-        )
-
-    def rate(self, batch: int) -> float:
-        """Learning rate: linear warm-up, then a cosine to zero."""
-        cosine = (1 + math.cos(math.pi * batch / self.batches)) / 2
-        return self.learning_rate * min(1.0, (batch + 1) / self.warmup) * cosine
 
 
 class CannotLearnError(Exception):
@@ -114,12 +56,21 @@ class Trainer:
     def __init__(self, recipe: Recipe, model: Model, out: Path, rows: int = 64):
         if recipe.group < 2:
             raise CannotLearnError(f"a group of {recipe.group} has nothing to be compared with; use --group 2 or more")
+        if recipe.verification and not recipe.tokens:
+            raise CannotLearnError(
+                f"a verification of {recipe.verification} batches is for policies that read tokens; add --tokens"
+            )
+        if recipe.remask and recipe.mode == "dpls":
+            raise CannotLearnError("dpls says nothing of what is taken back; use --mode bernoulli with --remask")
+        out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.batch, self._idle = recipe, out, 0, 0
         self._accelerator = Accelerator(cpu=model.device.type == "cpu")
         self._engine = Engine(model, max_rows=rows, memory_fraction=0.01, static=False)
-        self.network = PolicyNetwork(PolicyShape(speed=recipe.any_speed)).to(model.device)
+        self.network = PolicyNetwork(recipe.shape).to(model.device)
         self.network.start_at(recipe.start)
+        if recipe.initial:
+            self._go_on_from(recipe.initial)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
         if (out / STATE_FILE).exists():
             self._resume()
@@ -129,7 +80,7 @@ class Trainer:
     @property
     def total(self) -> int:
         """All batches, those of the warm start included."""
-        return self.recipe.imitation + self.recipe.batches
+        return self.recipe.warm + self.recipe.batches
 
     @property
     def is_main(self) -> bool:
@@ -140,7 +91,7 @@ class Trainer:
         """Train from the current batch to the last, saving and logging as it goes. Raises CannotLearnError."""
         while self.batch < self.total:
             started = time.perf_counter()
-            figures = self._imitate() if self.batch < self.recipe.imitation else self._reinforce()
+            figures = self._imitate() if self.batch < self.recipe.warm else self._reinforce()
             self.batch += 1
             figures |= {"batch": self.batch, "seconds": time.perf_counter() - started}
             if self.is_main:
@@ -174,6 +125,18 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
 
+    def _go_on_from(self, name: str) -> None:
+        """Take over the weights of another policy. Raises OptionError or CannotLearnError."""
+        other, card = load_policy(find_policy(name)), self.recipe.card
+        theirs, ours = other.network.state_dict(), self.network.state_dict()
+        wrong = [key for key, tensor in theirs.items() if key not in ours or ours[key].shape != tensor.shape]
+        wrong += [key for key in ("heads", "confidence") if getattr(other.card, key) != getattr(card, key)]
+        if wrong:
+            raise CannotLearnError(
+                f"policy {name!r} differs in {', '.join(wrong)}; train with the settings that made it (see its card)"
+            )
+        self.network.load_state_dict(theirs, strict=False)
+
     def _cut_log(self) -> None:
         """Forget what was logged after the last saving."""
         log = self.out / LOG_FILE
@@ -183,33 +146,28 @@ class Trainer:
     # --- supervised warm start
 
     def _imitate(self) -> dict[str, float]:
-        """One batch of answers by teachers, and an update for each update of a batch of rollouts."""
+        """One batch of answers by teachers, of which the correct ones teach."""
+        recipe = self.recipe
+        names = (recipe.teacher,) if recipe.teacher else TEACHERS
+        teachers = [Recorder(self.network, recipe.card, "bernoulli", parse_scheduler_text(name)) for name in names]
         asks = [
-            Ask(task, problem, speed, self._teacher(i, speed), self._block_length(task))
-            for i, (task, problem, speed) in enumerate(self._problems(self.recipe.prompts))
+            Ask(task, problem, EVEN_SPEED, teachers[i % len(teachers)], block_length)
+            for i, (task, problem, _, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
         ]
         rollouts = self._play(asks)
-        followed = self.recipe.any_speed or self.recipe.teacher
-        label = rollouts.steps["chosen"] if followed else rollouts.right
-        wanted = label.float() * (1 - 2 * DOUBT) + DOUBT
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
+        seen = rollouts.observation(good)
+        wanted = (followed(rollouts) if recipe.teacher else rollouts.right.float())[good]
+        rng = torch.Generator().manual_seed(self._seed())
         losses = []
-        for _ in range(self.recipe.updates):
-            loss = imitation_loss(
-                rollouts.observation(good).logits(self.network), rollouts.steps["eligible"][good], wanted[good]
-            )
+        verifies = self.batch < recipe.verification
+        for _ in range(REPLACEMENTS if verifies else recipe.updates):
+            shown, label = replaced(seen, wanted, rng) if verifies else (seen, wanted)
+            loss = imitation_loss(shown.logits(self.network), seen.eligible, label)
             loss.backward()
-            self._step(IMITATION_RATE)
+            self._step()
             losses.append(loss.item())
         return {"imitation_loss": losses[0], **_figures(rollouts)}
-
-    def _teacher(self, i: int, speed: float) -> Recorder:
-        """Who answers: the recipe's teacher, or a threshold that falls with the wanted speed, or all in turn."""
-        spec = parse_scheduler_text(self.recipe.teacher or TEACHERS[i % len(TEACHERS)])
-        if self.recipe.any_speed:
-            most, least = LOG_ODDS
-            spec = parse_scheduler("threshold", {"threshold": 1 / (1 + math.exp(-most + (most - least) * speed))})
-        return Recorder(self.network, self.recipe.card, "bernoulli", spec)
 
     # --- reinforcement learning
 
@@ -227,8 +185,8 @@ class Trainer:
         policy = Recorder(self.network, self.recipe.card, self.recipe.mode)
         expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT))
         asks = []
-        for task, problem, speed in self._problems(self.recipe.prompts):
-            asks += [Ask(task, problem, speed, policy, self._block_length(task))] * self.recipe.group
+        for task, problem, speed, block_length in self._problems(self.recipe.prompts):
+            asks += [Ask(task, problem, speed, policy, block_length)] * self.recipe.group
             if self.recipe.steering:
                 asks.append(Ask(task, problem, speed, expert, EXPERT_BLOCK))
         return asks
@@ -256,12 +214,12 @@ class Trainer:
             new, old = (mixed(value, expert, self.recipe.group) for value in (new, old))
             clipped_loss(new, old, gain[index], weight[index], self.recipe.epsilon).backward()
             entropy += bernoulli_entropy(logits.detach(), eligible).sum()
-        self._step(self.recipe.rate(self.batch - self.recipe.imitation))
+        self._step()
         return entropy.item() / max(1, len(telling))
 
     # --- both
 
-    def _step(self, rate: float) -> None:
+    def _step(self) -> None:
         """Average the gradients of all processes, clip them, and move."""
         for parameter in self.network.parameters():
             if parameter.grad is None:
@@ -269,19 +227,24 @@ class Trainer:
             parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.recipe.rate(self.batch)
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def _problems(self, count: int) -> list[tuple[Task, Any, float]]:
-        """Problems of all tasks in turn, each with the speed that is wanted for it."""
+    def _problems(self, count: int) -> list[tuple[Task, Any, float, int]]:
+        """Problems of all tasks in turn, each with the speed that is wanted for it and the length of its blocks."""
         seed = self._seed()
         rng = torch.Generator().manual_seed(seed)
         speeds = torch.rand(count, generator=rng).tolist()
         tasks = [find_task(name) for name in self.recipe.tasks]
         each = {task.name: islice(task.problems(seed, "train"), count) for task in tasks}
         chosen = [tasks[(i + self.batch) % len(tasks)] for i in range(count)]
-        return [(task, next(each[task.name]), speed) for task, speed in zip(chosen, speeds, strict=True)]
+        which = torch.randint(len(self.recipe.block_length), (count,), generator=rng).tolist()
+        lengths = [self.recipe.block_length[i] for i in which]
+        return [
+            (task, next(each[task.name]), speed, task.max_tokens if length == "full" else length)
+            for task, speed, length in zip(chosen, speeds, lengths, strict=True)
+        ]
 
     def _seed(self) -> int:
         """Of this batch and process."""
@@ -290,9 +253,6 @@ class Trainer:
 
     def _play(self, asks: list[Ask]) -> Rollouts:
         return play(self._engine, asks, self._seed() * len(asks))
-
-    def _block_length(self, task: Task) -> int:
-        return task.max_tokens if self.recipe.block_length == "full" else self.recipe.block_length
 
     def _watch(self, advantage: Tensor) -> None:
         """Raise CannotLearnError if batch after batch no rollout is better than the others of its group."""

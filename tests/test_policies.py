@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,9 +51,9 @@ def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(str(synthetic_llada(tmp_path_factory.mktemp("checkpoint"))), device="cpu", dtype="float32")
 
 
-def saved(folder: Path, observation: str = "generation", speed: bool = False) -> str:
+def saved(folder: Path, observation: str = "generation", speed: bool = False, **shape: Any) -> str:
     torch.manual_seed(1)
-    network = PolicyNetwork(PolicyShape(speed=speed))
+    network = PolicyNetwork(PolicyShape(speed=speed, **shape))
     save_policy(folder, network, Card.model_validate({"observation": observation, "speed": speed}))
     return str(folder)
 
@@ -157,17 +158,17 @@ def test_rules_by_hand() -> None:
 
 
 def test_a_policy_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    folder = Path(saved(tmp_path / "mine", "block", speed=True))
+    folder = Path(saved(tmp_path / "mine", "block", speed=True, remask=True, vocabulary=30))
     assert all(name.startswith("base_policy.") for name in load_file(folder / WEIGHTS))
     again = load_policy(folder)
     assert again.card == Card(observation="block", speed=True)
-    assert again.network.shape == PolicyShape(speed=True)
+    assert again.network.shape == PolicyShape(speed=True, remask=True, vocabulary=30)
 
 
 def test_weights_that_do_not_fit_the_card_are_refused(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path, speed=True))
     (folder / CARD).unlink()
-    with pytest.raises(OptionError, match=r"wrong or missing tensors: speed_mlp\.0"):
+    with pytest.raises(OptionError, match=r"wrong or missing tensors: speed_proj\.bias"):
         load_policy(folder)
 
 
@@ -210,13 +211,54 @@ def test_modes_are_told_to_clients() -> None:
 
 
 @pytest.mark.parametrize("observation", ["generation", "block"])
+@pytest.mark.parametrize("shape", [{}, {"remask": True, "vocabulary": 30, "speed": True}])
 @pytest.mark.parametrize("mode", MODES)
-def test_batched_equals_alone(llada: Model, tmp_path: Path, mode: str, observation: str) -> None:
-    requests = by_policy(saved(tmp_path, observation), mode=mode)
+def test_batched_equals_alone(llada: Model, tmp_path: Path, mode: str, shape: dict[str, Any], observation: str) -> None:
+    requests = by_policy(saved(tmp_path, observation, **shape), mode=mode)
     other = replace(requests[0], id="other", scheduler=parse_scheduler("margin"), max_tokens=30)
     together = outcomes(llada, [*requests, other])
     assert together == [outcomes(llada, [request])[0] for request in (*requests, other)]
     assert outcomes(llada, requests, static=True) == together[:-1]
+
+
+def test_speed_moves_all_logits_of_policies_that_are_told_it(llada: Model, tmp_path: Path) -> None:
+    folder = saved(tmp_path, speed=True)
+    network = load_policy(Path(folder)).network
+    assert network.speed_proj is not None
+    shift = network.speed_proj(torch.tensor([[0.2]])).item()
+    seen = torch.ones(1, 6, dtype=torch.bool)
+    inputs = (seen, torch.rand(1, 6, 1), torch.zeros(1))
+    slow, even = (network(*inputs, torch.tensor([speed]), seen) for speed in (0.2, 0.0))
+    assert torch.allclose(slow - shift, even - network.speed_proj.bias, atol=ROUNDING)
+
+
+def test_a_network_with_a_vocabulary_reads_tokens_and_where_they_are() -> None:
+    torch.manual_seed(0)
+    network = PolicyNetwork(PolicyShape(vocabulary=7)).requires_grad_(False)
+    seen = torch.ones(1, 5, dtype=torch.bool)
+    tokens, positions = torch.arange(5)[None], torch.arange(5)[None]
+
+    def logits(tokens: Tensor, positions: Tensor) -> Tensor:
+        return network(seen, torch.full((1, 5, 1), 0.5), torch.zeros(1), torch.zeros(1), seen, tokens, positions)
+
+    plain = logits(tokens, positions)
+    assert not torch.allclose(plain, logits(tokens.flip(1), positions), atol=0.01)
+    assert not torch.allclose(plain, logits(tokens, positions + 32), atol=0.01)
+    assert torch.allclose(plain, logits(tokens + 7, positions), atol=ROUNDING)  # ids beyond fall together with others
+
+
+@pytest.mark.parametrize(("keep", "takes_back"), [(30.0, False), (-30.0, True)])
+def test_a_policy_may_take_back_what_it_revealed(llada: Model, tmp_path: Path, keep: float, takes_back: bool) -> None:
+    folder = tmp_path / "policy"
+    network = PolicyNetwork(PolicyShape(remask=True))
+    network.start_at(-30.0)  # one position a pass
+    assert network.keep_proj is not None
+    torch.nn.init.constant_(network.keep_proj.bias, keep)
+    save_policy(folder, network, Card())
+    (request,) = by_policy(str(folder), 1)
+    steps = list(Engine(llada).run([replace(request, max_forward_passes=30)]))
+    assert any(step.remasked for step in steps) == takes_back
+    assert len(steps) == (30 if takes_back else request.max_tokens)
 
 
 def test_speed_is_a_factor_for_policies_that_are_not_told_it(llada: Model, tmp_path: Path) -> None:

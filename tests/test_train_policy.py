@@ -28,15 +28,18 @@ from policies.objective import (
     multiplicative_reward,
     step_weights,
 )
+from policies.observation import Observation
+from policies.recipe import Recipe
 from policies.rollout import Ask, Recorder, log_likelihood, play
-from policies.store import WEIGHTS, Card
-from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Recipe, Trainer
-from schedulers import parse_scheduler, parse_scheduler_text
+from policies.store import WEIGHTS, Card, load_policy
+from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
+from policies.warm_start import REPLACED, replaced
+from schedulers import OptionError, parse_scheduler, parse_scheduler_text
 
 ROUNDING = 1e-6
 SUDOKU = TASKS["sudoku"]
 BOTH = ("sudoku", "word-problems")
-SMALL = Recipe("llada-nano", BOTH, batches=3, block_length="full", group=3, prompts=2, imitation=1)
+SMALL = Recipe("llada-nano", BOTH, batches=3, block_length=("full",), group=3, prompts=2, imitation=1)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +87,32 @@ def test_imitation_by_hand() -> None:
     assert imitation_loss(logits, eligible, right.float()).item() == pytest.approx(expected, abs=ROUNDING)
 
 
-@pytest.mark.parametrize("mode", ["bernoulli", "dpls"])
-def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: str) -> None:
+def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
+    steps, width = 400, 12
+    tokens = torch.arange(steps * width).view(steps, width)
+    eligible = torch.arange(width).expand(steps, -1) < 9
+    zeros = torch.zeros(steps)
+    seen = Observation(eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible)
+    wanted = (torch.arange(width) % 2).float().expand(steps, -1)
+    changed, still = replaced(seen, wanted, torch.Generator().manual_seed(1))
+    moved = changed.tokens != tokens
+    assert not moved[:, 9:].any()
+    assert moved[:, :9].float().mean().item() == pytest.approx(REPLACED * (1 - 1 / 9), abs=0.02)
+    assert (changed.tokens[moved] % width < 9).all()
+    assert (changed.tokens // width == tokens // width).all()  # of the same answer
+    assert still.equal(wanted.masked_fill(moved, 0))
+    assert not changed.confidence.any()
+
+
+REMASKING = PolicyShape(remask=True, vocabulary=50)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("bernoulli", PolicyShape()), ("dpls", PolicyShape()), ("bernoulli", REMASKING)]
+)
+def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: str, shape: PolicyShape) -> None:
     torch.manual_seed(0)
-    network = PolicyNetwork(PolicyShape()).requires_grad_(False)
+    network = PolicyNetwork(shape).requires_grad_(False)
     recorder = Recorder(network, Card(), mode)
     problems = list(islice(SUDOKU.problems(0, "train"), 3))
     rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32) for problem in problems], seed=5)
@@ -98,7 +123,8 @@ def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: st
     again = log_likelihood(mode, logits, eligible, chosen, order)
     assert torch.allclose(again, rollouts.steps["log_likelihood"], atol=1e-4)
     assert (chosen <= eligible).all()
-    assert (eligible <= rollouts.steps["mask"]).all()
+    mask = rollouts.steps["mask"]
+    assert (eligible <= mask).all() == (not shape.remask)
     assert (rollouts.steps["time"] == 0).sum() == len(problems)  # each trajectory begins once
     alone = [play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], 5 + i) for i, problem in enumerate(problems)]
     assert rollouts.correct.tolist() == [rollout.correct.item() for rollout in alone]
@@ -144,15 +170,39 @@ def _curve(out: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+def test_training_goes_on_from_another_policy(nano: Model, tmp_path: Path) -> None:
+    Trainer(SMALL, nano, tmp_path / "first").save()
+    further = Trainer(replace(SMALL, initial=str(tmp_path / "first"), remask=True), nano, tmp_path / "second")
+    before = load_policy(tmp_path / "first").network.state_dict()
+    after = further.network.state_dict()
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+    assert after.keys() - before.keys() == {"keep_proj.weight", "keep_proj.bias"}
+    with pytest.raises(CannotLearnError, match=r"first' differs in confidence; train with the settings that made it"):
+        Trainer(replace(SMALL, initial=str(tmp_path / "first"), confidence="log-odds"), nano, tmp_path / "third")
+    with pytest.raises(OptionError, match="'nowhere', which is neither a shipped policy"):
+        Trainer(replace(SMALL, initial="nowhere"), nano, tmp_path / "third")
+
+
 def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
     with pytest.raises(CannotLearnError, match="a group of 1 has nothing to be compared with"):
         Trainer(replace(SMALL, group=1), nano, tmp_path)
+    with pytest.raises(CannotLearnError, match="dpls says nothing of what is taken back; use --mode bernoulli"):
+        Trainer(replace(SMALL, remask=True, mode="dpls"), nano, tmp_path)
+    with pytest.raises(CannotLearnError, match="a verification of 5 batches is for policies that read tokens"):
+        Trainer(replace(SMALL, verification=5), nano, tmp_path)
     hopeless = replace(SMALL, imitation=0, batches=PATIENCE + 1, start=30.0, group=2, prompts=1)  # all at once, always
     with pytest.raises(CannotLearnError, match=f"in {PATIENCE} batches all rollouts of each group were worth the same"):
         Trainer(hopeless, nano, tmp_path).run(save_every=100)
 
 
-KINDS = [{"steering": True}, {"any_speed": True}, {"mode": "dpls"}, {"observation": "block", "block_length": 16}]
+KINDS = [
+    {"steering": True},
+    {"any_speed": True},
+    {"mode": "dpls"},
+    {"observation": "block", "block_length": (16, "full")},
+    {"tokens": 100, "verification": 1, "confidence": "log-odds"},
+    {"remask": True, "tokens": 100, "verification": 1, "teacher": "threshold"},
+]
 
 
 @pytest.mark.parametrize("settings", KINDS)
@@ -161,6 +211,7 @@ def test_every_kind_of_policy_learns_something(nano: Model, tmp_path: Path, sett
     trainer = Trainer(recipe, nano, tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.run(save_every=10)
+    assert load_policy(tmp_path).network.shape == recipe.shape
     after = trainer.network.state_dict()
     assert any(not tensor.equal(after[name]) for name, tensor in before.items())
     assert all(tensor.isfinite().all() for tensor in after.values())
