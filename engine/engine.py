@@ -213,6 +213,6 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal
 def _cache_columns(model: Model, max_rows: int, memory_fraction: float) -> int:
     """Columns of keys and values to allocate: enough for every row at its longest, or what the memory allows."""
     a = model.network.architecture
-    enough = round_up(max_rows) * columns_needed(a.max_positions)
+    enough = round_up(max_rows) * columns_needed(model.max_positions)
     free = int(memory_fraction * available_bytes(model.device))
     return min(enough, free // KeyValues.bytes_per_column(a, model.dtype))

@@ -25,6 +25,7 @@ class Request:
     stop               texts that end the generation; not part of the result
     max_forward_passes after so many, everything left is revealed at once; by default four for each token
     cache              which keys and values are kept from pass to pass
+    timeout            seconds, waiting included, after which whoever submitted it will cancel it
     """
 
     id: str
@@ -39,6 +40,7 @@ class Request:
     stop: tuple[str, ...] = ()
     max_forward_passes: int | None = None
     cache: Cache = NO_CACHE
+    timeout: float | None = None
 
 
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:

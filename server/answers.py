@@ -18,9 +18,11 @@ from server.wire import ArNess, Diffusion, ErrorResponse, Usage
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
     404: {"model": ErrorResponse, "description": "the model is not served here"},
+    413: {"model": ErrorResponse, "description": "the body is too large"},
     429: {"model": ErrorResponse, "description": "too many requests are waiting"},
     500: {"model": ErrorResponse, "description": "a fault of the server"},
     503: {"model": ErrorResponse, "description": "the model is loading, or the server going down"},
+    504: {"model": ErrorResponse, "description": "the request was not done in time"},
 }
 
 SSE: dict[int | str, dict[str, Any]] = {

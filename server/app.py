@@ -52,7 +52,7 @@ def create_app(
     for room in (generate, completions, info):
         app.include_router(room.router)
     add_error_handlers(app)
-    app.add_middleware(Observe, metrics=backend.metrics)
+    app.add_middleware(Observe, metrics=backend.metrics, max_body_bytes=settings.max_body_bytes)
     _describe_errors_as_they_are(app)
     return app
 

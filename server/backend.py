@@ -5,9 +5,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from engine.caching import choose_cache
 from engine.engine import Engine
+from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
 from engine.service import EngineError, EngineService, EngineStoppedError
 from models.loading import Model, load_model
@@ -95,6 +97,7 @@ class Backend:
         try:
             settings = self.settings
             model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+            model = _limited(model, settings.max_model_len)
             engine = Engine(model, settings.max_rows, settings.memory_fraction)
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
             service = EngineService(engine, settings.max_waiting)
@@ -149,3 +152,12 @@ class Backend:
             )
             for row in range(rows)
         ]
+
+
+def _limited(model: Model, max_model_len: int | None) -> Model:
+    """The model, made to take no longer canvas. Raises RequestError if it cannot take one so long."""
+    longest = model.max_positions if max_model_len is None else max_model_len
+    if longest > model.max_positions:
+        message = f"max_model_len {longest} is more than the {model.max_positions} positions of the model; give less"
+        raise RequestError(message, "max_model_len")
+    return replace(model, max_positions=longest)

@@ -4,6 +4,7 @@ A stream carries only text that can no longer change: it grows with the settled 
 and one block over the whole length makes it come late and in bursts.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +31,7 @@ async def completions(body: CompletionRequest, http: HTTPRequest, backend: Backe
     """OpenAI's completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
     model = backend.model
     check_model(body.model, backend.model_name)
-    requests = parse_completion(body, model, backend.settings)
+    requests = await asyncio.to_thread(parse_completion, body, model, backend.settings)
     head = {
         "id": f"cmpl-{http.state.request_id}",
         "object": "text_completion",

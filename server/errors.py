@@ -9,6 +9,7 @@ Exception
   RequestError         400  from the engine: the request does not fit the model or the machine
   ChatTemplateError    400  from the tokenizer
   EngineError          500  a fault of the engine
+    DeadlineError      504  the request was not done in time
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
   HTTPException        404, 405, 413, ...  from the framework's routing
@@ -62,6 +63,10 @@ class NotReadyError(HTTPError):
     """The model is not loaded yet, or could not be."""
 
 
+class DeadlineError(EngineError):
+    """The request was not done in the time that it, or the server, gave it."""
+
+
 @dataclass(frozen=True)
 class _Kind:
     status: int
@@ -80,9 +85,14 @@ _KINDS: dict[type[Exception], _Kind] = {
     ChatTemplateError: _Kind(400, "invalid_request_error", "chat_template"),
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
+    DeadlineError: _Kind(504, "timeout_error", "timeout"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
+
+# What clients should do: wait and try again; or, as the same again would take as long, not try again.
+_WAIT = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+_RETRY = {429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
 
 
 def show(value: object) -> str:
@@ -107,8 +117,7 @@ def error_body(error: Exception) -> dict[str, Any]:
 def error_response(error: Exception) -> Response:
     """The response to an exception."""
     status = _kind(error).status
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else None
-    return _json(error_body(error), status, headers)
+    return _json(error_body(error), status, _RETRY.get(status))
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -1,5 +1,6 @@
 """`POST /generate`, the native endpoint: every step can be watched."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,7 +29,7 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     """
     model = backend.model
     check_model(body.model, backend.model_name)
-    request = parse_generate(body, model, backend.settings)
+    request = await asyncio.to_thread(parse_generate, body, model, backend.settings)
     head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
     generations = backend.submit([request], every_step=bool(body.stream))
     if body.stream:

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import error_response
 from server.metrics import Metrics
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -21,9 +20,10 @@ class Observe:
     Refuses bodies that no prompt needs. Plain ASGI: it neither buffers a stream nor hides that the client has left.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int):
         self._app = app
         self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,7 +42,7 @@ class Observe:
             await send(message)
 
         try:
-            await self._app(scope, _limited(receive), observed)
+            await self._app(scope, _limited(receive, scope, self._max_body_bytes), observed)
         except Exception as error:
             if not started:
                 await error_response(error)(scope, receive, observed)
@@ -53,16 +53,19 @@ class Observe:
         self._metrics.count_http(method, getattr(scope.get("route"), "path", "other"), status)
 
 
-def _limited(receive: Receive) -> Receive:
-    """The messages of one request, until its body is too large."""
+def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
+    """The messages of one request, unless its body says that it is too large, or turns out to be."""
     received = 0
+    announced = Headers(scope=scope).get("content-length", "")
 
     async def limited() -> Message:
         nonlocal received
+        if not received and announced.isdecimal() and int(announced) > limit:
+            raise HTTPException(413, f"the body of {announced} bytes is larger than {limit} bytes; send less at once")
         message = await receive()
         received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send less at once")
+        if received > limit:
+            raise HTTPException(413, f"the body is larger than {limit} bytes; send less at once")
         return message
 
     return limited

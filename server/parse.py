@@ -15,16 +15,17 @@ from server.settings import ServeSettings
 from server.wire import MAX_SEED, CompletionRequest, GenerateRequest, GenerationFields
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
+CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
 
 
 def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings) -> Request:
     """The engine's request for a body of `POST /generate`; raises what `server.errors` maps to 400."""
-    tokenizer = model.tokenizer
     if body.prompt is not None:
-        field, prompt = "prompt", tokenizer.encode(body.prompt)
+        field, prompt = "prompt", _encoded(body.prompt, model)
     elif body.messages is not None:
-        field, prompt = "messages", tokenizer.chat([message.model_dump() for message in body.messages])
+        _check_length(sum(len(message.content) for message in body.messages), "messages", model)
+        field, prompt = "messages", model.tokenizer.chat([message.model_dump() for message in body.messages])
     else:
         field, prompt = "input_ids", body.input_ids or []
     return _request(body, _checked(prompt, field, model), settings.default_max_tokens, _seed(body), model, settings)
@@ -79,6 +80,7 @@ def _request(
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         max_forward_passes=body.max_forward_passes,
         cache=choose_cache(body.cache or settings.cache, architecture),
+        timeout=min((t for t in (body.timeout, settings.request_timeout) if t is not None), default=None),
     )
 
 
@@ -119,12 +121,26 @@ def _named(scheduler: str | Mapping[str, Any] | None) -> tuple[str | None, dict[
 def _prompts(prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], model: Model) -> list[list[int]]:
     """The token ids of one or more prompts."""
     if isinstance(prompt, str):
-        return [model.tokenizer.encode(prompt)]
+        return [_encoded(prompt, model)]
     if not prompt or isinstance(prompt[0], int):
         return [[id for id in prompt if isinstance(id, int)]]
-    return [
-        model.tokenizer.encode(one) if isinstance(one, str) else list(one) for one in prompt if not isinstance(one, int)
-    ]
+    return [_encoded(one, model) if isinstance(one, str) else list(one) for one in prompt if not isinstance(one, int)]
+
+
+def _encoded(text: str, model: Model) -> list[int]:
+    _check_length(len(text), "prompt", model)
+    return model.tokenizer.encode(text)
+
+
+def _check_length(characters: int, field: str, model: Model) -> None:
+    """Raise BadRequestError for a text that cannot fit, before anything is done with it."""
+    if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
+        raise BadRequestError(
+            f"field {field!r} has {characters} characters, more than the {most} that could fit into the "
+            f"{model.max_positions} positions of the model; shorten it",
+            field,
+            "context_length_exceeded",
+        )
 
 
 def _checked(ids: Sequence[int], field: str, model: Model) -> tuple[int, ...]:

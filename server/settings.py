@@ -15,6 +15,13 @@ class ServeSettings(ModelSettings):
     served_model_name: str | None = Field(None, description="name of the model in the API; by default its own")
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
+    max_model_len: int | None = Field(
+        None, ge=2, description="tokens of the longest canvas, prompt included; by default what the model can do"
+    )
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1, description="a larger body is answered with 413")
+    request_timeout: float | None = Field(
+        None, gt=0, description="seconds that a request may take, waiting included; a request may ask for less"
+    )
     default_scheduler: str = Field("topk", description="scheduler of requests that name none")
     default_block_length: int = Field(32, ge=1, description="block length of requests that give none")
     cache: str = Field(

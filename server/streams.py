@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import RequestError
 from engine.request import Request, Result, Step
 from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
+from server.errors import DeadlineError
 from server.metrics import Metrics
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
@@ -31,6 +32,8 @@ class Generations:
         self._service = service
         self._every_step = every_step
         self._loop = asyncio.get_running_loop()
+        self._timeout = min((request.timeout for request in requests if request.timeout is not None), default=None)
+        self._deadline = None if self._timeout is None else self._loop.time() + self._timeout
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._running: set[str] = set()
         try:
@@ -44,7 +47,7 @@ class Generations:
     async def steps(self) -> AsyncIterator[tuple[int, Step]]:
         """(index of the request, step) until all have ended. Raises EngineError if one could not."""
         while self._running:
-            index, event = await self._events.get()
+            index, event = await self._next()
             if isinstance(event, EngineError):
                 raise event
             if event.result is not None:
@@ -65,6 +68,15 @@ class Generations:
         for request_id in self._running:
             self._service.cancel(request_id)
         self._running.clear()
+
+    async def _next(self) -> tuple[int, Step | EngineError]:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._events.get()
+        except TimeoutError:
+            raise DeadlineError(
+                f"the request was not done within {self._timeout:g} seconds; ask for fewer tokens or give it more time"
+            ) from None
 
     def _listener(self, index: int, record: OnStep) -> OnStep:
         def listen(event: Step | EngineError) -> None:  # on the engine's thread

@@ -13,6 +13,7 @@ MAX_COUNT = 2**31 - 1  # what an engine's integer can hold
 MAX_SEED = 2**63 - 1
 MAX_CHOICES = 128
 MAX_STOPS = 16  # OpenAI takes 4; evaluation harnesses send more
+MAX_STOP_LENGTH = 256  # characters; each step looks for every beginning of each stop text
 
 # OpenAI's and other servers' fields that are not implemented: the values, beside null, that ask for nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -52,7 +53,7 @@ def _about(field: str | None, message: str) -> PydanticCustomError:
     return PydanticCustomError("body", "{message}", {"message": message, "param": field})
 
 
-StopText = Annotated[str, Field(min_length=1)]
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = list[int]
 Prompts = Annotated[
     str | list[str] | TokenIds | list[TokenIds],
@@ -92,13 +93,16 @@ class GenerationFields(BaseModel):
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
     stop: Annotated[
         StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None,
-        _expect(f"a text or a list of at most {MAX_STOPS} texts, none of them empty"),
+        _expect(f"a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_LENGTH} characters"),
     ] = Field(None, description="texts that end the generation; they are not part of it")
     max_forward_passes: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="after so many, everything left is revealed at once"
     )
     cache: str | None = Field(
         None, description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
+    timeout: float | None = Field(
+        None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"
     )
     stream: bool | None = Field(None, description="answer with server-sent events")
     return_steps: bool | None = Field(
