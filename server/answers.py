@@ -13,7 +13,7 @@ from engine.request import Request, Result
 from schedulers import SchedulerSpec
 from server.backend import Backend
 from server.errors import UnknownModelError, show
-from server.wire import ArNess, Diffusion, ErrorResponse, Usage
+from server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},

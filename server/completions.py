@@ -19,7 +19,7 @@ from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, token
 from server.errors import error_body
 from server.parse import parse_completion
 from server.streams import EventStream, Generations, event, unless_disconnected
-from server.wire import CompletionRequest, CompletionResponse
+from server.wire.completions import CompletionRequest, CompletionResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS)
 

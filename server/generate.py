@@ -15,7 +15,7 @@ from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, sched
 from server.errors import error_body
 from server.parse import parse_generate
 from server.streams import EventStream, Generations, event, unless_disconnected
-from server.wire import GenerateRequest, GenerateResponse
+from server.wire.generate import GenerateRequest, GenerateResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS)
 

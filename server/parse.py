@@ -12,7 +12,9 @@ from models.loading import Model
 from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
 from server.errors import BadRequestError, show
 from server.settings import ServeSettings
-from server.wire import MAX_SEED, CompletionRequest, GenerateRequest, GenerationFields
+from server.wire.completions import CompletionRequest
+from server.wire.fields import MAX_SEED, GenerationFields
+from server.wire.generate import GenerateRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes

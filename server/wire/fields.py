@@ -1,0 +1,117 @@
+"""What the bodies of all generation endpoints have in common."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_COUNT = 2**31 - 1  # what an engine's integer can hold
+MAX_SEED = 2**63 - 1
+MAX_STOPS = 16  # OpenAI takes 4; evaluation harnesses send more
+MAX_STOP_LENGTH = 256  # characters; each step looks for every beginning of each stop text
+
+
+def expect(what: str) -> WrapValidator:
+    """Answer any failure of a union with one sentence, instead of one for each of its members."""
+
+    def check(value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("expected", "Input should be {what}", {"what": what}) from None
+
+    return WrapValidator(check)
+
+
+def about(field: str | None, message: str) -> PydanticCustomError:
+    """An error of the whole body that is about one field."""
+    return PydanticCustomError("body", "{message}", {"message": message, "param": field})
+
+
+StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+TokenIds = list[int]
+
+
+class GenerationFields(BaseModel):
+    """The fields of every generation endpoint. Null is the same as leaving a field out."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
+    max_tokens: int | None = Field(
+        None, ge=1, le=MAX_COUNT, description="length of the generation region, which is filled with masks at first"
+    )
+    block_length: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_COUNT,
+        description="blocks of so many tokens are filled left to right; max_tokens or more is one block",
+    )
+    scheduler: Annotated[str | dict[str, Any] | None, expect("a name, or an object with a name and options")] = Field(
+        None,
+        description='chooses which tokens to reveal: a name, or {"name": ..., option: value, ...}; see /v1/schedulers',
+    )
+    steps: int | None = Field(None, description="shorthand for the scheduler's option of that name")
+    threshold: float | None = Field(
+        None,
+        description="shorthand for the option of that name; chooses the scheduler `threshold` if none is named",
+    )
+    policy: str | None = Field(None, description="as `threshold`, for the option `policy`")
+    speed: float | None = Field(None, description="shorthand for the scheduler's option of that name")
+    temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
+    top_p: float | None = Field(None, gt=0, le=1, description="sample among the most probable tokens of this total")
+    top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among so many tokens; 0 and -1 mean all")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
+    stop: Annotated[
+        StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None,
+        expect(f"a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_LENGTH} characters"),
+    ] = Field(None, description="texts that end the generation; they are not part of it")
+    max_forward_passes: int | None = Field(
+        None, ge=1, le=MAX_COUNT, description="after so many, everything left is revealed at once"
+    )
+    cache: str | None = Field(
+        None, description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
+    timeout: float | None = Field(
+        None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"
+    )
+    stream: bool | None = Field(None, description="answer with server-sent events")
+    return_steps: bool | None = Field(
+        None,
+        description="tell of each token the step that revealed it and its probability then, and in `diffusion` how "
+        "close the order was to left to right",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, body: Any) -> Any:
+        """Refuse what is no Unicode text, and names of fields where the class takes only its own."""
+        if not isinstance(body, dict):
+            return body
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise about(
+                None, "the body holds half of a surrogate pair, which is no text; send whole characters"
+            ) from None
+        unknown = [name for name in body if name not in cls.model_fields]
+        if unknown and cls.model_config.get("extra") == "forbid":
+            fields = ", ".join(cls.model_fields)
+            raise about(unknown[0], f"field {unknown[0]!r:.60} is unknown; the fields are: {fields}")
+        return body
+
+    @property
+    def shorthands(self) -> dict[str, int | float | str]:
+        """The scheduler options that were given as fields of their own."""
+        given = {name: getattr(self, name) for name in ("steps", "threshold", "policy", "speed")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
