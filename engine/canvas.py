@@ -1,6 +1,7 @@
 """One running request on the host: its phase, what it has revealed, how far it is settled, and when it ends."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +17,13 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder writes for an incomp
 
 @dataclass
 class Canvas:
-    """Prompt and generation region of one request. Columns count from the start of the prompt, positions from its end.
+    """Prompt, generation region and suffix of one request. Columns count from the start of the prompt, positions from
+    its end.
 
     ids       (T,) int64  token of every column, `mask_id` where there is a mask
     masked    (T,) bool
+    pinned    (R,) bool   positions of the generation region that hold a given token
+    last_gap  the position behind all of these: an end of text from here on ends the request
     grid      block size of a block-causal model, whose blocks are counted from the first column; None where blocks
               start with the generation region
     final     block-causal: so many columns have keys and values that can no longer change, and are in the slot
@@ -38,6 +42,8 @@ class Canvas:
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
     masked: NDArray[np.bool_] = field(init=False)
+    pinned: NDArray[np.bool_] = field(init=False)
+    last_gap: int = field(init=False)
     final: int = 0
     slot: int | None = None
     step: int = 0
@@ -48,9 +54,14 @@ class Canvas:
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
 
     def __post_init__(self) -> None:
-        self.ids = np.full(len(self.request.prompt) + self.request.max_tokens, self.mask_id, dtype=np.int64)
-        self.ids[: len(self.request.prompt)] = self.request.prompt
-        self.masked = np.arange(len(self.ids)) >= len(self.request.prompt)
+        prompt, suffix = self.request.prompt, self.request.suffix
+        region = self.request.template or (None,) * self.request.max_tokens
+        known = [*prompt, *region, *suffix]
+        self.ids = np.array([self.mask_id if token is None else token for token in known], dtype=np.int64)
+        self.masked = np.array([token is None for token in known])
+        self.pinned = ~self.masked[len(prompt) : len(prompt) + len(region)]
+        self.last_gap = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
+        self._skip_full_blocks()
 
     def column(self, position: int) -> int:
         """The column at which a position of the generation region stands."""
@@ -59,7 +70,7 @@ class Canvas:
     @property
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
-        cap = self.request.max_forward_passes or PASSES_PER_TOKEN * self.request.max_tokens
+        cap = self.request.max_forward_passes or PASSES_PER_TOKEN * int((~self.pinned).sum())
         return self.step + 1 >= cap
 
     @property
@@ -101,10 +112,19 @@ class Canvas:
             self.final = self.column(self.block_start) // self.grid * self.grid
         self.step += 1
         self.block_step += 1
-        ended = not self.masked[self.column(self.block_start) : self.column(block_end)].any()
+        ended = not self._has_masks(self.block_start, block_end)
         if ended:
             self.block_start, self.block_step = block_end, 0
+            self._skip_full_blocks()
         return Step(self.request.id, self.step - 1, revealed, remasked, block, ended, *self._settle())
+
+    def _skip_full_blocks(self) -> None:
+        """Go on to the next block with masks: what is pinned from end to end needs no pass."""
+        while self.block_start < self.request.max_tokens and not self._has_masks(self.block_start, self.block_end):
+            self.block_start = self.block_end
+
+    def _has_masks(self, start: int, end: int) -> bool:
+        return bool(self.masked[self.column(start) : self.column(end)].any())
 
     def _write(self, position: int, token: int, masked: bool) -> None:
         column = self.column(position)
@@ -119,8 +139,8 @@ class Canvas:
         """(settled text, result if this was the last step)."""
         grown = self._settled
         limit = self.block_start if self.needs.remask else self.request.max_tokens
-        tokens, masked = self.ids[self.column(0) :], self.masked[self.column(0) :]
-        while grown < limit and not masked[grown] and int(tokens[grown]) not in self.stop_ids:
+        masked = self.masked[self.column(0) :]
+        while grown < limit and not masked[grown] and not (grown >= self.last_gap and self._is_stop(grown)):
             grown += 1
         at_end = grown == self.request.max_tokens
         at_stop_id = grown < limit and not masked[grown]
@@ -138,12 +158,25 @@ class Canvas:
         return self.text, None
 
     def _decode(self, count: int) -> str:
-        return self.tokenizer.decode(self._tokens(count))
+        return self.tokenizer.decode(self._tokens(self._kept(count)))
 
-    def _tokens(self, count: int) -> list[int]:
-        """The first tokens of the generation region, none of them masks."""
-        tokens: list[int] = self.ids[self.column(0) : self.column(count)].tolist()
+    def _tokens(self, positions: Sequence[int]) -> list[int]:
+        tokens: list[int] = self.ids[self.column(0) :][list(positions)].tolist()
         return tokens
+
+    def _is_stop(self, position: int) -> bool:
+        return int(self.ids[self.column(position)]) in self.stop_ids
+
+    def _kept(self, count: int) -> Sequence[int]:
+        """Which of the first positions, none of them masks, are text: in a gap, those before its end of text."""
+        if not self.last_gap:
+            return range(count)
+        kept, ended = [], False
+        for position, pinned in enumerate(self.pinned[:count]):
+            ended = not pinned and (ended or self._is_stop(position))
+            if not ended:
+                kept.append(position)
+        return kept
 
     def _tokens_to_cover(self, characters: int) -> int:
         """How many tokens it takes to write the first so many characters."""
@@ -152,12 +185,15 @@ class Canvas:
     def _result(self, count: int, reason: FinishReason) -> Result:
         now = time.monotonic()
         started = self.started or now
+        kept = self._kept(count)
         return Result(
-            token_ids=tuple(self._tokens(count)),
+            token_ids=tuple(self._tokens(kept)),
+            positions=tuple(kept),
             reveals=tuple(self._reveals.values()),
             text=self.text,
             finish_reason=reason,
-            prompt_tokens=len(self.request.prompt),
+            prompt_tokens=len(self.request.prompt) + len(self.request.suffix) + int(self.pinned.sum()),
+            generated=int((~self.pinned[list(kept)]).sum()),
             forward_passes=self.step,
             queue_seconds=started - self.submitted,
             generate_seconds=now - started,

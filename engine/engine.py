@@ -18,7 +18,7 @@ from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
 from engine.recall import Recall
-from engine.request import Request, Result, Reveal, Step, check_block_length
+from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
@@ -87,11 +87,12 @@ class Engine:
         return len(self._waiting)
 
     def check(self, request: Request) -> None:
-        """Raise RequestError if cache, scheduler or block length do not fit the model, or there is no room."""
+        """Raise RequestError if cache, scheduler, block length or canvas do not fit, or there is no room."""
         check_cache(request.cache, self._architecture)
         check_window(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
-        length = len(request.prompt) + request.max_tokens
+        check_template(request)
+        length = request.length
         if request.cache.name != "none" and columns_needed(length) > self._cache.columns:
             raise RequestError(
                 f"cache {str(request.cache)!r} has room for {self._cache.columns} tokens and the request has {length}; "
@@ -206,7 +207,8 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
         reveals = tuple(Reveal(start + column, token, p, canvas.step) for column, token, p in chosen)
-        outcome.append((reveals, tuple((start + remasked[row].nonzero()[0]).tolist())))
+        back = start + remasked[row].nonzero()[0]
+        outcome.append((reveals, tuple(back[~canvas.pinned[back]].tolist())))
     return outcome
 
 

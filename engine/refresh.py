@@ -7,7 +7,7 @@ from models.architecture import Architecture
 
 def computed(canvas: Canvas, cache: Cache, a: Architecture) -> tuple[int, int, int]:
     """(start, stop, visible): the next pass computes columns start to stop, which attend to those before `visible`."""
-    start, stop = canvas.column(canvas.block_start) - a.reach, canvas.column(canvas.block_end)
+    start, stop = max(0, canvas.column(canvas.block_start) - a.reach), canvas.column(canvas.block_end)
     if a.block_size is not None:
         stop = min(-(-stop // a.block_size) * a.block_size, len(canvas.ids))
         return (min(start, canvas.final) if cache.name == "block" else 0), stop, stop

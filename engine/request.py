@@ -15,7 +15,7 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Request:
     """One generation, parsed and valid: everything that decides its result.
 
-    prompt             token ids, at least one
+    prompt             token ids before the generation region
     max_tokens         length of the generation region
     block_length       tokens a block; blocks are filled left to right, `max_tokens` is full diffusion
     scheduler          which positions to reveal at each step
@@ -26,6 +26,9 @@ class Request:
     max_forward_passes after so many, everything left is revealed at once; by default four for each token
     cache              which keys and values are kept from pass to pass
     timeout            seconds, waiting included, after which whoever submitted it will cancel it
+    template           the generation region at first: a token id where one is pinned, which never changes, None where
+                       there is a mask; empty if there are only masks
+    suffix             token ids behind the generation region
     """
 
     id: str
@@ -41,11 +44,29 @@ class Request:
     max_forward_passes: int | None = None
     cache: Cache = NO_CACHE
     timeout: float | None = None
+    template: tuple[int | None, ...] = ()
+    suffix: tuple[int, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Columns of the whole canvas."""
+        return len(self.prompt) + self.max_tokens + len(self.suffix)
 
 
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
     """The block length to use where nobody insists on one: at most the whole generation, or the model's own block."""
     return min(length, max_tokens if a.block_size is None else a.block_size)
+
+
+def check_template(request: Request) -> None:
+    """Raise RequestError unless the template has the length of the generation region, and a mask to fill."""
+    template, length = request.template, request.max_tokens
+    if template and (len(template) != length or None not in template):
+        raise RequestError(
+            f"a canvas of {len(template)} tokens, {template.count(None)} of them masks, is not for a generation region "
+            f"of {length}; give as many tokens, and at least one mask",
+            "canvas",
+        )
 
 
 def check_block_length(length: int, a: Architecture) -> None:
@@ -97,15 +118,22 @@ class Step:
 class Result:
     """A finished generation. `token_ids` ends before the first end-of-text; `text` also before the first stop text.
 
-    reveals  all that is revealed at the end, what lies behind the end of the text too, in the order in which it became
-             so; what was remasked counts when it is revealed for good
+    An end of text in a gap before pinned tokens ends that gap alone: what stands behind it in the gap is left out.
+
+    positions      where each of the token_ids stands in the generation region
+    prompt_tokens  that were given: the prompt, the suffix and what is pinned
+    generated      how many of the token_ids were not pinned
+    reveals        all that is revealed at the end, what lies behind the end of the text too, in the order in which it
+                   became so; what was remasked counts when it is revealed for good
     """
 
     token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
     reveals: tuple[Reveal, ...]
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
+    generated: int
     forward_passes: int
     queue_seconds: float
     generate_seconds: float

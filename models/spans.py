@@ -158,7 +158,7 @@ def lay_out(spans: Sequence[Span], a: Architecture, capacity: int = 0, shapes: S
     """
     size = SIZES[shapes]
     runs = _runs([len(span.tokens) for span in spans])
-    # The first column of a row has no left neighbour, and is always prompt.
+    # The first column of a row has no left neighbour; as in Dream's published loop, it is read from itself.
     wanted = [run[0] + np.maximum(span.wanted - a.reach, 0) - span.start for span, run in zip(spans, runs, strict=True)]
     arrays = {
         "tokens": filled([span.tokens for span in spans], size),

@@ -49,26 +49,26 @@ def scheduler_json(spec: SchedulerSpec) -> dict[str, Any]:
     return {"name": spec.name, **dataclasses.asdict(spec.options)}
 
 
-def usage(requests: Sequence[Request], results: Sequence[Result], n: int = 1) -> Usage:
+def usage(results: Sequence[Result], n: int = 1) -> Usage:
     """Tokens in and out, of choices that come n for a prompt; a prompt counts once."""
-    prompt = sum(len(request.prompt) for request in requests[::n])
-    completion = sum(len(result.token_ids) for result in results)
+    prompt = sum(result.prompt_tokens for result in results[::n])
+    completion = sum(result.generated for result in results)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def token_steps(result: Result) -> dict[str, Any]:
     """The fields of `TokenSteps`."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
-    tokens = [reveals[position] for position in range(len(result.token_ids))]
+    tokens = [reveals.get(position) for position in result.positions]
     return {
-        "token_steps": [token.step for token in tokens],
-        "token_confidences": [round(token.probability, 6) for token in tokens],
+        "token_steps": [token and token.step for token in tokens],
+        "token_confidences": [token and round(token.probability, 6) for token in tokens],
     }
 
 
 def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
     """The fields of `Diffusion`: how the results came about. The requests differ in prompt and seed only."""
-    tokens = sum(len(result.token_ids) for result in results)
+    tokens = sum(result.generated for result in results)
     passes = sum(result.forward_passes for result in results)
     seconds = max(result.generate_seconds for result in results)
     return Diffusion(

@@ -95,6 +95,6 @@ def _choice(index: int, text: str, result: Result | None, body: CompletionReques
 def _summary(generations: Generations, body: CompletionRequest, results: list[Result]) -> dict[str, Any]:
     requests = generations.requests
     return {
-        "usage": usage(requests, results, body.n or 1).model_dump(),
+        "usage": usage(results, body.n or 1).model_dump(),
         "diffusion": diffusion(requests, results, bool(body.return_steps)),
     }

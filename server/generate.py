@@ -12,6 +12,7 @@ from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
 from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from server.canvas import region_of
 from server.errors import error_body
 from server.parse import parse_generate
 from server.streams import EventStream, Generations, event, unless_disconnected
@@ -22,7 +23,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS)
 
 @router.post("/generate", response_model=GenerateResponse, responses=SSE)
 async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """Fill a canvas after one of `prompt`, `messages` and `input_ids`.
+    """Fill a canvas after one of `prompt`, `messages` and `input_ids`, or one that is given as `canvas`.
 
     With `stream`, server-sent events: `start`; a `step` for each forward pass, and a `block` when one is finished;
     `done`, or `error`. Positions count from the start of the generation region; the blocks' texts make up the whole.
@@ -34,22 +35,22 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     generations = backend.submit([request], every_step=bool(body.stream))
     if body.stream:
         return EventStream(_events(generations, body, model, head), generations.close)
-    return await unless_disconnected(http, _whole(generations, body, head))
+    return await unless_disconnected(http, _whole(generations, body, model, head))
 
 
-async def _whole(generations: Generations, body: GenerateRequest, head: dict[str, Any]) -> Response:
+async def _whole(generations: Generations, body: GenerateRequest, model: Model, head: dict[str, Any]) -> Response:
     try:
         (result,) = await generations.results()
     finally:
         generations.close()
-    counted = usage(generations.requests, [result]).model_dump()
-    return JSONResponse(head | {"usage": counted} | _done(generations, body, result))
+    counted = usage([result]).model_dump()
+    return JSONResponse(head | {"usage": counted} | _done(generations, body, model, result))
 
 
 async def _events(
     generations: Generations, body: GenerateRequest, model: Model, head: dict[str, Any]
 ) -> AsyncIterator[str]:
-    yield event(head | _start(generations.requests[0]), "start")
+    yield event(head | _start(generations.requests[0], body, model), "start")
     sent = 0  # characters of settled text
     try:
         async for _, step in generations.steps():
@@ -58,18 +59,21 @@ async def _events(
                 yield event({"index": step.block, "text": step.text[sent:]}, "block")
                 sent = len(step.text)
             if step.result is not None:
-                yield event(_done(generations, body, step.result), "done")
+                yield event(_done(generations, body, model, step.result), "done")
     except EngineError as error:
         yield event(error_body(error), "error")
 
 
-def _start(request: Request) -> dict[str, Any]:
+def _start(request: Request, body: GenerateRequest, model: Model) -> dict[str, Any]:
+    pinned = [
+        (i, token, model.tokenizer.token_text(token)) for i, token in enumerate(request.template) if token is not None
+    ]
     return {
-        "prompt_tokens": len(request.prompt),
+        "prompt_tokens": len(request.prompt) + len(request.suffix) + len(pinned),
         "length": request.max_tokens,
         "block_length": request.block_length,
         "scheduler": scheduler_json(request.scheduler),
-    }
+    } | ({"pinned": pinned} if body.canvas is not None else {})
 
 
 def _step(step: Step, model: Model) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def _step(step: Step, model: Model) -> dict[str, Any]:
     return {"step": step.index, "revealed": revealed, "remasked": step.remasked}
 
 
-def _done(generations: Generations, body: GenerateRequest, result: Result) -> dict[str, Any]:
+def _done(generations: Generations, body: GenerateRequest, model: Model, result: Result) -> dict[str, Any]:
     with_steps = bool(body.return_steps)
     done = {
         "text": result.text,
@@ -86,4 +90,7 @@ def _done(generations: Generations, body: GenerateRequest, result: Result) -> di
         "finish_reason": result.finish_reason,
         "diffusion": diffusion(generations.requests, [result], with_steps),
     }
+    if body.canvas is not None:
+        around = region_of(body.canvas, body.mask_marker, (), model)
+        done["canvas"] = model.tokenizer.decode([*around.prompt, *result.token_ids, *around.suffix])
     return done | (token_steps(result) if with_steps else {})

@@ -76,10 +76,10 @@ class Metrics:
     def _record(self, scheduler: str, result: Result, elapsed: float) -> None:
         self._requests.labels(scheduler, result.finish_reason).inc()
         self._prompt_tokens.labels(scheduler).inc(result.prompt_tokens)
-        self._tokens.labels(scheduler).inc(len(result.token_ids))
+        self._tokens.labels(scheduler).inc(result.generated)
         self._passes.labels(scheduler).inc(result.forward_passes)
         self._queue.labels(scheduler).observe(result.queue_seconds)
         self._whole.labels(scheduler).observe(elapsed)
         if result.forward_passes:
             self._steps.labels(scheduler).observe(result.forward_passes)
-            self._tokens_per_step.labels(scheduler).observe(len(result.token_ids) / result.forward_passes)
+            self._tokens_per_step.labels(scheduler).observe(result.generated / result.forward_passes)

@@ -10,27 +10,38 @@ from engine.request import Request, fit_block_length
 from models.architecture import Architecture
 from models.loading import Model
 from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
+from server.canvas import Region, check_length, region_of
 from server.errors import BadRequestError, show
 from server.settings import ServeSettings
+from server.tokens import check_characters, check_tokens, encoded
 from server.wire.completions import CompletionRequest
 from server.wire.fields import MAX_SEED, GenerationFields
 from server.wire.generate import GenerateRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
-CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
 
 
 def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings) -> Request:
     """The engine's request for a body of `POST /generate`; raises what `server.errors` maps to 400."""
+    field, prompt = _prompt(body, model)
+    if body.canvas is not None:
+        return _request(
+            body, region_of(body.canvas, body.mask_marker, prompt, model), "canvas", _seed(body), model, settings
+        )
+    region = Region(_checked(prompt, field, model), body.max_tokens or settings.default_max_tokens)
+    return _request(body, region, "max_tokens", _seed(body), model, settings)
+
+
+def _prompt(body: GenerateRequest, model: Model) -> tuple[str, Sequence[int]]:
+    """(field, token ids) of what a body of `POST /generate` gives beside a canvas; no ids if nothing."""
     if body.prompt is not None:
-        field, prompt = "prompt", _encoded(body.prompt, model)
-    elif body.messages is not None:
-        _check_length(sum(len(message.content) for message in body.messages), "messages", model)
-        field, prompt = "messages", model.tokenizer.chat([message.model_dump() for message in body.messages])
-    else:
-        field, prompt = "input_ids", body.input_ids or []
-    return _request(body, _checked(prompt, field, model), settings.default_max_tokens, _seed(body), model, settings)
+        return "prompt", encoded(body.prompt, "prompt", model)
+    if body.messages is not None:
+        check_characters(sum(len(message.content) for message in body.messages), "messages", model)
+        return "messages", model.tokenizer.chat([message.model_dump() for message in body.messages])
+    check_tokens(body.input_ids or (), "input_ids", model)
+    return "input_ids", body.input_ids or ()
 
 
 def parse_completion(body: CompletionRequest, model: Model, settings: ServeSettings) -> list[Request]:
@@ -45,35 +56,35 @@ def parse_completion(body: CompletionRequest, model: Model, settings: ServeSetti
             f"field 'prompt' asks for {choices} choices and at most {settings.max_waiting} may wait; send fewer",
             "prompt",
         )
-    seeds = [(_seed(body) + i) % (MAX_SEED + 1) for i in range(n)]
-    return [
-        _request(body, prompt, COMPLETION_MAX_TOKENS, seed, model, settings) for prompt in prompts for seed in seeds
-    ]
+    first, max_tokens = _seed(body), body.max_tokens or COMPLETION_MAX_TOKENS
+    seeds = [(first + i) % (MAX_SEED + 1) for i in range(n)]
+    regions = [Region(prompt, max_tokens, suffix=_suffix(body.suffix, model)) for prompt in prompts]
+    return [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
+
+
+def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
+    """The tokens behind the generation region, for a model that looks at them."""
+    if text and model.network.architecture.block_size is not None:
+        raise BadRequestError(
+            "field 'suffix' would change nothing: this model writes one block after another and does not see what "
+            "follows; leave it out",
+            "suffix",
+        )
+    return tuple(encoded(text or "", "suffix", model))
 
 
 def _request(
-    body: GenerationFields,
-    prompt: tuple[int, ...],
-    default_tokens: int,
-    seed: int,
-    model: Model,
-    settings: ServeSettings,
+    body: GenerationFields, region: Region, field: str, seed: int, model: Model, settings: ServeSettings
 ) -> Request:
-    max_tokens = body.max_tokens or default_tokens
-    if (length := len(prompt) + max_tokens) > model.max_positions:
-        raise BadRequestError(
-            f"the prompt of {len(prompt)} tokens and 'max_tokens' of {max_tokens} make {length}, more than the "
-            f"{model.max_positions} positions of the model; shorten one of them",
-            "max_tokens",
-            "context_length_exceeded",
-        )
+    """The engine's request; `field` is the one that decides the length of the region."""
+    check_length(region, field, model)
     temperature = body.temperature or 0.0
     architecture = model.network.architecture
     return Request(
         id=uuid.uuid4().hex,
-        prompt=prompt,
-        max_tokens=max_tokens,
-        block_length=_block_length(body, max_tokens, settings, architecture),
+        prompt=region.prompt,
+        max_tokens=region.max_tokens,
+        block_length=_block_length(body, region.max_tokens, settings, architecture),
         scheduler=_scheduler(body, settings.default_scheduler),
         temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
         top_p=body.top_p or 1.0,
@@ -83,6 +94,8 @@ def _request(
         max_forward_passes=body.max_forward_passes,
         cache=choose_cache(body.cache or settings.cache, architecture),
         timeout=min((t for t in (body.timeout, settings.request_timeout) if t is not None), default=None),
+        template=region.template,
+        suffix=region.suffix,
     )
 
 
@@ -123,36 +136,21 @@ def _named(scheduler: str | Mapping[str, Any] | None) -> tuple[str | None, dict[
 def _prompts(prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], model: Model) -> list[list[int]]:
     """The token ids of one or more prompts."""
     if isinstance(prompt, str):
-        return [_encoded(prompt, model)]
+        return [encoded(prompt, "prompt", model)]
     if not prompt or isinstance(prompt[0], int):
         return [[id for id in prompt if isinstance(id, int)]]
-    return [_encoded(one, model) if isinstance(one, str) else list(one) for one in prompt if not isinstance(one, int)]
-
-
-def _encoded(text: str, model: Model) -> list[int]:
-    _check_length(len(text), "prompt", model)
-    return model.tokenizer.encode(text)
-
-
-def _check_length(characters: int, field: str, model: Model) -> None:
-    """Raise BadRequestError for a text that cannot fit, before anything is done with it."""
-    if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
-        raise BadRequestError(
-            f"field {field!r} has {characters} characters, more than the {most} that could fit into the "
-            f"{model.max_positions} positions of the model; shorten it",
-            field,
-            "context_length_exceeded",
-        )
+    return [
+        encoded(one, "prompt", model) if isinstance(one, str) else list(one)
+        for one in prompt
+        if not isinstance(one, int)
+    ]
 
 
 def _checked(ids: Sequence[int], field: str, model: Model) -> tuple[int, ...]:
     """Token ids as a prompt: at least one, each a token of the model."""
     if not ids:
         raise BadRequestError(f"field {field!r} holds no tokens; give at least one", field)
-    if (wrong := next((id for id in ids if not 0 <= id < model.vocab_size), None)) is not None:
-        raise BadRequestError(
-            f"field {field!r} holds the token id {show(wrong)}; give ids from 0 to {model.vocab_size - 1}", field
-        )
+    check_tokens(ids, field, model)
     return tuple(ids)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.parse import CHARACTERS_PER_TOKEN
-from server.wire import MAX_STOP_LENGTH
+from server.tokens import CHARACTERS_PER_TOKEN
+from server.wire.fields import MAX_STOP_LENGTH
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
 

@@ -33,12 +33,14 @@ class Diffusion(BaseModel):
 class TokenSteps(BaseModel):
     """With `return_steps`: how each token of an answer became visible."""
 
-    token_steps: list[int] | None = Field(None, description="the step that revealed it, from 0")
-    token_confidences: list[float] | None = Field(None, description="its probability at that step")
+    token_steps: list[int | None] | None = Field(
+        None, description="the step that revealed it, from 0; null for what was given in the canvas"
+    )
+    token_confidences: list[float | None] | None = Field(None, description="its probability at that step")
 
 
 class Usage(BaseModel):
-    """Tokens in and out."""
+    """Tokens in and out. What is given in a canvas or as `suffix` counts as prompt."""
 
     prompt_tokens: int
     completion_tokens: int

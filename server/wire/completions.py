@@ -29,7 +29,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "repetition_penalty": (1,),
     "response_format": ({"type": "text"},),
     "stop_token_ids": ([],),
-    "suffix": ("",),
 }
 
 
@@ -56,6 +55,7 @@ class CompletionRequest(GenerationFields):
 
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
+    suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, description="accepted for compatibility; nothing depends on it")
 

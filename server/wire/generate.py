@@ -1,15 +1,15 @@
 """The JSON of `POST /generate`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from server.wire.answers import Diffusion, TokenSteps, Usage
-from server.wire.fields import GenerationFields, Message, TokenIds, about
+from server.wire.fields import GenerationFields, Message, TokenIds, about, expect
 
 
 class GenerateRequest(GenerationFields):
-    """`POST /generate`. Give exactly one of `prompt`, `messages` and `input_ids`."""
+    """`POST /generate`. Give exactly one of `prompt`, `messages` and `input_ids`, or a `canvas`, or both."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -18,15 +18,33 @@ class GenerateRequest(GenerationFields):
         None, min_length=1, description="a conversation, put through the chat template"
     )
     input_ids: TokenIds | None = Field(None, description="token ids")
+    canvas: Annotated[
+        str | list[int | None] | None, expect("a text with mask markers, or a list of token ids and null for each mask")
+    ] = Field(
+        None,
+        description="what is given, with masks in it, which are filled in; it follows the prompt, if there is one. The "
+        "generation region runs from the first mask to the last, so max_tokens is left out",
+    )
+    mask_marker: str | None = Field(
+        None,
+        min_length=1,
+        description="the text that stands for one mask in a canvas, by default [MASK]; with a closing bracket at its "
+        "end it takes a count, as [MASK:12]. The model's own mask token works too",
+    )
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
         names = ("prompt", "messages", "input_ids")
         given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) > 1 or (not given and self.canvas is None):
             raise about(
-                "prompt", f"give exactly one of the fields {', '.join(names)}, not {' and '.join(given) or 'none'}"
+                "prompt",
+                f"give exactly one of the fields {', '.join(names)}, or a canvas, not {' and '.join(given) or 'none'}",
             )
+        if self.canvas is not None and self.max_tokens is not None:
+            raise about("max_tokens", "field 'max_tokens' is not for a canvas, whose masks say it; leave it out")
+        if self.mask_marker is not None and not isinstance(self.canvas, str):
+            raise about("mask_marker", "field 'mask_marker' is for a canvas that is a text; leave it out")
         return self
 
 
@@ -36,6 +54,7 @@ class GenerateResponse(TokenSteps):
     id: str
     model: str
     text: str
+    canvas: str | None = Field(None, description="of a canvas: all of its text, with the gaps filled in")
     token_ids: list[int]
     finish_reason: Literal["stop", "length"]
     usage: Usage

@@ -1,0 +1,34 @@
+"""What is checked of text and tokens before anything is done with them."""
+
+from collections.abc import Sequence
+
+from models.loading import Model
+from server.errors import BadRequestError, show
+
+CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
+CONTEXT_LENGTH = "context_length_exceeded"
+
+
+def encoded(text: str, field: str, model: Model) -> list[int]:
+    """The tokens of a text. Raises BadRequestError for one that cannot fit."""
+    check_characters(len(text), field, model)
+    return model.tokenizer.encode(text)
+
+
+def check_characters(characters: int, field: str, model: Model) -> None:
+    """Raise BadRequestError for a text that cannot fit, before anything is done with it."""
+    if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
+        raise BadRequestError(
+            f"field {field!r} has {characters} characters, more than the {most} that could fit into the "
+            f"{model.max_positions} positions of the model; shorten it",
+            field,
+            CONTEXT_LENGTH,
+        )
+
+
+def check_tokens(ids: Sequence[int], field: str, model: Model) -> None:
+    """Raise BadRequestError unless each is a token of the model."""
+    if (wrong := next((id for id in ids if not 0 <= id < model.vocab_size), None)) is not None:
+        raise BadRequestError(
+            f"field {field!r} holds the token id {show(wrong)}; give ids from 0 to {model.vocab_size - 1}", field
+        )
