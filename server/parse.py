@@ -14,9 +14,11 @@ from server.canvas import Region, check_length, region_of
 from server.errors import BadRequestError, show
 from server.settings import ServeSettings
 from server.tokens import check_characters, check_tokens, encoded
+from server.wire.chat import ChatRequest
 from server.wire.completions import CompletionRequest
-from server.wire.fields import MAX_SEED, GenerationFields
+from server.wire.fields import MAX_SEED, GenerationFields, Message
 from server.wire.generate import GenerateRequest
+from server.wire.openai import OpenAIFields
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
@@ -38,8 +40,7 @@ def _prompt(body: GenerateRequest, model: Model) -> tuple[str, Sequence[int]]:
     if body.prompt is not None:
         return "prompt", encoded(body.prompt, "prompt", model)
     if body.messages is not None:
-        check_characters(sum(len(message.content) for message in body.messages), "messages", model)
-        return "messages", model.tokenizer.chat([message.model_dump() for message in body.messages])
+        return "messages", _conversation(body.messages, model)
     check_tokens(body.input_ids or (), "input_ids", model)
     return "input_ids", body.input_ids or ()
 
@@ -50,16 +51,37 @@ def parse_completion(body: CompletionRequest, model: Model, settings: ServeSetti
     Raises what `server.errors` maps to 400.
     """
     prompts = [_checked(prompt, "prompt", model) for prompt in _prompts(body.prompt, model)]
+    max_tokens, suffix = body.max_tokens or COMPLETION_MAX_TOKENS, _suffix(body.suffix, model)
+    return _choices(body, "prompt", [Region(prompt, max_tokens, suffix=suffix) for prompt in prompts], model, settings)
+
+
+def parse_chat(body: ChatRequest, model: Model, settings: ServeSettings) -> list[Request]:
+    """The engine's requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
+    max_tokens = body.max_tokens or body.max_completion_tokens or settings.default_max_tokens
+    region = Region(_checked(_conversation(body.messages, model), "messages", model), max_tokens)
+    return _choices(body, "messages", [region], model, settings)
+
+
+def _choices(
+    body: OpenAIFields, field: str, regions: Sequence[Region], model: Model, settings: ServeSettings
+) -> list[Request]:
+    """n requests for each region, which `field` gave, with seeds that count up."""
     n = body.n or 1
-    if (choices := len(prompts) * n) > settings.max_waiting:
+    if (choices := len(regions) * n) > settings.max_waiting:
         raise BadRequestError(
-            f"field 'prompt' asks for {choices} choices and at most {settings.max_waiting} may wait; send fewer",
-            "prompt",
+            f"fields {field!r} and 'n' ask for {choices} choices and at most {settings.max_waiting} may wait; "
+            "send fewer",
+            field,
         )
-    first, max_tokens = _seed(body), body.max_tokens or COMPLETION_MAX_TOKENS
+    first = _seed(body)
     seeds = [(first + i) % (MAX_SEED + 1) for i in range(n)]
-    regions = [Region(prompt, max_tokens, suffix=_suffix(body.suffix, model)) for prompt in prompts]
     return [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
+
+
+def _conversation(messages: Sequence[Message], model: Model) -> list[int]:
+    """The token ids of a conversation, up to where the answer begins."""
+    check_characters(sum(len(message.text) for message in messages), "messages", model)
+    return model.tokenizer.chat([message.for_template() for message in messages])
 
 
 def _suffix(text: str | None, model: Model) -> tuple[int, ...]:

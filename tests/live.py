@@ -17,6 +17,12 @@ from fastapi import FastAPI
 from server.app import create_app
 from server.settings import ServeSettings
 
+# A problem of the embedded model's, and what it answers.
+QUESTION = (
+    "Tom has 1 pears. Tom gets 8 more. Tom finds 6 more. Tom gives away 4. Tom gets 9 more. "
+    "How many pears does Tom have?"
+)
+ANSWER = "1 + 8 = 9\n9 + 6 = 15\n15 - 4 = 11\n11 + 9 = 20\n#### 20"
 PATIENCE = 60.0  # seconds; the machine may be busy
 POLL = 0.01
 

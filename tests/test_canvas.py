@@ -7,15 +7,10 @@ from typing import Any
 import pytest
 
 from models.tokenizer import Tokenizer
-from tests.live import Live, live
+from tests.live import ANSWER, QUESTION, Live, live
 from tests.synthetic_block import synthetic_sdar
 
-QUESTION = (
-    "Tom has 1 pears. Tom gets 8 more. Tom finds 6 more. Tom gives away 4. Tom gets 9 more. "
-    "How many pears does Tom have?"
-)
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
-ANSWER = "1 + 8 = 9\n9 + 6 = 15\n15 - 4 = 11\n11 + 9 = 20\n#### 20"
 GAPS = "1 + 8 =[MASK]\n9 +[MASK:3]\n15 - 4 = 11\n[MASK] + 9 = 20\n#### 20"
 
 

@@ -1,36 +1,12 @@
 """The JSON of `POST /v1/completions`."""
 
-import logging
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from server.wire.answers import Diffusion, TokenSteps, Usage
-from server.wire.fields import GenerationFields, TokenIds, about, expect
-
-log = logging.getLogger(__name__)
-
-MAX_CHOICES = 128
-
-# OpenAI's and other servers' fields that are not implemented: the values, beside null, that ask for nothing.
-_NEUTRAL: dict[str, tuple[object, ...]] = {
-    "best_of": (1,),
-    "canvas": (),
-    "diffusing": (False,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "ignore_eos": (False,),
-    "logit_bias": ({},),
-    "logprobs": (),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "presence_penalty": (0,),
-    "prompt_logprobs": (),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "stop_token_ids": ([],),
-}
-
+from server.wire.fields import TokenIds, expect
+from server.wire.openai import NEUTRAL, OpenAIFields
 
 Prompts = Annotated[
     str | list[str] | TokenIds | list[TokenIds],
@@ -38,39 +14,18 @@ Prompts = Annotated[
 ]
 
 
-class StreamOptions(BaseModel):
-    """OpenAI's options of a stream."""
+class CompletionRequest(OpenAIFields):
+    """`POST /v1/completions`: OpenAI's fields and ours."""
 
-    include_usage: bool | None = Field(None, description="end the stream with a chunk that counts tokens")
-
-
-class CompletionRequest(GenerationFields):
-    """`POST /v1/completions`: OpenAI's fields and ours.
-
-    Fields of OpenAI's that are not implemented are taken at the values that ask for nothing and refused at any other.
-    Names that nobody knows are ignored, as clients send their own.
-    """
-
-    model_config = ConfigDict(extra="allow")
+    neutral: ClassVar[dict[str, tuple[object, ...]]] = {
+        **NEUTRAL,
+        "diffusing": (False,),
+        "echo": (False,),
+        "logprobs": (),
+    }
 
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
     suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(None, description="accepted for compatibility; nothing depends on it")
-
-    @model_validator(mode="after")
-    def _nothing_else(self) -> "CompletionRequest":
-        for name, value in (self.model_extra or {}).items():
-            if name not in _NEUTRAL:
-                log.debug("field %r of a completion request is unknown and has no effect", name)
-            elif value is not None and value not in _NEUTRAL[name]:
-                raise about(name, f"field {name!r} is not supported with the value {value!r:.60}; leave it out")
-        if self.stream_options is not None and not self.stream:
-            raise about(
-                "stream_options", "field 'stream_options' needs 'stream': true; set it or leave the options out"
-            )
-        return self
 
 
 class CompletionChoice(TokenSteps):

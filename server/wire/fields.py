@@ -108,10 +108,39 @@ class GenerationFields(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
 
-class Message(BaseModel):
-    """One turn of a conversation."""
+class TextPart(BaseModel):
+    """A part of a message; there are only texts."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of a conversation. What is null or an empty list in it says nothing and may be there."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="developer, OpenAI's newer word, is system to the chat template"
+    )
+    content: Annotated[str | list[TextPart], expect('a text, or a list of parts {"type": "text", "text": ...}')] = (
+        Field(description="what is said; parts are joined by line breaks")
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, message: Any) -> Any:
+        """Clients send answers back as they came, with all the fields that OpenAI's might have."""
+        if not isinstance(message, dict):
+            return message
+        return {name: value for name, value in message.items() if name in cls.model_fields or value not in (None, [])}
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+    def for_template(self) -> dict[str, str]:
+        """As chat templates expect it."""
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.text}

@@ -1,0 +1,42 @@
+"""`POST /v1/chat/completions`: OpenAI's shape, through the model's chat template."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.openai import JSON, Shape, respond
+from server.parse import parse_chat
+from server.pieces import Piece
+from server.wire.chat import ChatRequest, ChatResponse
+
+router = APIRouter(tags=["generation"], responses=ERRORS)
+
+
+@router.post("/v1/chat/completions", response_model=ChatResponse, responses=SSE)
+async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
+    """OpenAI's chat completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
+    model = backend.model
+    check_model(body.model, backend.model_name)
+    requests = await asyncio.to_thread(parse_chat, body, model, backend.settings)
+    return await respond(body, requests, http, backend, SHAPE)
+
+
+def _message(piece: Piece) -> JSON:
+    return {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+
+
+def _delta(piece: Piece) -> JSON:
+    return {"delta": {"content": piece.text} if piece.text else {}}
+
+
+SHAPE = Shape(
+    "chatcmpl",
+    "chat.completion",
+    "chat.completion.chunk",
+    choice=_message,
+    delta=_delta,
+    opening={"delta": {"role": "assistant", "content": ""}},
+)
