@@ -35,12 +35,14 @@ class Chooser:
         self._states: dict[str, RowState] = {}
         self.records: dict[str, RowState] = {}  # of the last decisions, by request
         self.needs = Needs()
+        self.told = 0  # how many of the most probable tokens are told with reveals, at most
         self.arrays: Arrays = {}  # rows and options of the groups, which travel with each step
 
     @property
     def key(self) -> object:
         """Hashable; two batches of equal keys run the same code."""
-        return tuple((group.key, group.options, group.everyone) for group in self._groups)
+        groups = tuple((group.key, group.options, group.everyone) for group in self._groups)
+        return groups, self.told, self.needs
 
     @property
     def stateful(self) -> bool:
@@ -60,8 +62,9 @@ class Chooser:
         self._groups = [self._group(i, key, rows, canvases, padded) for i, (key, rows) in enumerate(members.items())]
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
+        self.told = max((canvas.request.top_logprobs for canvas in canvases), default=0)
         self.needs = Needs(
-            top_k=max((group.scheduler.needs.top_k for group in self._groups), default=0),
+            top_k=max((self.told, *(group.scheduler.needs.top_k for group in self._groups))),
             entropy=any(group.scheduler.needs.entropy for group in self._groups),
             kl=any(group.scheduler.needs.kl for group in self._groups),
         )

@@ -19,6 +19,7 @@ from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
 from engine.recall import Recall
 from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
+from engine.scoring import Question, Scored, score
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
@@ -104,10 +105,9 @@ class Engine:
         """Queue a request; it joins at the next step that has room. Raises RequestError."""
         self.check(request)
         model, needs = self.model, request.scheduler.scheduler().needs
+        stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
         grid, now = self._architecture.block_size, time.monotonic()
-        self._waiting.append(
-            Canvas(request, model.tokenizer, model.stop_ids, model.mask_id, grid, needs, submitted=now)
-        )
+        self._waiting.append(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
 
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
@@ -143,7 +143,10 @@ class Engine:
         return self._decide(plan, as_tensors(arrays, self.model.device))
 
     def _decide(self, plan: Plan, arrays: dict[str, Tensor]) -> Tensor:
-        """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32."""
+        """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32.
+
+        Where rows ask for the K most probable tokens, K more of ids and of probabilities follow: (4 + 2K, B, W).
+        """
         with self._phase("model"):
             hidden = self.model.network(plan.layout.spans(arrays), self._cache)
         with self._phase("statistics"):
@@ -156,7 +159,16 @@ class Engine:
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
-        return torch.stack([reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)])
+        decided = [reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)]
+        if (told := self._chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
+            decided += view.top_ids[..., :told].int().unbind(-1)
+            decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
+        return torch.stack(decided)
+
+    @torch.inference_mode()
+    def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
+        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size."""
+        return score(self.model, questions, self._forbidden, self._shapes, top)
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:
         """Submit requests and yield every step until all have ended."""
@@ -199,14 +211,23 @@ class Engine:
 
 def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
     """What each row revealed and remasked: the step's one transfer to the host."""
-    revealed, remasked, ids, bits = decided.cpu().numpy()
+    revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
     probabilities = bits.view("float32")
+    told = len(tops) // 2
+    top_ids, top_probabilities = tops[:told], [plane.view("float32") for plane in tops[told:]]
     outcome = []
     for row, canvas in enumerate(canvases):
         start, _ = canvas.window
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
-        reveals = tuple(Reveal(start + column, token, p, canvas.step) for column, token, p in chosen)
+        asked = canvas.request.top_logprobs
+        best = [list(zip(top_ids[k][row], top_probabilities[k][row], strict=True)) for k in range(asked)]  # (K, W)
+        reveals = tuple(
+            Reveal(
+                start + column, token, p, canvas.step, tuple((int(id), float(q)) for id, q in (b[column] for b in best))
+            )
+            for column, token, p in chosen
+        )
         back = start + remasked[row].nonzero()[0]
         outcome.append((reveals, tuple(back[~canvas.pinned[back]].tolist())))
     return outcome

@@ -29,6 +29,8 @@ class Request:
     template           the generation region at first: a token id where one is pinned, which never changes, None where
                        there is a mask; empty if there are only masks
     suffix             token ids behind the generation region
+    ignore_eos         an end of text ends nothing
+    top_logprobs       how many of the most probable tokens are told with each reveal
     """
 
     id: str
@@ -46,6 +48,8 @@ class Request:
     timeout: float | None = None
     template: tuple[int | None, ...] = ()
     suffix: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    top_logprobs: int = 0
 
     @property
     def length(self) -> int:
@@ -81,12 +85,16 @@ def check_block_length(length: int, a: Architecture) -> None:
 
 @dataclass(frozen=True)
 class Reveal:
-    """A token that became visible: its position from the start of the generation region, its probability, and when."""
+    """A token that became visible: its position from the start of the generation region, its probability, and when.
+
+    top  the most probable tokens then, with their probabilities, as many as the request asks for
+    """
 
     position: int
     token_id: int
     probability: float
     step: int
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

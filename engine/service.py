@@ -4,6 +4,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from engine.engine import Engine
 from engine.errors import RequestError
@@ -24,6 +26,7 @@ class EngineStoppedError(EngineError):
     """The engine is stopped or stopping."""
 
 
+T = TypeVar("T")
 OnStep = Callable[[Step | EngineError], None]
 
 
@@ -89,6 +92,28 @@ class EngineService:
     def cancel(self, request_id: str) -> None:
         """End a request within one step; its last step has the finish reason "cancelled". Unknown ids are ignored."""
         self._commands.put(lambda: self._drop(request_id))
+
+    def call(self, work: Callable[[Engine], T]) -> "Future[T]":
+        """Have something done on the engine's thread, between two steps. Raises EngineStoppedError.
+
+        What goes wrong with it comes out of the future, as an EngineError.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work(self.engine))
+            except Exception as error:
+                log.exception("what was asked of the engine failed")
+                future.set_exception(EngineError(f"the engine failed: {error}"))
+
+        with self._lock:
+            if self._stopping:
+                raise EngineStoppedError("the engine is stopping; it takes no more requests")
+            self._commands.put(run)  # under the lock: before the thread's last look
+        return future
 
     def _loop(self) -> None:
         while not self._stopping:

@@ -1,17 +1,20 @@
 """The model behind the server: loading, ready, or failed."""
 
+import asyncio
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from engine.caching import choose_cache
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
-from engine.service import EngineError, EngineService, EngineStoppedError
+from engine.scoring import Question, Scored, passes
+from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
 from server.errors import NotReadyError
@@ -48,6 +51,8 @@ class Backend:
         self._ready = False
         self._stopping = False
         self._lock = threading.Lock()
+        self._turn = asyncio.Lock()  # to score
+        self._asking = 0
 
     def start(self) -> None:
         """Begin to load. Returns at once."""
@@ -84,6 +89,24 @@ class Backend:
         Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
         """
         return Generations(self._engine(), self.metrics, requests, every_step)
+
+    async def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
+        """Look at canvases in plain passes, one between two steps, and one caller after another.
+
+        Raises NotReadyError, QueueFullError, EngineStoppedError or EngineError.
+        """
+        service, scored = self._engine(), list[Scored]()
+        if self._asking >= self.settings.max_waiting:
+            raise QueueFullError(f"{self._asking} requests wait to be scored, the most allowed; try again later")
+        self._asking += 1
+        try:
+            for lot in passes(questions):
+                async with self._turn:
+                    work = partial(Engine.score, questions=lot, top=top)
+                    scored += await asyncio.wrap_future(service.call(work))
+        finally:
+            self._asking -= 1
+        return scored
 
     def _engine(self) -> EngineService:
         if self._stopping:

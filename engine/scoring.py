@@ -1,0 +1,120 @@
+"""How probable given tokens are under given masks: plain passes, in which nothing is revealed.
+
+Log-probabilities are those of the softmax of the raw logits in float32, as confidence is in decoding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.proposal import CHUNK_BYTES
+from engine.transfer import as_tensors
+from models.loading import Model
+from models.spans import Array, Shapes, Span, lay_out
+
+PASS_TOKENS = 8192  # of one pass, so that decoding need not wait long for it
+
+
+@dataclass(frozen=True)
+class Question:
+    """A canvas as the model shall see it, masks included, and which tokens to look for in which columns of it."""
+
+    seen: tuple[int, ...]
+    columns: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Of each column asked for: the log-probability of its token, and the most probable tokens with theirs."""
+
+    log_probabilities: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+
+
+def passes(questions: Sequence[Question]) -> list[list[Question]]:
+    """The questions in order, in lots that one pass each answers."""
+    lots: list[list[Question]] = []
+    room = 0
+    for question in questions:
+        if len(question.seen) > room or not lots:
+            lots.append([])
+            room = PASS_TOKENS
+        lots[-1].append(question)
+        room -= len(question.seen)
+    return lots
+
+
+def score(model: Model, questions: Sequence[Question], forbidden: Tensor, shapes: Shapes, top: int) -> list[Scored]:
+    """Answer some questions, each with at least one column, in one pass. The `top` most probable tokens of each column
+    are among those that may be proposed: not `forbidden` (V,) bool."""
+    spans = [Span(_array(q.seen), 0, len(q.seen), _array(q.columns)) for q in questions]
+    layout = lay_out(spans, model.network.architecture, shapes=shapes)
+    hidden = model.network(layout.spans(as_tensors(layout.arrays, model.device)))
+    wanted = torch.tensor([token for q in questions for token in q.tokens], device=model.device)
+    chunk = max(1, CHUNK_BYTES // (4 * len(forbidden)))
+    found = [
+        _look_up(model.network.head(part), tokens, forbidden, top)
+        for part, tokens in zip(hidden[: len(wanted)].split(chunk), wanted.split(chunk), strict=True)
+    ]
+    log_p, top_ids, top_log_p = (torch.cat(column).tolist() for column in zip(*found, strict=True))
+    scored, start = [], 0
+    for question in questions:
+        here = slice(start, start := start + len(question.columns))
+        tops = [tuple(zip(*pair, strict=True)) for pair in zip(top_ids[here], top_log_p[here], strict=True)]
+        scored.append(Scored(tuple(log_p[here]), tuple(tops)))
+    return scored
+
+
+def _look_up(logits: Tensor, tokens: Tensor, forbidden: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(log p of the tokens (M,), the most probable ids (M, top), their log p) from logits (M, V)."""
+    log_p = logits.float().log_softmax(-1)
+    best = log_p.masked_fill(forbidden, -torch.inf).topk(top, dim=-1)
+    return log_p.gather(-1, tokens[:, None]).squeeze(-1), best.indices, best.values
+
+
+def _array(values: Sequence[int]) -> Array:
+    return np.array(values, dtype=np.int64)
+
+
+def under_masks(prompt: Sequence[int], completion: Sequence[int], masked: Sequence[int], mask_id: int) -> Question:
+    """What the tokens of a completion that are masked are, seen from the prompt and the others."""
+    hidden = set(masked)
+    region = [mask_id if i in hidden else token for i, token in enumerate(completion)]
+    columns = tuple(len(prompt) + i for i in masked)
+    return Question((*prompt, *region), columns, tuple(completion[i] for i in masked))
+
+
+def left_to_right(tokens: Sequence[int], mask_id: int) -> list[Question]:
+    """Each token but the first, seen from those before it while it and what follows are masked."""
+    length = len(tokens)
+    return [Question((*tokens[:i], *[mask_id] * (length - i)), (i,), (tokens[i],)) for i in range(1, length)]
+
+
+def complementary_pairs(length: int, pairs: int, seed: int) -> list[list[int]]:
+    """Masks of which the two of each pair share no position and together have all: coupled-GRPO (DiffuCoder, arXiv
+    2506.20639, section 4.2). How many positions the first has is drawn uniformly from 1 to length."""
+    random, masks = Random(seed), []
+    for _ in range(pairs):
+        first = set(random.sample(range(length), random.randint(1, length)))
+        masks += [sorted(first), sorted(set(range(length)) - first)]
+    return masks
+
+
+def likelihood_masks(length: int, samples: int, seed: int) -> list[list[int]]:
+    """Masks for the Monte-Carlo bound: their sizes are spread evenly over 1 to length from a random start, as in
+    LLaDA's published evaluation (arXiv 2502.09992, appendix B.5); which positions is drawn without replacement."""
+    random = Random(seed)
+    start = random.randrange(length)
+    sizes = [(start + i * length // samples) % length + 1 for i in range(samples)]
+    return [sorted(random.sample(range(length), size)) for size in sizes]
+
+
+def likelihood_bound(length: int, sums: Sequence[float], masks: Sequence[Sequence[int]]) -> float:
+    """The estimate of a lower bound of log p(completion | prompt): the mean of length / masked * sum of log p (LLaDA,
+    arXiv 2502.09992, equation 6)."""
+    return float(np.mean([length / len(masked) * total for total, masked in zip(sums, masks, strict=True)]))
