@@ -7,6 +7,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.logprobs import chat_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_chat
 from server.pieces import Piece
@@ -38,5 +39,6 @@ SHAPE = Shape(
     "chat.completion.chunk",
     choice=_message,
     delta=_delta,
+    logprobs=lambda piece, tokenizer: chat_logprobs(piece.tokens, tokenizer),
     opening={"delta": {"role": "assistant", "content": ""}},
 )

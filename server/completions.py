@@ -1,15 +1,21 @@
 """`POST /v1/completions`: OpenAI's shape, for clients that know nothing of diffusion."""
 
 import asyncio
+from collections.abc import Sequence
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
+from engine.request import Request
+from engine.scoring import left_to_right
 from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.backend import Backend
+from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_completion
-from server.pieces import Piece
+from server.pieces import Echo, Piece, Token
+from server.tokens import check_scored
 from server.wire.completions import CompletionRequest, CompletionResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS)
@@ -21,11 +27,31 @@ async def completions(body: CompletionRequest, http: HTTPRequest, backend: Backe
     model = backend.model
     check_model(body.model, backend.model_name)
     requests = await asyncio.to_thread(parse_completion, body, model, backend.settings)
-    return await respond(body, requests, http, backend, SHAPE)
+    echoes = await _echoes(body, requests[:: body.n or 1], backend) if body.echo else ()
+    return await respond(body, requests, http, backend, SHAPE, echoes)
+
+
+async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend: Backend) -> list[Echo]:
+    """The prompts, to be told before the answers; their texts as they came, where they came as texts."""
+    sent = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+    texts = [text for text in sent if isinstance(text, str)]
+    texts = texts or [backend.model.tokenizer.decode(request.prompt) for request in requests]
+    if body.logprobs is None:
+        return [Echo(text) for text in texts]
+    check_scored(sum(len(request.prompt) ** 2 for request in requests), "echo")
+    tokens = [await _tokens(request.prompt, body.logprobs, backend) for request in requests]
+    return [Echo(text, of) for text, of in zip(texts, tokens, strict=True)]
+
+
+async def _tokens(prompt: Sequence[int], top: int, backend: Backend) -> tuple[Token, ...]:
+    """The tokens of a prompt, each seen from those before it; the first from nothing."""
+    scored = await backend.score(left_to_right(prompt, backend.model.mask_id), top)
+    seen = [Token(token, one.log_probabilities[0], one.top[0]) for token, one in zip(prompt[1:], scored, strict=True)]
+    return (Token(prompt[0], None), *seen)
 
 
 def _text(piece: Piece) -> JSON:
-    return {"text": piece.text}
+    return {"text": piece.echo.text + piece.text}
 
 
-SHAPE = Shape("cmpl", "text_completion", "text_completion", choice=_text, delta=_text)
+SHAPE = Shape("cmpl", "text_completion", "text_completion", choice=_text, delta=_text, logprobs=completion_logprobs)

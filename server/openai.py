@@ -1,7 +1,7 @@
 """What `/v1/completions` and `/v1/chat/completions` have in common: OpenAI's way to answer, whole or as a stream.
 
 A stream carries only text that can no longer change: it grows with the settled prefix, so short blocks make it flow
-and one block over the whole length makes it come late and in bursts.
+and one block over the whole length makes it come late and in bursts. With `diffusing`, it carries snapshots instead.
 """
 
 import time
@@ -14,11 +14,13 @@ from starlette.responses import JSONResponse, Response
 
 from engine.request import Request, Result
 from engine.service import EngineError
+from models.tokenizer import Tokenizer
 from server.answers import diffusion, token_steps, usage
 from server.backend import Backend
 from server.errors import error_body
-from server.pieces import Piece, pieces, whole
+from server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
 from server.streams import EventStream, Generations, event, unless_disconnected
+from server.wire.answers import Usage
 from server.wire.openai import OpenAIFields
 
 END_OF_STREAM = "data: [DONE]\n\n"
@@ -34,6 +36,7 @@ class Shape:
     object    what a whole answer calls itself, and `chunk` a piece of one
     choice    the fields of a whole choice, and `delta` those of a piece of one
     opening   those of what a stream begins each choice with, if it does
+    logprobs  of a piece's tokens
     """
 
     prefix: str
@@ -41,11 +44,118 @@ class Shape:
     chunk: str
     choice: Callable[[Piece], JSON]
     delta: Callable[[Piece], JSON]
+    logprobs: Callable[[Piece, Tokenizer], JSON]
     opening: JSON = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Answering:
+    """One request of a client's: what was asked, what runs for it, and how it is answered.
+
+    echoes  of the prompts, one a choice, or none
+    """
+
+    body: OpenAIFields
+    generations: Generations
+    tokenizer: Tokenizer
+    head: JSON
+    shape: Shape
+    echoes: Sequence[Echo]
+
+    async def whole(self) -> Response:
+        try:
+            results = await self.generations.results()
+        finally:
+            self.generations.close()
+        parts = [whole(i, result, self._echo(i)) for i, result in enumerate(results)]
+        choices = [self._choice(piece, self.shape.choice(piece)) for piece in parts]
+        return JSONResponse(self.head | self._prompt_ids() | {"choices": choices} | self._summary(results))
+
+    async def chunks(self) -> AsyncIterator[str]:
+        """The stream: pieces of each choice; the last chunk holds `diffusion`, and `usage` if asked for."""
+        results: dict[int, Result] = {}
+        try:
+            async for chunk, piece in self._told():
+                if piece is not None and piece.result is not None:
+                    results[piece.choice] = piece.result
+                if len(results) < len(self.generations.requests):
+                    yield event(chunk)
+                    continue
+                summary = self._summary([results[i] for i in sorted(results)])
+                if self.body.wants_usage:
+                    yield event(chunk)
+                    yield event(self.head | {"choices": []} | summary)
+                else:
+                    yield event(chunk | {"diffusion": summary["diffusion"]})
+        except EngineError as error:
+            yield event({"error": error_body(error)})
+        yield END_OF_STREAM
+
+    async def _told(self) -> AsyncIterator[tuple[JSON, Piece | None]]:
+        """The chunks, with the pieces that they tell: none in those that open a choice."""
+        head, sent = self.head | self._prompt_ids(), 0
+        if opening := self.shape.opening:
+            for i in range(len(self.generations.requests)):
+                choice = {"index": i, **opening, "logprobs": None, "finish_reason": None}
+                yield head | self._usage_so_far(0) | {"choices": [choice]}, None
+                head = self.head
+        async for piece in self._pieces():
+            sent += len(piece.tokens)
+            choice = self._choice(piece, self.shape.delta(piece))
+            yield head | self._usage_so_far(sent) | {"choices": [choice]}, piece
+            head = self.head
+
+    def _pieces(self) -> AsyncIterator[Piece]:
+        if self.body.diffusing:
+            return snapshots(self.generations, self.tokenizer)
+        echoes = [self._echo(i) for i in range(len(self.generations.requests))]
+        return pieces(self.generations, self.tokenizer if self.body.wants_tokens else None, echoes)
+
+    def _choice(self, piece: Piece, fields: JSON) -> JSON:
+        body, result = self.body, piece.result
+        wanted = body.alternatives is not None
+        choice = {"index": piece.choice, **fields}
+        choice["logprobs"] = self.shape.logprobs(piece, self.tokenizer) if wanted else None
+        choice["finish_reason"] = result.finish_reason if result else None
+        if body.return_token_ids:
+            choice["token_ids"] = [token.id for token in piece.tokens]
+            if piece.first and not self.shape.opening:
+                choice["prompt_token_ids"] = self.generations.requests[piece.choice].prompt
+        return choice | (token_steps(result) if result and body.return_steps else {})
+
+    def _prompt_ids(self) -> JSON:
+        """Of a chat, which has one prompt for all choices, beside them; a completion's stand in each choice."""
+        if not (self.body.return_token_ids and self.shape.opening):
+            return {}
+        return {"prompt_token_ids": self.generations.requests[0].prompt}
+
+    def _echo(self, choice: int) -> Echo:
+        return self.echoes[choice // (self.body.n or 1)] if self.echoes else NO_ECHO
+
+    def _usage_so_far(self, sent: int) -> JSON:
+        """Null where usage comes at the end, a count where it was asked for all along."""
+        if not self.body.wants_usage:
+            return {}
+        if not self.body.wants_usage_all_along:
+            return {"usage": None}
+        requests = self.generations.requests[:: self.body.n or 1]
+        prompt = sum(len(request.prompt) + len(request.suffix) for request in requests)
+        return {"usage": Usage(prompt_tokens=prompt, completion_tokens=sent, total_tokens=prompt + sent).model_dump()}
+
+    def _summary(self, results: list[Result]) -> JSON:
+        return {
+            "usage": usage(results, self.body.n or 1).model_dump(),
+            "diffusion": diffusion(self.generations.requests, results, bool(self.body.return_steps)),
+        }
+
+
 async def respond(
-    body: OpenAIFields, requests: Sequence[Request], http: HTTPRequest, backend: Backend, shape: Shape
+    body: OpenAIFields,
+    requests: Sequence[Request],
+    http: HTTPRequest,
+    backend: Backend,
+    shape: Shape,
+    echoes: Sequence[Echo] = (),
 ) -> Response:
     """Run the requests and answer in the endpoint's shape."""
     head = {
@@ -55,56 +165,7 @@ async def respond(
         "model": backend.model_name,
     }
     generations = backend.submit(requests, every_step=bool(body.stream))
+    answering = Answering(body, generations, backend.model.tokenizer, head, shape, echoes)
     if body.stream:
-        return EventStream(_chunks(generations, body, head, shape), generations.close)
-    return await unless_disconnected(http, _whole(generations, body, head, shape))
-
-
-async def _whole(generations: Generations, body: OpenAIFields, head: JSON, shape: Shape) -> Response:
-    try:
-        results = await generations.results()
-    finally:
-        generations.close()
-    choices = [_choice(whole(i, result), shape.choice, body) for i, result in enumerate(results)]
-    return JSONResponse(head | {"choices": choices} | _summary(generations, body, results))
-
-
-async def _chunks(generations: Generations, body: OpenAIFields, head: JSON, shape: Shape) -> AsyncIterator[str]:
-    """The stream: pieces of each choice as they settle; the last chunk holds `diffusion`, and `usage` if asked for."""
-    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    common = head | ({"usage": None} if with_usage else {})
-    results: dict[int, Result] = {}
-    if shape.opening:
-        for i in range(len(generations.requests)):
-            yield event(common | {"choices": [{"index": i, **shape.opening, "logprobs": None, "finish_reason": None}]})
-    try:
-        async for piece in pieces(generations):
-            chunk = common | {"choices": [_choice(piece, shape.delta, body)]}
-            if piece.result is not None:
-                results[piece.choice] = piece.result
-            if len(results) < len(generations.requests):
-                yield event(chunk)
-                continue
-            summary = _summary(generations, body, [results[i] for i in sorted(results)])
-            if with_usage:
-                yield event(chunk)
-                yield event(head | {"choices": []} | summary)
-            else:
-                yield event(chunk | {"diffusion": summary["diffusion"]})
-    except EngineError as error:
-        yield event({"error": error_body(error)})
-    yield END_OF_STREAM
-
-
-def _choice(piece: Piece, fields: Callable[[Piece], JSON], body: OpenAIFields) -> JSON:
-    result = piece.result
-    choice = {"index": piece.choice, **fields(piece), "logprobs": None}
-    choice["finish_reason"] = result.finish_reason if result else None
-    return choice | (token_steps(result) if result and body.return_steps else {})
-
-
-def _summary(generations: Generations, body: OpenAIFields, results: list[Result]) -> JSON:
-    return {
-        "usage": usage(results, body.n or 1).model_dump(),
-        "diffusion": diffusion(generations.requests, results, bool(body.return_steps)),
-    }
+        return EventStream(answering.chunks(), generations.close)
+    return await unless_disconnected(http, answering.whole())

@@ -3,6 +3,7 @@
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.caching import choose_cache
@@ -75,7 +76,9 @@ def _choices(
         )
     first = _seed(body)
     seeds = [(first + i) % (MAX_SEED + 1) for i in range(n)]
-    return [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
+    plain = [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
+    on, told = bool(body.ignore_eos), body.alternatives or 0
+    return [replace(request, ignore_eos=on, top_logprobs=told) for request in plain]
 
 
 def _conversation(messages: Sequence[Message], model: Model) -> list[int]:

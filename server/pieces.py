@@ -1,34 +1,144 @@
 """Answers as they settle: what the OpenAI endpoints send on, piece by piece or whole."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
-from engine.request import Result
+from engine.request import Result, Reveal, Step
+from models.tokenizer import Tokenizer
 from server.streams import Generations
+
+MASK = "\N{LIGHT SHADE}"  # in a snapshot, for what is not revealed yet
+LOWEST = -9999.0  # log-probability of what has none in float32; JSON has no infinity
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer or of an echoed prompt, with its log-probability and the most probable ones."""
+
+    id: int
+    log_probability: float | None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Echo:
+    """A prompt that is told with its answer."""
+
+    text: str = ""
+    tokens: tuple[Token, ...] = ()
+
+
+NO_ECHO = Echo()
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What has settled of one answer since its last piece.
+    """What has settled of one answer since its last piece; or, of snapshots, all that there is.
 
     choice  which answer
-    result  with its last piece only
+    tokens  that make up the text, where they were asked for
+    before  characters of the tokens of the answer and of its echo before this piece
+    first   whether there was none before; then with the echo of the prompt, if it is told
+    result  with the last piece only
     """
 
     choice: int
     text: str
+    tokens: tuple[Token, ...] = ()
+    before: int = 0
+    first: bool = True
+    echo: Echo = NO_ECHO
     result: Result | None = None
 
 
-def whole(choice: int, result: Result) -> Piece:
+def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Piece:
     """An answer in one piece."""
-    return Piece(choice, result.text, result)
+    reveals = {reveal.position: reveal for reveal in result.reveals}
+    tokens = tuple(_token(reveals[position]) for position in result.positions)
+    return Piece(choice, result.text, tokens, echo=echo, result=result)
 
 
-async def pieces(generations: Generations) -> AsyncIterator[Piece]:
-    """Until every answer has ended. No piece is empty but a last one."""
-    sent = [0] * len(generations.requests)
+async def pieces(generations: Generations, tokenizer: Tokenizer | None, echoes: Sequence[Echo]) -> AsyncIterator[Piece]:
+    """Until every answer has ended. No piece is empty but a last one. With a tokenizer, pieces tell their tokens."""
+    answers = [_Answer(choice, echo) for choice, echo in enumerate(echoes)]
     async for choice, step in generations.steps():
-        text, sent[choice] = step.text[sent[choice] :], len(step.text)
-        if text or step.result is not None:
-            yield Piece(choice, text, step.result)
+        piece = answers[choice].take(step, tokenizer)
+        if piece.text or piece.tokens or piece.result is not None:
+            yield piece
+
+
+async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIterator[Piece]:
+    """After every step all of an answer, masks included; the last piece is the answer itself."""
+    canvases: list[dict[int, Reveal]] = [{} for _ in generations.requests]
+    async for choice, step in generations.steps():
+        _apply(step, canvases[choice])
+        length = generations.requests[choice].max_tokens
+        text = step.result.text if step.result else _snapshot(canvases[choice], length, tokenizer)
+        yield Piece(choice, text, result=step.result)
+
+
+@dataclass
+class _Answer:
+    """How much of one answer has been sent."""
+
+    choice: int
+    echo: Echo
+    first: bool = True
+    characters: int = 0
+    before: int = 0
+    tokens: int = 0
+    reveals: dict[int, Reveal] = field(default_factory=dict)
+
+    def take(self, step: Step, tokenizer: Tokenizer | None) -> Piece:
+        sent, self.characters = self.characters, len(step.text)
+        text, before = step.text[sent:], self.before
+        tokens = self._tokens(step, tokenizer) if tokenizer is not None else ()
+        first, self.first = self.first, self.first and not text and not tokens
+        echo = self.echo if first else NO_ECHO
+        if tokenizer is not None and not self.first:
+            self.before += sum(len(tokenizer.token_text(token.id)) for token in (*echo.tokens, *tokens))
+        return Piece(self.choice, text, tokens, before, first, echo, step.result)
+
+    def _tokens(self, step: Step, tokenizer: Tokenizer) -> tuple[Token, ...]:
+        """The tokens that the settled text has grown by; one that is a part of a character comes with its last part."""
+        _apply(step, self.reveals)
+        first = self.tokens
+        if step.result is not None:
+            self.tokens = len(step.result.token_ids)
+        else:
+            self.tokens = self._covered(len(step.text), tokenizer)
+        return tuple(_token(self.reveals[position]) for position in range(first, self.tokens))
+
+    def _covered(self, characters: int, tokenizer: Tokenizer) -> int:
+        """How many tokens write no more than so many characters."""
+        ids = [self.reveals[position].token_id for position in range(self.tokens)]
+        while (reveal := self.reveals.get(len(ids))) is not None:
+            ids.append(reveal.token_id)
+            if len(tokenizer.decode(ids)) > characters:
+                return len(ids) - 1
+        return len(ids)
+
+
+def _apply(step: Step, canvas: dict[int, Reveal]) -> None:
+    for position in step.remasked:
+        canvas.pop(position, None)
+    canvas.update((reveal.position, reveal) for reveal in step.revealed)
+
+
+def _snapshot(canvas: Mapping[int, Reveal], length: int, tokenizer: Tokenizer) -> str:
+    runs = groupby(range(length), key=lambda position: position in canvas)
+    return "".join(
+        tokenizer.decode([canvas[position].token_id for position in run]) if revealed else MASK * len(list(run))
+        for revealed, run in runs
+    )
+
+
+def _token(reveal: Reveal) -> Token:
+    top = tuple((token, log(probability)) for token, probability in reveal.top)
+    return Token(reveal.token_id, log(reveal.probability), top)
+
+
+def log(probability: float) -> float:
+    return max(math.log(probability), LOWEST) if probability > 0 else LOWEST

@@ -6,6 +6,7 @@ from models.loading import Model
 from server.errors import BadRequestError, show
 
 CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
+MAX_SCORED_TOKENS = 1 << 20  # a text of 1024 tokens, each seen from those before it
 CONTEXT_LENGTH = "context_length_exceeded"
 
 
@@ -31,4 +32,14 @@ def check_tokens(ids: Sequence[int], field: str, model: Model) -> None:
     if (wrong := next((id for id in ids if not 0 <= id < model.vocab_size), None)) is not None:
         raise BadRequestError(
             f"field {field!r} holds the token id {show(wrong)}; give ids from 0 to {model.vocab_size - 1}", field
+        )
+
+
+def check_scored(tokens: int, field: str) -> None:
+    """Raise BadRequestError if passes over so many tokens, in all, are too many for one request."""
+    if tokens > MAX_SCORED_TOKENS:
+        raise BadRequestError(
+            f"field {field!r} asks for passes over {tokens} tokens in all, more than {MAX_SCORED_TOKENS}; send shorter "
+            "texts, or fewer at once",
+            field,
         )

@@ -149,6 +149,14 @@ def test_reveals_tell_the_most_probable_tokens(llada: Model, scheduler: str) -> 
         assert results["plain"].token_ids == Engine(llada).results([plain])["plain"].token_ids
 
 
+def test_a_captured_step_is_not_replayed_for_rows_that_ask_for_more(llada: Model) -> None:
+    engine, plain = Engine(llada, static=True), Request("r", PROMPT, 12, 4, parse_scheduler("topk"))
+    engine.results([plain])
+    for k in (2, 1):
+        steps = list(engine.run([replace(plain, top_logprobs=k)]))
+        assert [len(reveal.top) for step in steps for reveal in step.revealed] == [k] * 12
+
+
 def test_greedy_reveals_are_the_most_probable(llada: Model) -> None:
     request = Request("r", PROMPT, 12, 4, parse_scheduler("topk"), top_logprobs=2)
     step = next(Engine(llada).run([request]))

@@ -156,5 +156,5 @@ def test_client_understands_errors(client: openai.OpenAI) -> None:
         client.completions.create(**{**ASKED, "model": "gpt-4"})
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as unsupported:
-        client.completions.create(**ASKED, logprobs=2)
-    assert unsupported.value.param == "logprobs"
+        client.completions.create(**ASKED, best_of=2)
+    assert unsupported.value.param == "best_of"

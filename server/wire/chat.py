@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from server.wire.answers import Diffusion, TokenSteps, Usage
 from server.wire.fields import MAX_COUNT, Message, about
-from server.wire.openai import NEUTRAL, OpenAIFields
+from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, OpenAIFields
 
 
 class ChatRequest(OpenAIFields):
@@ -19,12 +19,10 @@ class ChatRequest(OpenAIFields):
         "chat_template": (),
         "chat_template_kwargs": ({},),
         "continue_final_message": (False,),
-        "diffusing": (False,),
         "documents": ([],),
         "echo": (False,),
         "function_call": ("none", "auto"),
         "functions": ([],),
-        "logprobs": (False,),
         "modalities": (["text"],),
         "parallel_tool_calls": (True, False),
         "prediction": (),
@@ -32,7 +30,6 @@ class ChatRequest(OpenAIFields):
         "store": (False,),
         "tool_choice": ("none", "auto"),
         "tools": ([],),
-        "top_logprobs": (0,),
         "web_search_options": (),
     }
 
@@ -41,11 +38,49 @@ class ChatRequest(OpenAIFields):
         None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
     )
 
+    logprobs: bool | None = Field(
+        None, description="tell of each token its log-probability at the step that revealed it"
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: tell so many of the most probable tokens too"
+    )
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _logprobs_for_the_top(self) -> "ChatRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise about("top_logprobs", "field 'top_logprobs' needs 'logprobs': true; set it or leave the field out")
+        return self
+
     @model_validator(mode="after")
     def _one_length(self) -> "ChatRequest":
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise about("max_tokens", "fields 'max_tokens' and 'max_completion_tokens' differ; give one of them")
         return self
+
+
+class TopLogprob(BaseModel):
+    """One of the most probable tokens."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = Field(description="of the text; null where it is part of a character")
+
+
+class TokenLogprob(TopLogprob):
+    """A token of an answer, when it was revealed."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    """An entry a token."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
 
 
 class AnswerMessage(BaseModel):
@@ -61,7 +96,8 @@ class ChatChoice(TokenSteps):
 
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
+    token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     finish_reason: Literal["stop", "length"]
 
 
@@ -72,6 +108,7 @@ class ChatResponse(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     choices: list[ChatChoice]
     usage: Usage
     diffusion: Diffusion

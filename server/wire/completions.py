@@ -1,12 +1,12 @@
 """The JSON of `POST /v1/completions`."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from server.wire.answers import Diffusion, TokenSteps, Usage
 from server.wire.fields import TokenIds, expect
-from server.wire.openai import NEUTRAL, OpenAIFields
+from server.wire.openai import MAX_TOP_LOGPROBS, OpenAIFields
 
 Prompts = Annotated[
     str | list[str] | TokenIds | list[TokenIds],
@@ -17,15 +17,29 @@ Prompts = Annotated[
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`: OpenAI's fields and ours."""
 
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = {
-        **NEUTRAL,
-        "diffusing": (False,),
-        "echo": (False,),
-        "logprobs": (),
-    }
-
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
     suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
+    echo: bool | None = Field(None, description="begin each text with its prompt")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="tell of each token its log-probability at the step that revealed it, and so many of the most "
+        "probable tokens; with `echo` of the prompt too, each token seen from those before it",
+    )
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
+
+
+class CompletionLogprobs(BaseModel):
+    """An entry a token. Null stands for the first token of an echoed prompt, which nothing predicts."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] = Field(description="the token itself is always among them")
+    text_offset: list[int] = Field(description="characters of the tokens before it")
 
 
 class CompletionChoice(TokenSteps):
@@ -33,7 +47,9 @@ class CompletionChoice(TokenSteps):
 
     index: int
     text: str
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
+    token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
+    prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     finish_reason: Literal["stop", "length"] | None
 
 

@@ -10,6 +10,7 @@ from server.wire.fields import GenerationFields, about
 log = logging.getLogger(__name__)
 
 MAX_CHOICES = 128
+MAX_TOP_LOGPROBS = 20
 
 # Fields of OpenAI's and of other servers' that are not implemented: the values, beside null, that ask for nothing.
 NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -23,7 +24,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
-    "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
     "logit_bias": ({},),
@@ -50,6 +50,9 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True)
 
     include_usage: bool | None = Field(None, description="end the stream with a chunk that counts tokens")
+    continuous_usage_stats: bool | None = Field(
+        None, description="with `include_usage`: every chunk counts the tokens so far"
+    )
 
 
 class OpenAIFields(GenerationFields):
@@ -65,6 +68,15 @@ class OpenAIFields(GenerationFields):
 
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
     stream_options: StreamOptions | None = Field(None, description="what a stream tells beside the text")
+    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
+    return_token_ids: bool | None = Field(
+        None, description="tell the ids: `token_ids` of each choice or of each piece of it, and `prompt_token_ids`"
+    )
+    diffusing: bool | None = Field(
+        None,
+        description="stream after each step the whole text so far, to replace the one before; masks are \u2591. "
+        "Needs `stream`",
+    )
     user: str | None = Field(None, description="accepted for compatibility; nothing depends on it")
 
     @model_validator(mode="after")
@@ -78,7 +90,35 @@ class OpenAIFields(GenerationFields):
             raise about(
                 "stream_options", "field 'stream_options' needs 'stream': true; set it or leave the options out"
             )
+        if self.diffusing:
+            self._check_diffusing()
         return self
+
+    def _check_diffusing(self) -> None:
+        if not self.stream:
+            raise about("diffusing", "field 'diffusing' needs 'stream': true; set it or leave the field out")
+        others = {"echo": getattr(self, "echo", None), "logprobs": self.alternatives is not None}
+        others |= {"return_token_ids": self.return_token_ids, "stream_options": self.wants_usage_all_along}
+        if other := next((name for name, given in others.items() if given), None):
+            raise about(other, f"fields 'diffusing' and {other!r} exclude each other: a snapshot is not final")
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the most probable tokens are told beside each token's log-probability; None for neither."""
+        raise NotImplementedError
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_usage_all_along(self) -> bool:
+        return self.wants_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
+    def wants_tokens(self) -> bool:
+        """Whether pieces of a stream tell their tokens or count them."""
+        return bool(self.return_token_ids or self.alternatives is not None or self.wants_usage_all_along)
 
 
 def _same(value: Any, other: object) -> bool:

@@ -1,0 +1,218 @@
+"""What OpenAI's endpoints tell of tokens: ids, log-probabilities, prompts; and snapshots. The model `tiny` writes
+single bytes, many of which are parts of characters."""
+
+import json
+import math
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import openai
+import pytest
+import torch
+
+from models.loading import Model
+from tests.live import ANSWER, QUESTION, Live, live
+from tests.synthetic import synthetic_llada
+
+ROUNDING = 1e-4
+ASKED: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": 24, "seed": 1}
+HI: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 24, "seed": 1}
+BLOCKS = {"block_length": 4, "temperature": 0.7}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(synthetic_llada(tmp_path_factory.mktemp("model") / "tiny")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def model(server: Live) -> Model:
+    found: Model = server.app.state.backend.model
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(server: Live) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def post(server: Live, path: str, **body: Any) -> dict[str, Any]:
+    response = server.http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_logprobs_are_those_of_the_steps_of_reveal(client: openai.OpenAI, server: Live, model: Model) -> None:
+    (choice,) = client.completions.create(**ASKED, logprobs=3, extra_body=BLOCKS).choices
+    native = server.generate(**ASKED, **BLOCKS, return_steps=True)
+    told = choice.logprobs
+    assert told is not None
+    assert told.tokens == [model.tokenizer.token_text(id) for id in native["token_ids"]]
+    assert told.token_logprobs == pytest.approx([math.log(p) for p in native["token_confidences"]], abs=1e-3)
+    assert told.text_offset == [0, *accumulate(map(len, told.tokens))][:-1]
+    assert told.top_logprobs is not None
+    for token, value, top in zip(told.tokens, told.token_logprobs or (), told.top_logprobs, strict=True):
+        assert top[token] == value
+        assert 1 <= len(top) <= 4
+        assert sum(map(math.exp, top.values())) <= 1 + ROUNDING
+    plain = client.completions.create(**ASKED, extra_body=BLOCKS).choices[0]
+    assert (plain.text, plain.logprobs) == (choice.text, None)
+
+
+def test_logprobs_zero_tells_the_token_alone(client: openai.OpenAI) -> None:
+    told = client.completions.create(**ASKED, logprobs=0, extra_body=BLOCKS).choices[0].logprobs
+    assert told is not None
+    assert told.top_logprobs == [
+        {token: value} for token, value in zip(told.tokens or (), told.token_logprobs or (), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_stream_tells_the_tokens_of_the_whole(client: openai.OpenAI, server: Live, model: Model, echo: bool) -> None:
+    asked = {**ASKED, **BLOCKS, "logprobs": 2, "return_token_ids": True, "echo": echo}
+    (whole,) = post(server, "/v1/completions", **asked)["choices"]
+    joined: dict[str, list[Any]] = {name: [] for name in whole["logprobs"]}
+    text, ids, prompts = "", list[int](), []
+    extra = {**BLOCKS, "return_token_ids": True}
+    for chunk in client.completions.create(**ASKED, logprobs=2, echo=echo, stream=True, extra_body=extra):
+        choice = chunk.choices[0].model_dump()
+        assert choice["text"] or choice["finish_reason"] or choice["token_ids"]
+        text, ids = text + choice["text"], ids + choice["token_ids"]
+        assert text.removeprefix("hello" * echo).startswith(model.tokenizer.decode(ids))
+        prompts.append(choice.get("prompt_token_ids"))
+        for name, values in choice["logprobs"].items():
+            joined[name] += values
+    assert (text, ids) == (whole["text"], whole["token_ids"])
+    assert prompts == [whole["prompt_token_ids"], *[None] * (len(prompts) - 1)]
+    assert joined == whole["logprobs"]
+    assert text.startswith("hello") == echo
+
+
+def test_echo_tells_the_prompt_before_each_answer(client: openai.OpenAI) -> None:
+    plain = client.completions.create(**{**ASKED, "prompt": ["hello", "bye"]}, n=2, extra_body=BLOCKS)
+    echoed = client.completions.create(**{**ASKED, "prompt": ["hello", "bye"]}, n=2, echo=True, extra_body=BLOCKS)
+    prompts = ["hello", "hello", "bye", "bye"]
+    texts = [choice.text for choice in plain.choices]
+    assert [choice.text for choice in echoed.choices] == [a + b for a, b in zip(prompts, texts, strict=True)]
+    assert echoed.usage == plain.usage
+    streamed = [""] * 4
+    for chunk in client.completions.create(
+        **{**ASKED, "prompt": ["hello", "bye"]}, n=2, echo=True, stream=True, extra_body=BLOCKS
+    ):
+        streamed[chunk.choices[0].index] += chunk.choices[0].text
+    assert streamed == [choice.text for choice in echoed.choices]
+    ids = client.completions.create(**{**ASKED, "prompt": [75, 76]}, echo=True).choices[0].text
+    assert ids != client.completions.create(**{**ASKED, "prompt": [75, 76]}).choices[0].text
+
+
+def test_echoed_logprobs_are_what_lm_eval_reads(server: Live, model: Model) -> None:
+    """Arrays of the prompt's length and one more; the first prompt token has none; the greedy token is the maximum."""
+    ids = model.tokenizer.encode("hello you")
+    (choice,) = post(server, "/v1/completions", prompt=[ids], max_tokens=1, logprobs=1, echo=True, temperature=0)[
+        "choices"
+    ]
+    told = choice["logprobs"]
+    assert {len(values) for values in told.values()} == {len(ids) + 1}
+    assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
+    for i in range(1, len(ids)):
+        row = torch.tensor([[*ids[:i], *[model.mask_id] * (len(ids) - i)]])
+        with torch.no_grad():
+            log_p = model.network.logits(row)[0, i].log_softmax(-1)
+        assert told["token_logprobs"][i] == pytest.approx(log_p[ids[i]].item(), abs=ROUNDING)
+        log_p[[model.mask_id, *range(model.vocab_size, len(log_p))]] = -torch.inf
+        assert max(told["top_logprobs"][i].values()) == pytest.approx(
+            max(log_p.max().item(), told["token_logprobs"][i]), abs=ROUNDING
+        )
+
+
+def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:
+    whole = client.chat.completions.create(**HI, logprobs=True, top_logprobs=2, extra_body=BLOCKS).choices[0]
+    native = server.generate(messages=HI["messages"], max_tokens=24, seed=1, **BLOCKS, return_steps=True)
+    assert whole.logprobs is not None
+    told = whole.logprobs.content or []
+    assert [one.logprob for one in told] == pytest.approx([math.log(p) for p in native["token_confidences"]], abs=1e-3)
+    for one in told:
+        assert len(one.top_logprobs) == 2
+        assert one.bytes == (None if "\ufffd" in one.token else list(one.token.encode()))
+    streamed = [
+        one
+        for chunk in client.chat.completions.create(**HI, logprobs=True, top_logprobs=2, stream=True, extra_body=BLOCKS)
+        if chunk.choices[0].logprobs
+        for one in chunk.choices[0].logprobs.content or ()
+    ]
+    assert streamed == told
+    alone = client.chat.completions.create(**HI, logprobs=True, extra_body=BLOCKS).choices[0].logprobs
+    assert alone is not None
+    assert [one.top_logprobs for one in alone.content or ()] == [[]] * len(told)
+    refused = server.http.post("/v1/chat/completions", json={**HI, "top_logprobs": 2})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "top_logprobs")
+
+
+def test_chat_tells_token_ids(server: Live, model: Model) -> None:
+    answer = post(server, "/v1/chat/completions", **HI, n=2, return_token_ids=True)
+    assert answer["prompt_token_ids"] == model.tokenizer.chat(HI["messages"])
+    assert [model.tokenizer.decode(choice["token_ids"]) for choice in answer["choices"]] == [
+        choice["message"]["content"] for choice in answer["choices"]
+    ]
+    assert "prompt_token_ids" not in post(server, "/v1/chat/completions", **HI)
+
+
+def test_usage_all_along(client: openai.OpenAI) -> None:
+    options: Any = {"include_usage": True, "continuous_usage_stats": True}
+    for create, asked in ((client.completions.create, ASKED), (client.chat.completions.create, HI)):
+        chunks = list(create(**asked, stream=True, stream_options=options, extra_body=BLOCKS))
+        usages = [chunk.usage for chunk in chunks]
+        counts = [usage.completion_tokens for usage in usages if usage]
+        assert len(counts) == len(chunks) > 4
+        assert counts == sorted(counts)
+        assert usages[0] is not None
+        assert usages[-1] == usages[-2]
+        assert usages[-1].prompt_tokens == usages[0].prompt_tokens
+
+
+def test_snapshots_replace_each_other(client: openai.OpenAI, server: Live) -> None:
+    extra = {**BLOCKS, "diffusing": True}
+    whole = client.completions.create(**ASKED, extra_body=BLOCKS).choices[0].text
+    texts = [c.choices[0].text for c in client.completions.create(**ASKED, stream=True, extra_body=extra)]
+    steps = [data for name, data in server.events(**ASKED, **BLOCKS) if name == "step"]
+    assert len(texts) == len(steps)
+    assert [text.count("\u2591") for text in texts[:-1]] == list(range(23, 24 - len(texts), -1))
+    assert texts[-1] == whole
+    chunks = list(client.chat.completions.create(**HI, n=2, stream=True, extra_body=extra))
+    assert [chunk.choices[0].delta.role for chunk in chunks[:2]] == ["assistant"] * 2
+    last = {chunk.choices[0].index: chunk.choices[0].delta.content for chunk in chunks}
+    answers = client.chat.completions.create(**HI, n=2, extra_body=BLOCKS).choices
+    assert last == {choice.index: choice.message.content for choice in answers}
+
+
+def test_snapshots_of_the_embedded_model_show_what_is_known() -> None:
+    with live("llada-nano") as server:
+        body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 64, "block_length": 64}
+        fast = {"scheduler": "threshold", "diffusing": True, "stream": True}
+        lines = server.http.post("/v1/chat/completions", json={**body, **fast}).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    first, last = (chunk["choices"][0]["delta"]["content"] for chunk in (chunks[1], chunks[-1]))
+    assert last == ANSWER
+    assert "\u2591" in first
+    assert first.startswith("1 + 8 = 9\n9 +")
+    assert "diffusion" in chunks[-1]
+
+
+def test_ignoring_the_end_of_text_fills_the_region() -> None:
+    with live("llada-nano") as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        asked: dict[str, Any] = {"model": "llada-nano", "messages": [{"role": "user", "content": QUESTION}]}
+        for more, reason in (({}, "stop"), ({"ignore_eos": True}, "length")):
+            answer = client.chat.completions.create(**asked, max_tokens=48, extra_body=more)
+            assert answer.choices[0].finish_reason == reason
+            assert answer.usage is not None
+            assert (answer.usage.completion_tokens == 48) == bool(more)
+            assert (answer.choices[0].message.content or "").startswith(ANSWER)
+            chunks = client.chat.completions.create(
+                **asked, max_tokens=48, stream=True, extra_body={**more, "return_token_ids": True}
+            )
+            ids = [id for chunk in chunks for id in chunk.choices[0].model_dump().get("token_ids", ())]
+            assert len(ids) == answer.usage.completion_tokens
