@@ -23,6 +23,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path, kind: TokenizerKind):
         """Read the tokenizer files in a folder. Raises CheckpointError if they are missing or broken."""
+        self.kind = kind
         self._full = _load(folder, kind)
         # transformers sets truncation anew at every call, which is not thread-safe; the backend alone is.
         self._backend = self._full.backend_tokenizer
@@ -43,6 +44,17 @@ class Tokenizer:
         return None if token is None else self.token_id(str(token))
 
     @property
+    def special_tokens(self) -> dict[str, str]:
+        """The texts of tokens with a role, by role: `bos_token`, `eos_token`, ..."""
+        return {role: str(text) for role, text in self._full.special_tokens_map.items() if isinstance(text, str)}
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template of conversations, in Jinja; None if there is none, or several."""
+        template = self._full.chat_template
+        return template if isinstance(template, str) else None
+
+    @property
     def has_chat_template(self) -> bool:
         return self._full.chat_template is not None
 
@@ -54,17 +66,25 @@ class Tokenizer:
         """The text of one token, special tokens included. A token that is part of a character gives U+FFFD."""
         return self._backend.decode([token_id], skip_special_tokens=False)
 
-    def encode(self, text: str) -> list[int]:
+    def token_string(self, token_id: int) -> str:
+        """One token as the vocabulary writes it, which may stand for bytes in ways of its own."""
+        return self._backend.id_to_token(token_id) or ""
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """The ids of a raw text.
 
-        Nothing is added at its ends. The text of a special token becomes that token, as vLLM does with raw prompts:
-        whoever writes a raw prompt writes its control tokens too.
+        Nothing is added at its ends, unless asked for. The text of a special token becomes that token, as vLLM does
+        with raw prompts: whoever writes a raw prompt writes its control tokens too.
         """
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids without special tokens; spaces are left as they are."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
+
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """The text of some ids, special tokens included."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
 
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """The ids of a conversation up to where the assistant's answer begins.

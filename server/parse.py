@@ -18,6 +18,7 @@ from server.tokens import check_characters, check_tokens, encoded
 from server.wire.chat import ChatRequest
 from server.wire.completions import CompletionRequest
 from server.wire.fields import MAX_SEED, GenerationFields, Message
+from server.wire.fim import FimRequest
 from server.wire.generate import GenerateRequest
 from server.wire.openai import OpenAIFields
 
@@ -41,7 +42,7 @@ def _prompt(body: GenerateRequest, model: Model) -> tuple[str, Sequence[int]]:
     if body.prompt is not None:
         return "prompt", encoded(body.prompt, "prompt", model)
     if body.messages is not None:
-        return "messages", _conversation(body.messages, model)
+        return "messages", conversation(body.messages, model)
     check_tokens(body.input_ids or (), "input_ids", model)
     return "input_ids", body.input_ids or ()
 
@@ -59,8 +60,16 @@ def parse_completion(body: CompletionRequest, model: Model, settings: ServeSetti
 def parse_chat(body: ChatRequest, model: Model, settings: ServeSettings) -> list[Request]:
     """The engine's requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
     max_tokens = body.max_tokens or body.max_completion_tokens or settings.default_max_tokens
-    region = Region(_checked(_conversation(body.messages, model), "messages", model), max_tokens)
+    region = Region(_checked(conversation(body.messages, model), "messages", model), max_tokens)
     return _choices(body, "messages", [region], model, settings)
+
+
+def parse_fim(body: FimRequest, model: Model, settings: ServeSettings) -> list[Request]:
+    """The engine's requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
+    body = body.model_copy(update={"seed": body.random_seed if body.seed is None else body.seed})
+    prompt = _checked(encoded(body.prompt, "prompt", model), "prompt", model)
+    region = Region(prompt, body.max_tokens or settings.default_max_tokens, suffix=_suffix(body.suffix, model))
+    return _choices(body, "prompt", [region], model, settings)
 
 
 def _choices(
@@ -81,7 +90,7 @@ def _choices(
     return [replace(request, ignore_eos=on, top_logprobs=told) for request in plain]
 
 
-def _conversation(messages: Sequence[Message], model: Model) -> list[int]:
+def conversation(messages: Sequence[Message], model: Model) -> list[int]:
     """The token ids of a conversation, up to where the answer begins."""
     check_characters(sum(len(message.text) for message in messages), "messages", model)
     return model.tokenizer.chat([message.for_template() for message in messages])

@@ -1,12 +1,12 @@
 """The JSON of `POST /v1/completions`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from server.wire.answers import Diffusion, TokenSteps, Usage
 from server.wire.fields import TokenIds, expect
-from server.wire.openai import MAX_TOP_LOGPROBS, OpenAIFields
+from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, OpenAIFields
 
 Prompts = Annotated[
     str | list[str] | TokenIds | list[TokenIds],
@@ -16,6 +16,8 @@ Prompts = Annotated[
 
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`: OpenAI's fields and ours."""
+
+    neutral: ClassVar[dict[str, tuple[object, ...]]] = {**NEUTRAL, "messages": (), "tools": ([],), "top_logprobs": (0,)}
 
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
     suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")

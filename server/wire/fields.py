@@ -33,10 +33,32 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = list[int]
 
 
-class GenerationFields(BaseModel):
-    """The fields of every generation endpoint. Null is the same as leaving a field out."""
+class Body(BaseModel):
+    """A body that comes in. Null is the same as leaving a field out."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, body: Any) -> Any:
+        """Refuse what is no Unicode text, and names of fields where the class takes only its own."""
+        if not isinstance(body, dict):
+            return body
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise about(
+                None, "the body holds half of a surrogate pair, which is no text; send whole characters"
+            ) from None
+        unknown = [name for name in body if name not in cls.model_fields]
+        if unknown and cls.model_config.get("extra") == "forbid":
+            fields = ", ".join(cls.model_fields)
+            raise about(unknown[0], f"field {unknown[0]!r:.60} is unknown; the fields are: {fields}")
+        return body
+
+
+class GenerationFields(Body):
+    """The fields of every generation endpoint."""
 
     model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
     max_tokens: int | None = Field(
@@ -82,24 +104,6 @@ class GenerationFields(BaseModel):
         description="tell of each token the step that revealed it and its probability then, and in `diffusion` how "
         "close the order was to left to right",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _readable(cls, body: Any) -> Any:
-        """Refuse what is no Unicode text, and names of fields where the class takes only its own."""
-        if not isinstance(body, dict):
-            return body
-        try:
-            json.dumps(body, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise about(
-                None, "the body holds half of a surrogate pair, which is no text; send whole characters"
-            ) from None
-        unknown = [name for name in body if name not in cls.model_fields]
-        if unknown and cls.model_config.get("extra") == "forbid":
-            fields = ", ".join(cls.model_fields)
-            raise about(unknown[0], f"field {unknown[0]!r:.60} is unknown; the fields are: {fields}")
-        return body
 
     @property
     def shorthands(self) -> dict[str, int | float | str]:

@@ -1,0 +1,36 @@
+"""`POST /v1/fim/completions`: filling in the middle, for editors that know Mistral's or Inception's endpoint."""
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.logprobs import completion_logprobs
+from server.openai import JSON, Shape, respond
+from server.parse import parse_fim
+from server.pieces import Piece
+from server.wire.fim import FimRequest, FimResponse
+
+router = APIRouter(tags=["generation"], responses=ERRORS)
+
+
+@router.post("/v1/fim/completions", response_model=FimResponse, responses=SSE)
+async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendOf) -> Response:
+    """What fits between `prompt` and `suffix`. The gap has a fixed length; what ends before it is shorter."""
+    model = backend.model
+    check_model(body.model, backend.model_name)
+    requests = await asyncio.to_thread(parse_fim, body, model, backend.settings)
+    return await respond(body, requests, http, backend, SHAPE)
+
+
+def _choice(piece: Piece) -> JSON:
+    return {"text": piece.text, "message": {"role": "assistant", "content": piece.text, "refusal": None}}
+
+
+def _delta(piece: Piece) -> JSON:
+    return {"text": piece.text, "delta": {"role": "assistant", "content": piece.text}}
+
+
+SHAPE = Shape("fim", "text_completion", "text_completion", choice=_choice, delta=_delta, logprobs=completion_logprobs)

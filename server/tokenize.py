@@ -1,0 +1,65 @@
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`: text and tokens, without generating."""
+
+import asyncio
+
+from fastapi import APIRouter
+
+from models.loading import Model
+from server.answers import ERRORS, BackendOf, check_model
+from server.parse import conversation
+from server.tokens import check_characters, check_tokens
+from server.wire.tokens import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+)
+
+router = APIRouter(tags=["tokens"], responses={status: ERRORS[status] for status in (400, 404, 503)})
+
+
+@router.post("/tokenize", response_model_exclude_none=True)
+async def tokenize(body: TokenizeRequest, backend: BackendOf) -> TokenizeResponse:
+    """The tokens of a text, or of a conversation as the chat template writes it."""
+    model = backend.model
+    check_model(body.model, backend.model_name)
+    tokens = await asyncio.to_thread(_tokens, body, model)
+    strings = [model.tokenizer.token_string(token) for token in tokens] if body.return_token_strs else None
+    return TokenizeResponse(tokens=tokens, count=len(tokens), max_model_len=model.max_positions, token_strs=strings)
+
+
+def _tokens(body: TokenizeRequest, model: Model) -> list[int]:
+    if body.messages is not None:
+        return conversation(body.messages, model)
+    text = body.prompt or ""
+    check_characters(len(text), "prompt", model)
+    return model.tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, backend: BackendOf) -> DetokenizeResponse:
+    """The text of some tokens."""
+    model = backend.model
+    check_model(body.model, backend.model_name)
+    check_tokens(body.tokens, "tokens", model)
+    return DetokenizeResponse(prompt=await asyncio.to_thread(model.tokenizer.decode_all, body.tokens))
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(backend: BackendOf) -> TokenizerInfo:
+    """What the tokenizer is, with its chat template."""
+    model = backend.model
+    named = model.tokenizer.special_tokens
+    return TokenizerInfo(
+        tokenizer_class=model.tokenizer.kind,
+        vocab_size=model.vocab_size,
+        model_max_length=model.max_positions,
+        bos_token=named.get("bos_token"),
+        eos_token=named.get("eos_token"),
+        pad_token=named.get("pad_token"),
+        mask_token=model.tokenizer.token_text(model.mask_id),
+        mask_token_id=model.mask_id,
+        stop_token_ids=sorted(model.stop_ids),
+        chat_template=model.tokenizer.chat_template,
+    )

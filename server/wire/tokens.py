@@ -1,0 +1,70 @@
+"""The JSON of `/tokenize`, `/detokenize` and `/tokenizer_info`, in vLLM's shapes."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from server.wire.fields import Body, Message, TokenIds, about
+
+
+class TokenizeRequest(Body):
+    """`POST /tokenize`. Give exactly one of `prompt` and `messages`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
+    prompt: str | None = Field(None, description="raw text")
+    messages: list[Message] | None = Field(
+        None, min_length=1, description="a conversation, put through the chat template up to where the answer begins"
+    )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="with `prompt`: add what the tokenizer adds at the ends of a text. By default nothing is added, as "
+        "nothing is to prompts",
+    )
+    return_token_strs: bool | None = Field(None, description="tell the tokens as the vocabulary writes them")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise about("prompt", "give exactly one of the fields prompt, messages")
+        if self.messages is not None and self.add_special_tokens:
+            raise about("add_special_tokens", "field 'add_special_tokens' is for a prompt, not for messages")
+        return self
+
+
+class TokenizeResponse(BaseModel):
+    """The tokens of a text."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int = Field(description="the longest canvas")
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Body):
+    """`POST /detokenize`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
+    tokens: TokenIds = Field(description="token ids")
+
+
+class DetokenizeResponse(BaseModel):
+    """The text of some tokens, special ones included."""
+
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """What a client needs to know to count tokens and to write chats by itself."""
+
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    mask_token: str
+    mask_token_id: int
+    stop_token_ids: list[int] = Field(description="tokens that end a text")
+    chat_template: str | None
