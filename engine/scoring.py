@@ -3,9 +3,11 @@
 Log-probabilities are those of the softmax of the raw logits in float32, as confidence is in decoding.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean, stdev
 
 import numpy as np
 import torch
@@ -114,7 +116,21 @@ def likelihood_masks(length: int, samples: int, seed: int) -> list[list[int]]:
     return [sorted(random.sample(range(length), size)) for size in sizes]
 
 
-def likelihood_bound(length: int, sums: Sequence[float], masks: Sequence[Sequence[int]]) -> float:
-    """The estimate of a lower bound of log p(completion | prompt): the mean of length / masked * sum of log p (LLaDA,
-    arXiv 2502.09992, equation 6)."""
-    return float(np.mean([length / len(masked) * total for total, masked in zip(sums, masks, strict=True)]))
+def coupled(length: int, masks: Sequence[Sequence[int]], log_p: Sequence[Sequence[float]]) -> list[float]:
+    """The mean log-probability of each token over the masks that it is under; of complementary pairs and the full
+    mask, coupled-GRPO's estimate (DiffuCoder, arXiv 2506.20639, equation 5)."""
+    found: list[list[float]] = [[] for _ in range(length)]
+    for masked, values in zip(masks, log_p, strict=True):
+        for position, value in zip(masked, values, strict=True):
+            found[position].append(value)
+    return [fmean(values) for values in found]
+
+
+def likelihood_bound(length: int, sums: Sequence[float], masks: Sequence[Sequence[int]]) -> tuple[float, float | None]:
+    """(the estimate of a lower bound of log p(completion | prompt), its standard error).
+
+    The mean of length / masked * sum of log p (LLaDA, arXiv 2502.09992, equation 6). The error takes the masks for
+    independent, and so is too large rather than too small; one mask has none.
+    """
+    values = [length / len(masked) * total for total, masked in zip(sums, masks, strict=True)]
+    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -21,6 +21,7 @@ from server.wire.fields import MAX_SEED, GenerationFields, Message
 from server.wire.fim import FimRequest
 from server.wire.generate import GenerateRequest
 from server.wire.openai import OpenAIFields
+from server.wire.score import ScoreRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
@@ -28,7 +29,7 @@ LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that 
 
 def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings) -> Request:
     """The engine's request for a body of `POST /generate`; raises what `server.errors` maps to 400."""
-    field, prompt = _prompt(body, model)
+    field, prompt = given_prompt(body, model)
     if body.canvas is not None:
         return _request(
             body, region_of(body.canvas, body.mask_marker, prompt, model), "canvas", _seed(body), model, settings
@@ -37,8 +38,8 @@ def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings)
     return _request(body, region, "max_tokens", _seed(body), model, settings)
 
 
-def _prompt(body: GenerateRequest, model: Model) -> tuple[str, Sequence[int]]:
-    """(field, token ids) of what a body of `POST /generate` gives beside a canvas; no ids if nothing."""
+def given_prompt(body: GenerateRequest | ScoreRequest, model: Model) -> tuple[str, Sequence[int]]:
+    """(field, token ids) of the prompt, in whichever form a body gives it; no ids if it gives none."""
     if body.prompt is not None:
         return "prompt", encoded(body.prompt, "prompt", model)
     if body.messages is not None:

@@ -13,6 +13,7 @@ from engine.scoring import (
     PASS_TOKENS,
     Question,
     complementary_pairs,
+    coupled,
     left_to_right,
     likelihood_bound,
     likelihood_masks,
@@ -99,7 +100,14 @@ def test_masks_of_the_bound_have_every_size() -> None:
 def test_the_bound_of_independent_tokens_is_their_log_probability() -> None:
     """Where each token has the same log p under any mask, every sample gives the sum over all tokens."""
     masks = likelihood_masks(8, 5, seed=0)
-    assert likelihood_bound(8, [-0.5 * len(mask) for mask in masks], masks) == pytest.approx(-4.0)
+    assert likelihood_bound(8, [-0.5 * len(mask) for mask in masks], masks) == pytest.approx((-4.0, 0.0), abs=1e-9)
+    assert likelihood_bound(4, [-1.0], [[0, 1]]) == (-2.0, None)
+    assert likelihood_bound(2, [-1.0, -4.0], [[0], [0, 1]]) == pytest.approx((-3.0, 1.0))
+
+
+def test_coupled_estimates_are_means_over_the_masks_of_a_token() -> None:
+    masks = [[0, 2], [1], [0, 1, 2]]
+    assert coupled(3, masks, [[-1.0, -2.0], [-3.0], [-2.0, -4.0, -6.0]]) == [-1.5, -3.5, -4.0]
 
 
 def test_lots_are_no_larger_than_a_pass() -> None:
