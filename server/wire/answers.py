@@ -19,14 +19,14 @@ class Diffusion(BaseModel):
     """
 
     scheduler: dict[str, Any] = Field(description="name and options")
-    block_length: int
-    cache: str
-    steps: int
-    forward_passes: int
-    tokens_per_step: float
-    tokens_per_second: float
-    queue_seconds: float
-    generate_seconds: float
+    block_length: int = Field(description="tokens a block")
+    cache: str = Field(description="keys and values kept from pass to pass")
+    steps: int = Field(description="steps that were taken; a step is a forward pass as a request sees it")
+    forward_passes: int = Field(description="the same number, by its other name")
+    tokens_per_step: float = Field(description="generated tokens before the end of the text, for each step")
+    tokens_per_second: float = Field(description="the same for each second of generating")
+    queue_seconds: float = Field(description="from submission to the first pass")
+    generate_seconds: float = Field(description="from the first pass to the last")
     ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
 
 
@@ -42,19 +42,19 @@ class TokenSteps(BaseModel):
 class Usage(BaseModel):
     """Tokens in and out. What is given in a canvas or as `suffix` counts as prompt."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="given")
+    completion_tokens: int = Field(description="generated")
+    total_tokens: int = Field(description="both")
 
 
 class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
+    message: str = Field(description="one sentence: what is wrong, and what to do")
+    type: str = Field(description="kind of error")
+    param: str | None = Field(description="the field that it is about")
+    code: str | None = Field(description="which error, for programs")
 
 
 class ErrorResponse(BaseModel):
     """Every error, in OpenAI's shape."""
 
-    error: ErrorDetail
+    error: ErrorDetail = Field(description="what went wrong")

@@ -67,50 +67,52 @@ class ChatRequest(OpenAIFields):
 class TopLogprob(BaseModel):
     """One of the most probable tokens."""
 
-    token: str
-    logprob: float
+    token: str = Field(description="text of the token")
+    logprob: float = Field(description="its log-probability")
     bytes: list[int] | None = Field(description="of the text; null where it is part of a character")
 
 
 class TokenLogprob(TopLogprob):
     """A token of an answer, when it was revealed."""
 
-    top_logprobs: list[TopLogprob]
+    top_logprobs: list[TopLogprob] = Field(description="the most probable tokens, as many as were asked for")
 
 
 class ChatLogprobs(BaseModel):
     """An entry a token."""
 
-    content: list[TokenLogprob]
-    refusal: None = None
+    content: list[TokenLogprob] = Field(description="an entry a token")
+    refusal: None = Field(None, description="always null")
 
 
 class AnswerMessage(BaseModel):
     """The answer, as the next turn of the conversation."""
 
-    role: Literal["assistant"]
-    content: str
-    refusal: None = None
+    role: Literal["assistant"] = Field(description="always the assistant")
+    content: str = Field(description="what was generated")
+    refusal: None = Field(None, description="always null")
 
 
 class ChatChoice(TokenSteps):
     """One answer."""
 
-    index: int
-    message: AnswerMessage
-    logprobs: ChatLogprobs | None = None
+    index: int = Field(description="which choice")
+    message: AnswerMessage = Field(description="the answer")
+    logprobs: ChatLogprobs | None = Field(None, description="with `logprobs`")
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: an end of text or a stop text; length: the generation region is full"
+    )
 
 
 class ChatResponse(BaseModel):
     """The answer of `POST /v1/chat/completions`. Chunks of its stream have `delta` instead of `message`."""
 
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    object: Literal["chat.completion"] = Field("chat.completion", description="what this is")
+    created: int = Field(description="when, in seconds since 1970")
+    model: str = Field(description="that answered")
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
-    choices: list[ChatChoice]
-    usage: Usage
-    diffusion: Diffusion
+    choices: list[ChatChoice] = Field(description="the answers")
+    usage: Usage = Field(description="tokens in and out")
+    diffusion: Diffusion = Field(description="how it came about")

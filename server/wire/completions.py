@@ -38,8 +38,8 @@ class CompletionRequest(OpenAIFields):
 class CompletionLogprobs(BaseModel):
     """An entry a token. Null stands for the first token of an echoed prompt, which nothing predicts."""
 
-    tokens: list[str]
-    token_logprobs: list[float | None]
+    tokens: list[str] = Field(description="texts of the tokens")
+    token_logprobs: list[float | None] = Field(description="their log-probabilities")
     top_logprobs: list[dict[str, float] | None] = Field(description="the token itself is always among them")
     text_offset: list[int] = Field(description="characters of the tokens before it")
 
@@ -47,21 +47,23 @@ class CompletionLogprobs(BaseModel):
 class CompletionChoice(TokenSteps):
     """One text of a completion, or in a stream a piece of it."""
 
-    index: int
-    text: str
-    logprobs: CompletionLogprobs | None = None
+    index: int = Field(description="which choice")
+    text: str = Field(description="what was generated, in a stream since the last chunk")
+    logprobs: CompletionLogprobs | None = Field(None, description="with `logprobs`")
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length"] | None = Field(
+        description="stop: an end of text or a stop text; length: the region is full; null in a stream until the end"
+    )
 
 
 class CompletionResponse(BaseModel):
     """The answer of `POST /v1/completions`, and each chunk of its stream."""
 
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage | None
-    diffusion: Diffusion | None
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    object: Literal["text_completion"] = Field("text_completion", description="what this is")
+    created: int = Field(description="when, in seconds since 1970")
+    model: str = Field(description="that answered")
+    choices: list[CompletionChoice] = Field(description="the texts")
+    usage: Usage | None = Field(description="tokens in and out")
+    diffusion: Diffusion | None = Field(description="how it came about")

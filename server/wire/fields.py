@@ -117,8 +117,8 @@ class TextPart(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text"] = Field(description="only texts are taken")
+    text: str = Field(description="what it says")
 
 
 class Message(BaseModel):

@@ -40,19 +40,21 @@ class FimRequest(OpenAIFields):
 class FimChoice(TokenSteps):
     """One text: as `text` for clients of Inception's, as a message (in a stream `delta`) for those of Mistral's."""
 
-    index: int
-    text: str
-    message: AnswerMessage
-    finish_reason: Literal["stop", "length"]
+    index: int = Field(description="which choice")
+    text: str = Field(description="what was generated, in a stream since the last chunk")
+    message: AnswerMessage = Field(description="the same as a message")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: an end of text or a stop text; length: the generation region is full"
+    )
 
 
 class FimResponse(BaseModel):
     """The answer of `POST /v1/fim/completions`."""
 
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[FimChoice]
-    usage: Usage
-    diffusion: Diffusion
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    object: Literal["text_completion"] = Field("text_completion", description="what this is")
+    created: int = Field(description="when, in seconds since 1970")
+    model: str = Field(description="that answered")
+    choices: list[FimChoice] = Field(description="the texts")
+    usage: Usage = Field(description="tokens in and out")
+    diffusion: Diffusion = Field(description="how it came about")

@@ -51,11 +51,13 @@ class GenerateRequest(GenerationFields):
 class GenerateResponse(TokenSteps):
     """The answer of `POST /generate`."""
 
-    id: str
-    model: str
-    text: str
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    model: str = Field(description="that answered")
+    text: str = Field(description="what was generated")
     canvas: str | None = Field(None, description="of a canvas: all of its text, with the gaps filled in")
-    token_ids: list[int]
-    finish_reason: Literal["stop", "length"]
-    usage: Usage
-    diffusion: Diffusion
+    token_ids: list[int] = Field(description="its tokens, before any end of text")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: an end of text or a stop text; length: the generation region is full"
+    )
+    usage: Usage = Field(description="tokens in and out")
+    diffusion: Diffusion = Field(description="how it came about")

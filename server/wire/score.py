@@ -62,9 +62,9 @@ class ScoreRequest(Body):
 class PatternScore(BaseModel):
     """The masked tokens of one pattern."""
 
-    masked: list[int]
+    masked: list[int] = Field(description="the positions that were masked")
     log_probabilities: list[float] = Field(description="of the token at each of these positions")
-    sum: float
+    sum: float = Field(description="of them")
 
 
 class CoupledScore(BaseModel):
@@ -72,26 +72,26 @@ class CoupledScore(BaseModel):
 
     masks: list[list[int]] = Field(description="that were drawn: one of a pair, then the other")
     log_probabilities: list[float] = Field(description="of each token of the completion")
-    sum: float
+    sum: float = Field(description="of them")
 
 
 class LikelihoodScore(BaseModel):
     """The bound of the log-likelihood (LLaDA, arXiv 2502.09992, equation 6), in nats."""
 
-    samples: int
-    log_likelihood: float
+    samples: int = Field(description="masks that were drawn")
+    log_likelihood: float = Field(description="the estimate")
     standard_error: float | None = Field(description="of the estimate; null for one sample")
 
 
 class ScoreResponse(BaseModel):
     """The answer of `POST /score`. What was not asked for is left out."""
 
-    id: str
-    model: str
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    model: str = Field(description="that answered")
     token_ids: list[int] = Field(description="of the completion")
     tokens: list[str] = Field(description="their texts")
-    patterns: list[PatternScore] | None = None
-    coupled: CoupledScore | None = None
-    likelihood: LikelihoodScore | None = None
+    patterns: list[PatternScore] | None = Field(None, description="in the order of the request")
+    coupled: CoupledScore | None = Field(None, description="with `coupled_pairs`")
+    likelihood: LikelihoodScore | None = Field(None, description="with `likelihood_samples`")
     forward_passes: int = Field(description="canvases that were looked at")
-    usage: Usage
+    usage: Usage = Field(description="tokens of one canvas")

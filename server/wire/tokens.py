@@ -34,10 +34,10 @@ class TokenizeRequest(Body):
 class TokenizeResponse(BaseModel):
     """The tokens of a text."""
 
-    tokens: list[int]
-    count: int
+    tokens: list[int] = Field(description="their ids")
+    count: int = Field(description="how many")
     max_model_len: int = Field(description="the longest canvas")
-    token_strs: list[str] | None = None
+    token_strs: list[str] | None = Field(None, description="with `return_token_strs`")
 
 
 class DetokenizeRequest(Body):
@@ -52,19 +52,19 @@ class DetokenizeRequest(Body):
 class DetokenizeResponse(BaseModel):
     """The text of some tokens, special ones included."""
 
-    prompt: str
+    prompt: str = Field(description="the text")
 
 
 class TokenizerInfo(BaseModel):
     """What a client needs to know to count tokens and to write chats by itself."""
 
-    tokenizer_class: str
-    vocab_size: int
-    model_max_length: int
-    bos_token: str | None
-    eos_token: str | None
-    pad_token: str | None
-    mask_token: str
-    mask_token_id: int
+    tokenizer_class: str = Field(description="of the transformers library")
+    vocab_size: int = Field(description="ids from here on have no text")
+    model_max_length: int = Field(description="the longest canvas")
+    bos_token: str | None = Field(description="begins a text")
+    eos_token: str | None = Field(description="ends a text")
+    pad_token: str | None = Field(description="fills up")
+    mask_token: str = Field(description="stands for what is not written yet")
+    mask_token_id: int = Field(description="its id")
     stop_token_ids: list[int] = Field(description="tokens that end a text")
-    chat_template: str | None
+    chat_template: str | None = Field(description="in Jinja")
