@@ -119,7 +119,10 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Advance every running request by one forward pass."""
+        """Advance every running request by one forward pass.
+
+        Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        """
         self._admit()
         if not self._canvases:
             return []
@@ -150,11 +153,11 @@ class Engine:
             at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
             before = self._recall.before(*at) if needs.kl else None
             proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
-            if needs.kl:
-                self._recall.keep(*at)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
+            if needs.kl:
+                self._recall.keep(*at)
         return torch.stack([reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)])
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:

@@ -47,11 +47,25 @@ class Backend:
         self._on_failure = on_failure
         self._ready = False
         self._stopping = False
+        self._draining = False
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to load. Returns at once."""
         threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def drain(self) -> None:
+        """Refuse requests from now on; those that run or wait go on."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def load(self) -> int:
+        """Requests of clients that run or wait."""
+        return self.service.running + self.service.waiting if self.service and self._ready else 0
 
     def stop(self) -> None:
         """Cancel what runs and end the engine. A load that is under way is abandoned."""
@@ -66,6 +80,11 @@ class Backend:
             raise NotReadyError(f"the model is not running: {self.error}")
         if self.service is not None and not self.service.alive:
             raise NotReadyError("the model is not running: its engine has ended; restart the server")
+        if self.service is not None and self.service.step_seconds > self.settings.step_timeout:
+            raise NotReadyError(
+                f"the model is not running: a step has taken more than {self.settings.step_timeout:g} seconds; "
+                "restart the server"
+            )
 
     @property
     def model(self) -> Model:
@@ -86,7 +105,7 @@ class Backend:
         return Generations(self._engine(), self.metrics, requests, every_step)
 
     def _engine(self) -> EngineService:
-        if self._stopping:
+        if self._stopping or self._draining:
             raise EngineStoppedError("the server is going down; send the request again later")
         self.check_health()
         if self.service is None or not self._ready:

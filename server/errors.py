@@ -12,6 +12,7 @@ Exception
     DeadlineError      504  the request was not done in time
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
+    SchedulerFailedError 500  the scheduler of the request raised
   HTTPException        404, 405, 413, ...  from the framework's routing
   RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
@@ -31,7 +32,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, QueueFullError
+from engine.service import EngineError, EngineStoppedError, QueueFullError, SchedulerFailedError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -86,6 +87,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(504, "timeout_error", "timeout"),
+    SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }

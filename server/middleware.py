@@ -61,11 +61,16 @@ def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
     async def limited() -> Message:
         nonlocal received
         if not received and announced.isdecimal() and int(announced) > limit:
-            raise HTTPException(413, f"the body of {announced} bytes is larger than {limit} bytes; send less at once")
+            raise _too_large(f"the body of {announced} bytes", limit)
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise HTTPException(413, f"the body is larger than {limit} bytes; send less at once")
+            raise _too_large("the body", limit)
         return message
 
     return limited
+
+
+def _too_large(what: str, limit: int) -> HTTPException:
+    # Closing, as the connection cannot be used again until the rest of the body has come.
+    return HTTPException(413, f"{what} is larger than {limit} bytes; send less at once", {"Connection": "close"})

@@ -31,6 +31,9 @@ class ServeSettings(ModelSettings):
         64, ge=1, description="length of the generation region of /generate requests that give none"
     )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
+    step_timeout: float = Field(
+        600, gt=0, description="seconds after which a step of the engine counts as hung, and the server ends"
+    )
 
     @field_validator("default_scheduler")
     @classmethod

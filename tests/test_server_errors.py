@@ -157,17 +157,45 @@ def test_queue_full(server: Live) -> None:
     wait_for(lambda: waiting(server) == server.metric("unmask_num_requests_running") == 0)
 
 
-def test_engine_fault_ends_the_request_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_once(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next step of a request fail."""
     engine = server.app.state.backend.service.engine
-    with monkeypatch.context() as broken:
-        broken.setattr(engine, "step", lambda: 1 / 0)
-        assert refusal(server, 500, json={"prompt": "a"})["type"] == "server_error"
-        assert server.events(prompt="a")[-1][0] == "error"
+    step, faults = engine.step, iter([1])
+    monkeypatch.setattr(
+        engine, "step", lambda: 1 / 0 if (engine.waiting or engine.running) and next(faults, 0) else step()
+    )
+
+
+def test_engine_fault_ends_the_request_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_once(server, monkeypatch)
+    assert refusal(server, 500, json={"prompt": "a"})["type"] == "server_error"
+    fail_once(server, monkeypatch)
+    assert server.events(prompt="a")[-1][0] == "error"
     assert server.generate(prompt="a")["text"]
 
 
+def test_scheduler_that_fails_ends_its_requests_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
+    error = refusal(server, 500, json={"prompt": "a", "scheduler": "random"})
+    assert error["code"] == "scheduler_failed"
+    assert error["message"] == "scheduler 'random' failed: ZeroDivisionError: division by zero"
+    assert server.generate(prompt="a")["text"]
+
+
+def test_step_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    with live(synthetic_llada(tmp_path), step_timeout=0.2) as server:
+        monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: gate.wait(PATIENCE) and None)
+        body = {"prompt": "a", "scheduler": "random", "timeout": 0.1}
+        assert refusal(server, 504, json=body)["code"] == "timeout"
+        wait_for(lambda: server.http.get("/health").status_code == 503)
+        assert "a step has taken more than 0.2 seconds" in refusal(server, 503, json={"prompt": "a"})["message"]
+        gate.set()
+        wait_for(lambda: server.http.get("/health").status_code == 200)
+
+
 def test_fault_in_a_completions_stream_reaches_the_client(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.app.state.backend.service.engine, "step", lambda: 1 / 0)
+    fail_once(server, monkeypatch)
     response = server.http.post("/v1/completions", json={"prompt": "a", "stream": True})
     error, done = response.text.strip().split("\n\n")
     assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error"
