@@ -3,6 +3,7 @@
 Exception
   HTTPError            raised by this room
     BadRequestError    400  the request cannot be understood or carried out; `param` names the field
+    UnauthorizedError  401  the request brings no API key, or an unknown one
     UnknownModelError  404  the request names a model that is not the one served
     NotReadyError      503  the model is not loaded yet, or could not be
   OptionError, UnknownSchedulerError   400  from the schedulers
@@ -56,6 +57,10 @@ class BadRequestError(HTTPError):
     """The request cannot be understood or carried out."""
 
 
+class UnauthorizedError(HTTPError):
+    """The request brings no API key, or an unknown one."""
+
+
 class UnknownModelError(HTTPError):
     """The request names a model that is not the one served."""
 
@@ -78,6 +83,7 @@ class _Kind:
 # The types are OpenAI's words; clients retry 429 and 5xx by themselves.
 _KINDS: dict[type[Exception], _Kind] = {
     BadRequestError: _Kind(400, "invalid_request_error"),
+    UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
     UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
@@ -92,9 +98,9 @@ _KINDS: dict[type[Exception], _Kind] = {
     Exception: _Kind(500, "server_error", "internal_error"),
 }
 
-# What clients should do: wait and try again; or, as the same again would take as long, not try again.
+# What clients should do: bring a key; wait and try again; or, as the same again would take as long, not try again.
 _WAIT = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-_RETRY = {429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
 
 
 def show(value: object) -> str:
@@ -119,7 +125,7 @@ def error_body(error: Exception) -> dict[str, Any]:
 def error_response(error: Exception) -> Response:
     """The response to an exception."""
     status = _kind(error).status
-    return _json(error_body(error), status, _RETRY.get(status))
+    return _json(error_body(error), status, _HEADERS.get(status))
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -1,19 +1,17 @@
 """`unmask serve`: the app under uvicorn."""
 
 import asyncio
-import copy
 import logging
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from models.loading import Model
 from server.app import create_app
 from server.backend import Backend
 from server.errors import NotReadyError
+from server.logs import logging_config
 from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +35,8 @@ def serve(settings: ServeSettings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        log_config=_logging(),
+        log_config=logging_config(settings.log_format),
+        access_log=False,  # the middleware's line tells more
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
     server = DrainingServer(config, app.state.backend)
@@ -88,11 +87,3 @@ class DrainingServer(uvicorn.Server):
         except NotReadyError as error:
             self.failures.append(error)
         return bool(self.failures)
-
-
-def _logging() -> dict[str, Any]:
-    """uvicorn's own logging, with ours beside it in the same format."""
-    config = copy.deepcopy(LOGGING_CONFIG)
-    for room in ("server", "engine"):
-        config["loggers"][room] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return config

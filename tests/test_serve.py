@@ -1,5 +1,6 @@
 """`unmask serve` as a process: what it logs, and how it ends."""
 
+import json
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from engine.engine import Engine
 run = Engine._run
 Engine._run = lambda self, plan: 1 / 0 if os.path.exists(os.environ["LOST"]) else run(self, plan)
 """
+KEY = {"Authorization": "Bearer b"}
 LONG = {"prompt": "hello", "max_tokens": 400, "stream": True}
 
 
@@ -79,7 +81,7 @@ def busy(
     url = f"http://127.0.0.1:{port}"
     with serving(synthetic_llada(folder / "tiny", max_sequence_length=1024), port, program, **settings) as process:
         wait_for(lambda: answers(url))
-        with httpx.stream("POST", f"{url}/generate", json=LONG, timeout=PATIENCE) as response:
+        with httpx.stream("POST", f"{url}/generate", json=LONG, headers=KEY, timeout=PATIENCE) as response:
             events = named_events(response)
             assert "step" in (name for name, _ in events)
             yield process, url, events
@@ -117,6 +119,34 @@ def test_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
         *_, (last, data) = events
         assert (last, data["code"]) == ("error", "stopping")
         assert process.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_log_is_json_if_asked_and_holds_no_text_of_a_client(tmp_path: Path) -> None:
+    secret = "swordfish"
+    bodies: list[dict[str, Any]] = [
+        {"prompt": secret},
+        {"prompt": secret, "stream": True},
+        {"messages": [{"role": "user", "content": secret}]},
+        {"prompt": secret, "max_tokens": secret},
+        {"prompt": secret, secret: secret},
+        {"prompt": secret, "scheduler": secret, "policy": secret, "stop": [secret]},
+    ]
+    with busy(tmp_path, program=FRAGILE + PROGRAM, log_format="json", api_key=f"{secret},b") as (process, url, events):
+        for path in ("/generate", "/v1/completions"):
+            for body in bodies:
+                httpx.post(url + path, json=body, headers={"X-Request-Id": "mine", **KEY})
+        httpx.get(f"{url}/{'x' * 1000}?{secret}", headers=KEY)
+        (tmp_path / "tiny" / "lost").touch()
+        assert "error" in (name for name, _ in events)
+        _, log = process.communicate(timeout=PATIENCE)
+    entries = [json.loads(line) for line in log.splitlines()]
+    answered = [entry for entry in entries if entry.get("request_id") == "mine"]
+    assert [(entry["path"], entry["status"]) for entry in answered[:2]] == [("/generate", 200)] * 2
+    assert len(answered) == 2 * len(bodies)
+    assert answered[0]["method"] == "POST"
+    assert answered[0]["seconds"] > 0
+    assert any("ZeroDivisionError" in entry.get("exception", "") for entry in entries)
+    assert secret not in log
 
 
 def test_lost_model_ends_the_process(tmp_path: Path) -> None:
