@@ -86,6 +86,11 @@ class Engine:
         """Requests that have no row yet."""
         return len(self._waiting)
 
+    @property
+    def cache_usage(self) -> float:
+        """Share of the memory for keys and values that rows hold, from 0 to 1."""
+        return self._slots.usage
+
     def check(self, request: Request) -> None:
         """Raise RequestError if cache, scheduler or block length do not fit the model, or there is no room."""
         check_cache(request.cache, self._architecture)

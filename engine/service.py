@@ -4,7 +4,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.engine import Engine
 from engine.errors import RequestError, SchedulerError
@@ -33,14 +33,20 @@ class SchedulerFailedError(EngineError):
 
 
 OnStep = Callable[[Step | EngineError], None]
+OnPass = Callable[[Sequence[Step]], None]
 
 
 class EngineService:
-    """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once."""
+    """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once.
 
-    def __init__(self, engine: Engine, max_waiting: int):
+    max_waiting  requests without a row, at most
+    on_pass      gets the steps that each forward pass made, before those who wait for them do
+    """
+
+    def __init__(self, engine: Engine, max_waiting: int, on_pass: OnPass = lambda steps: None):
         self.engine = engine
         self._max_waiting = max_waiting
+        self._on_pass = on_pass
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._listeners: dict[str, OnStep] = {}
         self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
@@ -119,7 +125,9 @@ class EngineService:
         """One step; what goes wrong ends the requests that it concerns. Raises if the engine is beyond repair."""
         self._step_began = time.monotonic()
         try:
-            for step in self.engine.step():
+            steps = self.engine.step()
+            self._on_pass(steps)
+            for step in steps:
                 self._tell(step.request_id, step, last=step.result is not None)
         except SchedulerError as error:
             log.exception("a scheduler failed; the requests that use it end with an error")

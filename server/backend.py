@@ -11,13 +11,14 @@ from engine.caching import choose_cache
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
-from engine.service import EngineError, EngineService, EngineStoppedError
+from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
 from server.errors import NotReadyError
 from server.metrics import Metrics
 from server.settings import ServeSettings
 from server.streams import Generations
+from server.vllm_metrics import VLLMMetrics
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ class Backend:
         self.metrics = Metrics(
             running=lambda: self.service.running if self.service else 0,
             waiting=lambda: self.service.waiting if self.service else 0,
+            cache_usage=lambda: self.service.engine.cache_usage if self.service else 0,
         )
+        self._vllm = VLLMMetrics(self.metrics.registry, self._name)
         self.created = int(time.time())
         self.service: EngineService | None = None
         self.error: Exception | None = None
@@ -97,12 +100,25 @@ class Backend:
         model = self.model
         return self.settings.served_model_name or model.name
 
+    def _name(self) -> str:
+        """The same, whether it is ready or not; empty until it is loaded."""
+        return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
+
     def submit(self, requests: Sequence[Request], every_step: bool) -> Generations:
         """Run requests; without `every_step` only their last steps come.
 
         Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
         """
-        return Generations(self._engine(), self.metrics, requests, every_step)
+        self.metrics.count_choices(len(requests))
+        try:
+            return Generations(self._engine(), self.metrics, requests, every_step)
+        except QueueFullError:
+            self.metrics.count_rejection("queue_full")
+            raise
+
+    def metrics_text(self) -> bytes:
+        """The metrics in Prometheus' text format, also under other names if the settings ask for them."""
+        return self.metrics.text() + (self._vllm.text() if self.settings.metrics_compat == "vllm" else b"")
 
     def _engine(self) -> EngineService:
         if self._stopping or self._draining:
@@ -119,7 +135,7 @@ class Backend:
             model = _limited(model, settings.max_model_len)
             engine = Engine(model, settings.max_rows, settings.memory_fraction)
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
-            service = EngineService(engine, settings.max_waiting)
+            service = EngineService(engine, settings.max_waiting, self.metrics.count_pass)
             with self._lock:
                 if self._stopping:
                     return

@@ -1,7 +1,7 @@
 """The settings of `unmask serve`: each field is a flag, an environment variable and a line of help."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
@@ -40,6 +40,9 @@ class ServeSettings(ModelSettings):
         (), description="an origin, as https://example.com, whose pages browsers let in, or *; may be repeated"
     )
     log_format: LogFormat = Field("text", description="lines for people, or json")
+    metrics_compat: Literal["vllm"] | None = Field(
+        None, description="whose names /metrics uses beside its own: vllm, for dashboards and autoscalers made for it"
+    )
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     max_model_len: int | None = Field(

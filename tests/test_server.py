@@ -193,11 +193,11 @@ def test_sixteen_at_once_equal_each_alone(server: Live) -> None:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_client_that_leaves_frees_its_row(server: Live, stream: bool) -> None:
-    cancelled = {"finish_reason": "cancelled", "scheduler": "topk"}
-    before = server.metric("unmask_requests_total", **cancelled)
+    cancelled = {"finished_reason": "abort", "scheduler": "topk"}
+    before = server.metric("unmask_request_success_total", **cancelled)
     passes = server.metric("unmask_forward_passes_total", scheduler="topk")
     _leave(server, stream)
-    wait_for(lambda: server.metric("unmask_requests_total", **cancelled) == before + 1)
+    wait_for(lambda: server.metric("unmask_request_success_total", **cancelled) == before + 1)
     assert server.metric("unmask_num_requests_running") == 0
     assert server.metric("unmask_forward_passes_total", scheduler="topk") < passes + PASSES
 
@@ -239,7 +239,7 @@ def _leave(server: Live, stream: bool) -> None:
 
 def test_metrics_count_what_was_done(server: Live) -> None:
     names = {
-        "unmask_requests_total": {"scheduler": "entropy", "finish_reason": "length"},
+        "unmask_request_success_total": {"scheduler": "entropy", "finished_reason": "length"},
         "unmask_prompt_tokens_total": {"scheduler": "entropy"},
         "unmask_generation_tokens_total": {"scheduler": "entropy"},
         "unmask_forward_passes_total": {"scheduler": "entropy"},

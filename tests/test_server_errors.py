@@ -14,7 +14,7 @@ from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
 
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": 1000}
-CANCELLED = {"scheduler": "topk", "finish_reason": "cancelled"}
+CANCELLED = {"scheduler": "topk", "finished_reason": "abort"}
 JSON = {"content-type": "application/json"}
 
 # (body, param, part of the message)
@@ -148,10 +148,10 @@ def test_queue_full(server: Live) -> None:
     long = {"prompt": ["a"] * 128, "max_tokens": 1000, "stream": True}
     with server.running(**LONG), server.http.stream("POST", "/v1/completions", json=long):
         wait_for(lambda: waiting(server) == 128)
-        before = server.metric("unmask_requests_total", **CANCELLED)
+        before = server.metric("unmask_request_success_total", **CANCELLED)
         response = server.http.post("/v1/completions", json={"prompt": ["a", "b"]})
         # There was room for the first of the two, and it does not stay.
-        wait_for(lambda: server.metric("unmask_requests_total", **CANCELLED) == before + 1)
+        wait_for(lambda: server.metric("unmask_request_success_total", **CANCELLED) == before + 1)
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert (response.json()["error"]["type"], response.json()["error"]["code"]) == ("rate_limit_error", "queue_full")
     wait_for(lambda: waiting(server) == server.metric("unmask_num_requests_running") == 0)
