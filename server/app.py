@@ -65,6 +65,10 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
+    if settings.otel:
+        from server.tracing import TraceContext  # an extra
+
+        app.add_middleware(TraceContext)
     app.add_middleware(Observe, metrics=backend.metrics, max_body_bytes=settings.max_body_bytes)
     _describe_errors_as_they_are(app)
     return app

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from engine.caching import choose_cache
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
-from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
+from engine.service import EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
 from server.errors import NotReadyError
@@ -19,6 +20,9 @@ from server.metrics import Metrics
 from server.settings import ServeSettings
 from server.streams import Generations
 from server.vllm_metrics import VLLMMetrics
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class Backend:
             cache_usage=lambda: self.service.engine.cache_usage if self.service else 0,
         )
         self._vllm = VLLMMetrics(self.metrics.registry, self._name)
+        self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
         self.error: Exception | None = None
@@ -76,6 +81,8 @@ class Backend:
             self._stopping = True
         if self.service is not None:
             self.service.stop()
+        if self.tracing is not None:
+            self.tracing.stop()
 
     def check_health(self) -> None:
         """Raise NotReadyError if the model could not be loaded, or its engine has ended: it never will answer."""
@@ -111,7 +118,7 @@ class Backend:
         """
         self.metrics.count_choices(len(requests))
         try:
-            return Generations(self._engine(), self.metrics, requests, every_step)
+            return Generations(self._engine(), self._follow, requests, every_step)
         except QueueFullError:
             self.metrics.count_rejection("queue_full")
             raise
@@ -120,6 +127,18 @@ class Backend:
         """The metrics in Prometheus' text format, also under other names if the settings ask for them."""
         return self.metrics.text() + (self._vllm.text() if self.settings.metrics_compat == "vllm" else b"")
 
+    def _follow(self, request: Request) -> OnStep:
+        """Records every event of a request."""
+        listeners = [self.metrics.follow(request)]
+        if self.tracing is not None:
+            listeners.append(self.tracing.follow(request))
+
+        def listen(event: Step | EngineError) -> None:
+            for listener in listeners:
+                listener(event)
+
+        return listen
+
     def _engine(self) -> EngineService:
         if self._stopping or self._draining:
             raise EngineStoppedError("the server is going down; send the request again later")
@@ -127,6 +146,11 @@ class Backend:
         if self.service is None or not self._ready:
             raise NotReadyError("the model is still loading; try again when /ready answers 200")
         return self.service
+
+    def _make_tracing(self) -> "Tracing":
+        from server.tracing import Tracing  # the extra is there: the settings have looked
+
+        return Tracing(self._name)
 
     def _load(self) -> None:
         try:

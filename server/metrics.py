@@ -108,7 +108,6 @@ class Metrics:
     def follow(self, request: Request) -> Callable[[Step | EngineError], None]:
         """A listener that records one generation: feed it every event of the request."""
         name, submitted = request.scheduler.name, time.monotonic()
-        self._max_tokens.labels(name).observe(request.max_tokens)
         settled, first_pass, text = submitted, submitted, ""
 
         def listen(event: Step | EngineError) -> None:
@@ -124,7 +123,7 @@ class Metrics:
                 settled, text = now, event.text
             self._count_step(request, event)
             if event.result is not None:
-                self._record(name, event.result, first_pass - submitted, now - submitted)
+                self._record(request, event.result, first_pass - submitted, now - submitted)
 
         return listen
 
@@ -138,8 +137,9 @@ class Metrics:
         self._remasked.labels(name).inc(len(step.remasked))
         self._blocks.labels(name).inc(step.ended)
 
-    def _record(self, scheduler: str, result: Result, first_pass: float, whole: float) -> None:
+    def _record(self, request: Request, result: Result, first_pass: float, whole: float) -> None:
         """A generation that has ended; its first pass and its whole took so many seconds from submission."""
+        scheduler = request.scheduler.name
         self._ended.labels(scheduler, REASONS[result.finish_reason]).inc()
         if not result.forward_passes:
             return
@@ -150,6 +150,7 @@ class Metrics:
         for histogram, value in (
             (self._prompt_size, result.prompt_tokens),
             (self._size, tokens),
+            (self._max_tokens, request.max_tokens),
             (self._queue, result.queue_seconds),
             (self._prefill, prefill),
             (self._decode, max(seconds - prefill, 0)),

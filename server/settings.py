@@ -1,6 +1,7 @@
 """The settings of `unmask serve`: each field is a flag, an environment variable and a line of help."""
 
 import re
+from importlib import import_module
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -43,6 +44,9 @@ class ServeSettings(ModelSettings):
     metrics_compat: Literal["vllm"] | None = Field(
         None, description="whose names /metrics uses beside its own: vllm, for dashboards and autoscalers made for it"
     )
+    otel: bool = Field(
+        False, description="send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra unmask[otel]"
+    )
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     max_model_len: int | None = Field(
@@ -75,6 +79,16 @@ class ServeSettings(ModelSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is no origin; give scheme and host, as https://example.com, or *")
         return origins
+
+    @field_validator("otel")
+    @classmethod
+    def _can_trace(cls, wanted: bool) -> bool:
+        try:
+            if wanted:
+                import_module("server.tracing")
+        except ImportError as error:
+            raise ValueError(f"{error}; pip install 'unmask[otel]'") from None
+        return wanted
 
     @field_validator("default_scheduler")
     @classmethod

@@ -116,7 +116,7 @@ def test_passes_of_the_engine_are_counted(server: Live) -> None:
 def test_what_was_not_taken_and_what_was_given_up_are_counted(server: Live) -> None:
     found = samples(server)
     assert total(found, "unmask_admission_rejections_total", reason="queue_full") == 1
-    assert total(found, "unmask_request_success_total", finished_reason="abort") == 2
+    assert total(found, "unmask_request_success_total", finished_reason="abort") >= 2
     assert total(found, "unmask_http_requests_total", path="/generate", status="429") == 1
 
 
