@@ -2,7 +2,7 @@
 
 from engine.engine import Engine
 from engine.request import FinishReason, Request, Result, Reveal, Step
-from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
+from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError, SchedulerFailedError
 
 __all__ = [
     "Engine",
@@ -14,5 +14,6 @@ __all__ = [
     "Request",
     "Result",
     "Reveal",
+    "SchedulerFailedError",
     "Step",
 ]

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.canvas import Canvas
+from engine.errors import SchedulerError
 from engine.transfer import Arrays, as_float, floats
 from models.spans import round_up
-from schedulers import Needs, Scheduler, State, View, top_n
+from schedulers import Decision, Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 
@@ -20,6 +21,7 @@ RowState = dict[str, Tensor]  # one row of a scheduler's state
 class _Group:
     """The rows that one scheduler decides."""
 
+    name: str
     scheduler: Scheduler
     ids: tuple[str, ...]  # the requests of those rows
     key: object  # name, fixed options and instance
@@ -79,17 +81,14 @@ class Chooser:
         Whatever the schedulers answer: only eligible positions are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
         positions of the block are remasked, and only by a scheduler that declared it.
+
+        Raises SchedulerError if a scheduler fails; nothing is kept of the step then, which may be done again.
         """
-        self.records = {}
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
-        for i, group in enumerate(self._groups):
-            rows = arrays[f"group{i}"]
-            seen = replace(view if group.everyone else view.rows(rows), options=_options(i, group, arrays))
-            decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
-            reveal[rows] = decision.reveal
-            if decision.remask is not None and group.scheduler.needs.remask:
-                remask[rows] = decision.remask
+        decisions = [self._decide(i, group, view, arrays, reveal, remask) for i, group in enumerate(self._groups)]
+        self.records = {}
+        for group, decision in zip(self._groups, decisions, strict=True):
             self._states |= _by_row(group, decision.state)
             self.records |= _by_row(group, decision.record)
         last = last_pass[:, None]
@@ -99,6 +98,21 @@ class Chooser:
         reveal = reveal | (best & stuck[:, None]) | (view.eligible & last)
         in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
         return reveal, remask & in_block & ~view.mask & ~last
+
+    def _decide(
+        self, i: int, group: _Group, view: View, arrays: Mapping[str, Tensor], reveal: Tensor, remask: Tensor
+    ) -> Decision:
+        """One group's decision, written to its rows of `reveal` and `remask`. Raises SchedulerError."""
+        rows = arrays[f"group{i}"]
+        seen = replace(view if group.everyone else view.rows(rows), options=_options(i, group, arrays))
+        try:
+            decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
+            reveal[rows] = decision.reveal
+            if decision.remask is not None and group.scheduler.needs.remask:
+                remask[rows] = decision.remask
+        except Exception as error:
+            raise SchedulerError(group.name, group.ids, error) from error
+        return decision
 
     def _group(self, i: int, key: object, rows: list[int], canvases: Sequence[Canvas], padded: bool) -> _Group:
         everyone = len(rows) == len(canvases)
@@ -110,6 +124,7 @@ class Chooser:
         columns = {name: _column([spec.numeric()[name] for spec in specs]) for name in specs[0].numeric()}
         self.arrays |= {f"group{i}.{name}": column for name, (column, _) in columns.items()}
         return _Group(
+            specs[0].name,
             specs[0].scheduler(),
             tuple(canvases[row].request.id for row in rows),
             key,

@@ -87,6 +87,11 @@ class Engine:
         """Requests that have no row yet."""
         return len(self._waiting)
 
+    @property
+    def cache_usage(self) -> float:
+        """Share of the memory for keys and values that rows hold, from 0 to 1."""
+        return self._slots.usage
+
     def check(self, request: Request) -> None:
         """Raise RequestError if cache, scheduler, block length or canvas do not fit, or there is no room."""
         check_cache(request.cache, self._architecture)
@@ -120,7 +125,10 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Advance every running request by one forward pass."""
+        """Advance every running request by one forward pass.
+
+        Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        """
         self._admit()
         if not self._canvases:
             return []
@@ -154,11 +162,11 @@ class Engine:
             at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
             before = self._recall.before(*at) if needs.kl else None
             proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
-            if needs.kl:
-                self._recall.keep(*at)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
+            if needs.kl:
+                self._recall.keep(*at)
         decided = [reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)]
         if (told := self._chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
             decided += view.top_ids[..., :told].int().unbind(-1)

@@ -3,15 +3,19 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.engine import Engine
-from engine.errors import RequestError
-from engine.request import Request, Step
+from engine.errors import RequestError, SchedulerError
+from engine.request import Request, Step, fit_block_length
+from schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
+
+STOP_SECONDS = 30  # that a step may take to end before the thread is left to itself
 
 
 class EngineError(RuntimeError):
@@ -26,38 +30,55 @@ class EngineStoppedError(EngineError):
     """The engine is stopped or stopping."""
 
 
+class SchedulerFailedError(EngineError):
+    """The request's scheduler raised; other requests went on."""
+
+
 T = TypeVar("T")
 OnStep = Callable[[Step | EngineError], None]
+OnPass = Callable[[Sequence[Step]], None]
 
 
 class EngineService:
-    """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once."""
+    """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once.
 
-    def __init__(self, engine: Engine, max_waiting: int):
+    max_waiting  requests without a row, at most
+    on_pass      gets the steps that each forward pass made, before those who wait for them do
+    """
+
+    def __init__(self, engine: Engine, max_waiting: int, on_pass: OnPass = lambda steps: None):
         self.engine = engine
         self._max_waiting = max_waiting
+        self._on_pass = on_pass
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._listeners: dict[str, OnStep] = {}
         self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
         self._lock = threading.Lock()
         self._stopping = False
+        self._step_began: float | None = None
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel what still runs and end the thread; a step that does not come to its end is left behind."""
         with self._lock:
             self._stopping = True
-        self._commands.put(lambda: None)  # wakes an idle thread
+            self._commands.put(lambda: None)  # wakes an idle thread
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
 
     @property
     def alive(self) -> bool:
         """Whether the engine's thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def step_seconds(self) -> float:
+        """How long the step that is under way has taken so far; 0 between steps."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def running(self) -> int:
@@ -87,7 +108,7 @@ class EngineService:
             if self.waiting >= self._max_waiting:
                 raise QueueFullError(f"{self.waiting} requests are waiting, the most allowed; try again later")
             self._unadmitted += 1
-        self._commands.put(lambda: self._accept(request, on_step))
+            self._commands.put(lambda: self._accept(request, on_step))  # under the lock: before the thread's last look
 
     def cancel(self, request_id: str) -> None:
         """End a request within one step; its last step has the finish reason "cancelled". Unknown ids are ignored."""
@@ -116,19 +137,55 @@ class EngineService:
         return future
 
     def _loop(self) -> None:
-        while not self._stopping:
-            self._obey()
-            try:
-                steps = self.engine.step()
-            except Exception as error:
-                log.exception("the engine failed; its requests end with an error")
-                self._fail(error)
-                continue
+        try:
+            while not self._stopping:
+                self._obey()
+                self._advance()
+        except Exception:
+            log.critical("the engine cannot go on", exc_info=True)
+        finally:
+            self._end()
+
+    def _advance(self) -> None:
+        """One step; what goes wrong ends the requests that it concerns. Raises if the engine is beyond repair."""
+        self._step_began = time.monotonic()
+        try:
+            steps = self.engine.step()
+            self._on_pass(steps)
             for step in steps:
                 self._tell(step.request_id, step, last=step.result is not None)
+        except SchedulerError as error:
+            log.exception("a scheduler failed; the requests that use it end with an error")
+            for request_id in dict.fromkeys(error.request_ids):
+                self.engine.cancel(request_id)
+                self._tell(request_id, SchedulerFailedError(str(error)), last=True)
+        except Exception as error:
+            log.exception("the engine failed; its requests end with an error")
+            try:
+                self.engine.reset()
+            finally:
+                self._fail(error)
+            self._prove()
+        finally:
+            self._step_began = None
+
+    def _prove(self) -> None:
+        """Generate a token, as a device that has failed once may fail for ever. Raises whatever goes wrong."""
+        block_length = fit_block_length(1, 1, self.engine.model.network.architecture)
+        self.engine.results([Request("proof", (0,), 1, block_length, parse_scheduler("topk"))])
+        log.info("the engine has recovered")
+
+    def _end(self) -> None:
+        """Take no more requests and end those there are."""
+        with self._lock:
+            self._stopping = True
         self._obey(block=False)
-        for request_id in list(self._listeners):
-            self._drop(request_id)
+        try:
+            for request_id in list(self._listeners):
+                self._drop(request_id)
+        except Exception:
+            log.exception("the engine failed while it was stopped")
+        self._fail("it has ended")  # whoever is left: an engine that has failed may know nothing of them
 
     def _obey(self, block: bool = True) -> None:
         """Carry out what other threads have asked for; wait for it only if there is nothing else to do."""
@@ -157,11 +214,10 @@ class EngineService:
         if step is not None:
             self._tell(request_id, step, last=True)
 
-    def _fail(self, error: Exception) -> None:
-        """End every request in the engine, so that a fault never leaves one hanging."""
-        self.engine.reset()
+    def _fail(self, why: object) -> None:
+        """End every request, so that a fault never leaves one hanging."""
         for request_id in list(self._listeners):
-            self._tell(request_id, EngineError(f"the engine failed: {error}"), last=True)
+            self._tell(request_id, EngineError(f"the engine failed: {why}"), last=True)
 
     def _tell(self, request_id: str, event: Step | EngineError, last: bool) -> None:
         listener = self._listeners.pop(request_id) if last else self._listeners[request_id]

@@ -12,6 +12,11 @@ class Slots:
         self.cache = cache
         self._holders: list[Canvas] = []  # slot i is that of holder i
 
+    @property
+    def usage(self) -> float:
+        """Share of the cache that rows hold, from 0 to 1."""
+        return len(self._holders) * self.cache.capacity / max(self.cache.columns, 1)
+
     def has_room(self, canvas: Canvas) -> bool:
         """Whether one more row of this length fits beside those that hold a slot."""
         return round_up(len(self._holders) + 1) <= self.cache.slots(self._capacity_with(canvas))

@@ -17,6 +17,7 @@ from server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
+    401: {"model": ErrorResponse, "description": "the server wants an API key"},
     404: {"model": ErrorResponse, "description": "the model is not served here"},
     413: {"model": ErrorResponse, "description": "the body is too large"},
     429: {"model": ErrorResponse, "description": "too many requests are waiting"},

@@ -8,12 +8,14 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from models.loading import Model
 from server import chat, completions, fim, generate, info, score, tokenize
+from server.access import ApiKeys
 from server.backend import Backend
 from server.errors import add_error_handlers
-from server.middleware import Observe
+from server.middleware import KeepAlive, Observe
 from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,21 @@ def create_app(
     for room in (generate, completions, chat, fim, score, tokenize, info):
         app.include_router(room.router)
     add_error_handlers(app)
+    app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)
+    if settings.api_key:
+        app.add_middleware(ApiKeys, keys=settings.api_key)
+    if settings.cors_origin:  # around the keys, which a browser's question whether it may ask does not bring
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    if settings.otel:
+        from server.tracing import TraceContext  # an extra
+
+        app.add_middleware(TraceContext)
     app.add_middleware(Observe, metrics=backend.metrics, max_body_bytes=settings.max_body_bytes)
     _describe_errors_as_they_are(app)
     return app

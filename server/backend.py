@@ -8,19 +8,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from engine.caching import choose_cache
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
 from engine.scoring import Question, Scored, passes
-from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError
+from engine.service import EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
 from server.errors import NotReadyError
 from server.metrics import Metrics
 from server.settings import ServeSettings
 from server.streams import Generations
+from server.vllm_metrics import VLLMMetrics
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,10 @@ class Backend:
         self.metrics = Metrics(
             running=lambda: self.service.running if self.service else 0,
             waiting=lambda: self.service.waiting if self.service else 0,
+            cache_usage=lambda: self.service.engine.cache_usage if self.service else 0,
         )
+        self._vllm = VLLMMetrics(self.metrics.registry, self._name)
+        self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
         self.error: Exception | None = None
@@ -50,6 +58,7 @@ class Backend:
         self._on_failure = on_failure
         self._ready = False
         self._stopping = False
+        self._draining = False
         self._lock = threading.Lock()
         self._turn = asyncio.Lock()  # to score
         self._asking = 0
@@ -58,12 +67,27 @@ class Backend:
         """Begin to load. Returns at once."""
         threading.Thread(target=self._load, name="load", daemon=True).start()
 
+    def drain(self) -> None:
+        """Refuse requests from now on; those that run or wait go on."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def load(self) -> int:
+        """Requests of clients that run or wait."""
+        return self.service.running + self.service.waiting + self._asking if self.service and self._ready else 0
+
     def stop(self) -> None:
         """Cancel what runs and end the engine. A load that is under way is abandoned."""
         with self._lock:
             self._stopping = True
         if self.service is not None:
             self.service.stop()
+        if self.tracing is not None:
+            self.tracing.stop()
 
     def check_health(self) -> None:
         """Raise NotReadyError if the model could not be loaded, or its engine has ended: it never will answer."""
@@ -71,6 +95,11 @@ class Backend:
             raise NotReadyError(f"the model is not running: {self.error}")
         if self.service is not None and not self.service.alive:
             raise NotReadyError("the model is not running: its engine has ended; restart the server")
+        if self.service is not None and self.service.step_seconds > self.settings.step_timeout:
+            raise NotReadyError(
+                f"the model is not running: a step has taken more than {self.settings.step_timeout:g} seconds; "
+                "restart the server"
+            )
 
     @property
     def model(self) -> Model:
@@ -83,12 +112,37 @@ class Backend:
         model = self.model
         return self.settings.served_model_name or model.name
 
+    def _name(self) -> str:
+        """The same, whether it is ready or not; empty until it is loaded."""
+        return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
+
     def submit(self, requests: Sequence[Request], every_step: bool) -> Generations:
         """Run requests; without `every_step` only their last steps come.
 
         Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
         """
-        return Generations(self._engine(), self.metrics, requests, every_step)
+        self.metrics.count_choices(len(requests))
+        try:
+            return Generations(self._engine(), self._follow, requests, every_step)
+        except QueueFullError:
+            self.metrics.count_rejection("queue_full")
+            raise
+
+    def metrics_text(self) -> bytes:
+        """The metrics in Prometheus' text format, also under other names if the settings ask for them."""
+        return self.metrics.text() + (self._vllm.text() if self.settings.metrics_compat == "vllm" else b"")
+
+    def _follow(self, request: Request) -> OnStep:
+        """Records every event of a request."""
+        listeners = [self.metrics.follow(request)]
+        if self.tracing is not None:
+            listeners.append(self.tracing.follow(request))
+
+        def listen(event: Step | EngineError) -> None:
+            for listener in listeners:
+                listener(event)
+
+        return listen
 
     async def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
         """Look at canvases in plain passes, one between two steps, and one caller after another.
@@ -97,6 +151,7 @@ class Backend:
         """
         service, scored = self._engine(), list[Scored]()
         if self._asking >= self.settings.max_waiting:
+            self.metrics.count_rejection("queue_full")
             raise QueueFullError(f"{self._asking} requests wait to be scored, the most allowed; try again later")
         self._asking += 1
         try:
@@ -109,12 +164,17 @@ class Backend:
         return scored
 
     def _engine(self) -> EngineService:
-        if self._stopping:
+        if self._stopping or self._draining:
             raise EngineStoppedError("the server is going down; send the request again later")
         self.check_health()
         if self.service is None or not self._ready:
             raise NotReadyError("the model is still loading; try again when /ready answers 200")
         return self.service
+
+    def _make_tracing(self) -> "Tracing":
+        from server.tracing import Tracing  # the extra is there: the settings have looked
+
+        return Tracing(self._name)
 
     def _load(self) -> None:
         try:
@@ -123,7 +183,7 @@ class Backend:
             model = _limited(model, settings.max_model_len)
             engine = Engine(model, settings.max_rows, settings.memory_fraction)
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
-            service = EngineService(engine, settings.max_waiting)
+            service = EngineService(engine, settings.max_waiting, self.metrics.count_pass)
             with self._lock:
                 if self._stopping:
                     return

@@ -3,6 +3,7 @@
 Exception
   HTTPError            raised by this room
     BadRequestError    400  the request cannot be understood or carried out; `param` names the field
+    UnauthorizedError  401  the request brings no API key, or an unknown one
     UnknownModelError  404  the request names a model that is not the one served
     NotReadyError      503  the model is not loaded yet, or could not be
   OptionError, UnknownSchedulerError   400  from the schedulers
@@ -12,6 +13,7 @@ Exception
     DeadlineError      504  the request was not done in time
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
+    SchedulerFailedError 500  the scheduler of the request raised
   HTTPException        404, 405, 413, ...  from the framework's routing
   RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
@@ -31,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, QueueFullError
+from engine.service import EngineError, EngineStoppedError, QueueFullError, SchedulerFailedError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -53,6 +55,10 @@ class HTTPError(Exception):
 
 class BadRequestError(HTTPError):
     """The request cannot be understood or carried out."""
+
+
+class UnauthorizedError(HTTPError):
+    """The request brings no API key, or an unknown one."""
 
 
 class UnknownModelError(HTTPError):
@@ -77,6 +83,7 @@ class _Kind:
 # The types are OpenAI's words; clients retry 429 and 5xx by themselves.
 _KINDS: dict[type[Exception], _Kind] = {
     BadRequestError: _Kind(400, "invalid_request_error"),
+    UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
     UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
@@ -86,13 +93,14 @@ _KINDS: dict[type[Exception], _Kind] = {
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(504, "timeout_error", "timeout"),
+    SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
 
-# What clients should do: wait and try again; or, as the same again would take as long, not try again.
+# What clients should do: bring a key; wait and try again; or, as the same again would take as long, not try again.
 _WAIT = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-_RETRY = {429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
 
 
 def show(value: object) -> str:
@@ -117,7 +125,7 @@ def error_body(error: Exception) -> dict[str, Any]:
 def error_response(error: Exception) -> Response:
     """The response to an exception."""
     status = _kind(error).status
-    return _json(error_body(error), status, _RETRY.get(status))
+    return _json(error_body(error), status, _HEADERS.get(status))
 
 
 def add_error_handlers(app: FastAPI) -> None:

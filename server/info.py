@@ -41,6 +41,20 @@ async def health(backend: BackendOf) -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.get("/ping", response_class=Response, responses={503: ERRORS[503]})
+@router.post("/ping", response_class=Response, responses={503: ERRORS[503]})
+async def ping(backend: BackendOf) -> Response:
+    """The same as /health, without a body, where SageMaker looks for it."""
+    backend.check_health()
+    return Response()
+
+
+@router.get("/load")
+async def load(backend: BackendOf) -> dict[str, int]:
+    """How many requests run or wait."""
+    return {"server_load": backend.load}
+
+
 @router.get("/ready", responses={503: ERRORS[503]})
 async def ready(backend: BackendOf) -> dict[str, str]:
     """200 once the model has answered; 503 while it is loading."""
@@ -56,7 +70,7 @@ async def get_version() -> dict[str, str]:
 @router.get("/metrics", response_class=Response)
 async def metrics(backend: BackendOf) -> Response:
     """Prometheus metrics."""
-    return Response(backend.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return Response(backend.metrics_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _card(backend: Backend) -> dict[str, Any]:

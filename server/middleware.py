@@ -1,6 +1,9 @@
-"""What happens to every response: its id, its count, and an answer where there would be none."""
+"""What happens to every response: its id, its count, its line in the log, and an answer where there would be none."""
 
+import asyncio
+import logging
 import re
+import time
 import uuid
 from http import HTTPMethod
 
@@ -8,14 +11,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.access import PROBES
 from server.errors import error_response
 from server.metrics import Metrics
 
+log = logging.getLogger(__name__)
+
+MAX_PATH = 200  # characters of a path in the log
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which readers of server-sent events pass over
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class Observe:
-    """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts responses, answers unforeseen exceptions.
+    """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts and logs responses, answers unforeseen
+    exceptions.
 
     Refuses bodies that no prompt needs. Plain ASGI: it neither buffers a stream nor hides that the client has left.
     """
@@ -31,26 +40,84 @@ class Observe:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        began, status = time.monotonic(), 0
 
         async def observed(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                self._count(scope, message["status"])
+                self._count(scope, status)
             await send(message)
 
         try:
             await self._app(scope, _limited(receive, scope, self._max_body_bytes), observed)
         except Exception as error:
-            if not started:
-                await error_response(error)(scope, receive, observed)
-            raise  # the server logs it
+            log.exception("request %s failed", request_id, extra={"request_id": request_id})
+            if status:
+                raise  # half an answer; the server closes the connection
+            await error_response(error)(scope, receive, observed)
+        finally:
+            _log(scope, request_id, status, time.monotonic() - began)
 
     def _count(self, scope: Scope, status: int) -> None:
         method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
         self._metrics.count_http(method, getattr(scope.get("route"), "path", "other"), status)
+
+
+class KeepAlive:
+    """Sends a comment into event streams that have been silent for so many seconds: proxies cut silent connections."""
+
+    def __init__(self, app: ASGIApp, seconds: float):
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        beating: asyncio.Task[None] | None = None
+        sent = asyncio.Event()
+
+        async def kept(message: Message) -> None:
+            nonlocal beating
+            if beating is not None and not message.get("more_body", False):
+                beating.cancel()
+            await send(message)
+            sent.set()
+            if _starts_events(message):
+                beating = asyncio.create_task(self._beat(sent, send))
+
+        try:
+            await self._app(scope, receive, kept)
+        finally:
+            if beating is not None:
+                beating.cancel()
+
+    async def _beat(self, sent: asyncio.Event, send: Send) -> None:
+        """Each event is sent whole, so a comment can only come between two."""
+        while True:
+            sent.clear()
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await sent.wait()
+            except TimeoutError:
+                await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+
+
+def _starts_events(message: Message) -> bool:
+    if message["type"] != "http.response.start":
+        return False
+    return Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+
+
+def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    """One line a response. The path is as it was sent, without control characters; what follows a `?` is left out."""
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")[:MAX_PATH]
+    client = (scope.get("client") or ["unknown"])[0]
+    level = logging.DEBUG if path in PROBES and status == 200 else logging.INFO
+    values = {"client": client, "method": scope["method"], "path": path, "status": status}
+    values |= {"seconds": round(seconds, 3), "request_id": request_id}
+    log.log(level, '%s "%s %s" %d in %.3f s, %s', *values.values(), extra=values)
 
 
 def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
@@ -61,11 +128,16 @@ def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
     async def limited() -> Message:
         nonlocal received
         if not received and announced.isdecimal() and int(announced) > limit:
-            raise HTTPException(413, f"the body of {announced} bytes is larger than {limit} bytes; send less at once")
+            raise _too_large(f"the body of {announced} bytes", limit)
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise HTTPException(413, f"the body is larger than {limit} bytes; send less at once")
+            raise _too_large("the body", limit)
         return message
 
     return limited
+
+
+def _too_large(what: str, limit: int) -> HTTPException:
+    # Closing, as the connection cannot be used again until the rest of the body has come.
+    return HTTPException(413, f"{what} is larger than {limit} bytes; send less at once", {"Connection": "close"})

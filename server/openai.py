@@ -158,6 +158,7 @@ async def respond(
     echoes: Sequence[Echo] = (),
 ) -> Response:
     """Run the requests and answer in the endpoint's shape."""
+    tokenizer = backend.model.tokenizer
     head = {
         "id": f"{shape.prefix}-{http.state.request_id}",
         "object": shape.chunk if body.stream else shape.object,
@@ -165,7 +166,7 @@ async def respond(
         "model": backend.model_name,
     }
     generations = backend.submit(requests, every_step=bool(body.stream))
-    answering = Answering(body, generations, backend.model.tokenizer, head, shape, echoes)
+    answering = Answering(body, generations, tokenizer, head, shape, echoes)
     if body.stream:
         return EventStream(answering.chunks(), generations.close)
     return await unless_disconnected(http, answering.whole())

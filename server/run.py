@@ -1,48 +1,89 @@
 """`unmask serve`: the app under uvicorn."""
 
-import copy
+import asyncio
 import logging
-from typing import Any
+import time
+from types import FrameType
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
 from models.loading import Model
 from server.app import create_app
+from server.backend import Backend
+from server.errors import NotReadyError
+from server.logs import logging_config
 from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+FLUSH_SECONDS = 2  # for the last answers to reach their clients when the engine has ended
+
 
 def serve(settings: ServeSettings) -> int:
-    """Serve until a signal ends it; returns the exit code: 1 if the model could not be loaded, which is in the log."""
+    """Serve until a signal ends it; returns the exit code: 1 if the model could not be loaded or its engine is lost.
+
+    The log says why. A signal lets running requests end and refuses others; a second one ends it at once.
+    """
     failures: list[Exception] = []
 
     def ready(model: Model) -> None:
         name, dtype = settings.served_model_name or model.name, str(model.dtype).removeprefix("torch.")
         log.info("serving %s at http://%s:%d, on %s in %s", name, settings.host, settings.port, model.device, dtype)
 
-    def failed(error: Exception) -> None:
-        failures.append(error)
-        server.should_exit = True
-
+    app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(
-        create_app(settings, ready, failed),
+        app,
         host=settings.host,
         port=settings.port,
-        log_config=_logging(),
-        timeout_graceful_shutdown=settings.shutdown_seconds,
+        log_config=logging_config(settings.log_format),
+        access_log=False,  # the middleware's line tells more
+        timeout_graceful_shutdown=FLUSH_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = DrainingServer(config, app.state.backend)
     server.run()
-    for error in failures:
-        log.error("%s", error, exc_info=None if isinstance(error, ValueError) else error)
-    return 1 if failures else 0
+    for error in failures or server.failures:
+        log.error("%s", error, exc_info=None if isinstance(error, ValueError | NotReadyError) else error)
+    return 1 if failures or server.failures else 0
 
 
-def _logging() -> dict[str, Any]:
-    """uvicorn's own logging, with ours beside it in the same format."""
-    config = copy.deepcopy(LOGGING_CONFIG)
-    for room in ("server", "engine"):
-        config["loggers"][room] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return config
+class DrainingServer(uvicorn.Server):
+    """uvicorn, which closes its doors at the first signal, but that it answers while the backend has requests.
+
+    failures   why it ended by itself: what the backend says that it cannot recover from
+    """
+
+    def __init__(self, config: uvicorn.Config, backend: Backend):
+        super().__init__(config)
+        self.failures: list[NotReadyError] = []
+        self._backend = backend
+        self._until: float | None = None  # when the grace time ends
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal. Takes no lock and writes no log: whatever the main thread does is interrupted by it."""
+        if self._backend.draining:
+            super().handle_exit(sig, frame)
+        self._backend.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to end. What still runs then is told so."""
+        ends = await super().on_tick(counter) or self._has_drained() or self._is_lost()
+        if ends:
+            await asyncio.to_thread(self._backend.stop)
+        return ends
+
+    def _has_drained(self) -> bool:
+        load = self._backend.load
+        if not self._backend.draining:
+            return False
+        if self._until is None:
+            seconds = self._backend.settings.shutdown_seconds
+            self._until = time.monotonic() + seconds
+            log.info("%d requests may end within %d seconds; a second signal ends them now", load, seconds)
+        return not load or time.monotonic() > self._until
+
+    def _is_lost(self) -> bool:
+        try:
+            self._backend.check_health()
+        except NotReadyError as error:
+            self.failures.append(error)
+        return bool(self.failures)

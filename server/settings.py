@@ -1,10 +1,31 @@
 """The settings of `unmask serve`: each field is a flag, an environment variable and a line of help."""
 
-from pydantic import Field, field_validator
+import re
+from importlib import import_module
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import NoDecode
 
 from engine.caching import AUTO, parse_cache
 from engine.settings import ModelSettings
 from schedulers import UnknownSchedulerError, scheduler_class
+from server.logs import LogFormat
+
+_ORIGIN = re.compile(r"https?://[^/\s]+|\*")
+
+
+def _split(given: object) -> object:
+    """The values of a text. Raises ValueError if there are none: a variable that is empty by mistake opens no door."""
+    if not isinstance(given, str):
+        return given
+    if not (values := [value.strip() for value in given.split(",") if value.strip()]):
+        raise ValueError("it is empty; give a value, or leave it out")
+    return values
+
+
+# A flag that may be repeated; its values, and those of the variable, may also stand in one with commas between.
+Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class ServeSettings(ModelSettings):
@@ -13,6 +34,19 @@ class ServeSettings(ModelSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     served_model_name: str | None = Field(None, description="name of the model in the API; by default its own")
+    api_key: Several = Field(
+        (), description="a key that requests must bring as a bearer token, but for probes and metrics; may be repeated"
+    )
+    cors_origin: Several = Field(
+        (), description="an origin, as https://example.com, whose pages browsers let in, or *; may be repeated"
+    )
+    log_format: LogFormat = Field("text", description="lines for people, or json")
+    metrics_compat: Literal["vllm"] | None = Field(
+        None, description="whose names /metrics uses beside its own: vllm, for dashboards and autoscalers made for it"
+    )
+    otel: bool = Field(
+        False, description="send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra unmask[otel]"
+    )
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     max_model_len: int | None = Field(
@@ -30,7 +64,31 @@ class ServeSettings(ModelSettings):
     default_max_tokens: int = Field(
         64, ge=1, description="length of the generation region of /generate requests that give none"
     )
+    keep_alive_interval: float = Field(
+        15, gt=0, description="seconds of silence after which a stream gets a comment, so that nothing cuts it"
+    )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
+    step_timeout: float = Field(
+        600, gt=0, description="seconds after which a step of the engine counts as hung, and the server ends"
+    )
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _is_origin(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; give scheme and host, as https://example.com, or *")
+        return origins
+
+    @field_validator("otel")
+    @classmethod
+    def _can_trace(cls, wanted: bool) -> bool:
+        try:
+            if wanted:
+                import_module("server.tracing")
+        except ImportError as error:
+            raise ValueError(f"{error}; pip install 'unmask[otel]'") from None
+        return wanted
 
     @field_validator("default_scheduler")
     @classmethod

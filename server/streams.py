@@ -13,7 +13,6 @@ from engine.errors import RequestError
 from engine.request import Request, Result, Step
 from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
 from server.errors import DeadlineError
-from server.metrics import Metrics
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
 
@@ -23,8 +22,16 @@ T = TypeVar("T")
 class Generations:
     """Requests in the engine, and their steps as they come. Whoever makes one must `close` it in the end."""
 
-    def __init__(self, service: EngineService, metrics: Metrics, requests: Sequence[Request], every_step: bool):
+    def __init__(
+        self,
+        service: EngineService,
+        follow: Callable[[Request], OnStep],
+        requests: Sequence[Request],
+        every_step: bool,
+    ):
         """Submit all requests, or none; without `every_step` only their last steps come.
+
+        follow  makes a listener of all events of a request, which is called on the engine's thread
 
         Raises RequestError, QueueFullError or EngineStoppedError.
         """
@@ -38,7 +45,7 @@ class Generations:
         self._running: set[str] = set()
         try:
             for index, request in enumerate(requests):
-                service.submit(request, self._listener(index, metrics.follow(request)))
+                service.submit(request, self._listener(index, follow(request)))
                 self._running.add(request.id)
         except (EngineError, RequestError):
             self.close()

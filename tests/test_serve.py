@@ -1,5 +1,6 @@
 """`unmask serve` as a process: what it logs, and how it ends."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,15 +24,24 @@ from server.run import serve
 from server.settings import ServeSettings
 raise SystemExit(serve(ServeSettings()))
 """
-LONG = {"prompt": "hello", "max_tokens": 1000, "stream": True}
+# The same, with a model that is lost as soon as the file exists that the environment names.
+FRAGILE = """
+import os
+from engine.engine import Engine
+run = Engine._run
+Engine._run = lambda self, plan: 1 / 0 if os.path.exists(os.environ["LOST"]) else run(self, plan)
+"""
+KEY = {"Authorization": "Bearer b"}
+LONG = {"prompt": "hello", "max_tokens": 400, "stream": True}
 
 
 @contextmanager
-def serving(model: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
+def serving(model: Path, port: int, program: str = PROGRAM, **settings: object) -> Iterator["subprocess.Popen[str]"]:
     """The process, configured by its environment."""
-    settings = {"UNMASK_MODEL": str(model), "UNMASK_PORT": str(port), "UNMASK_SHUTDOWN_SECONDS": "1"}
-    environment = {**os.environ, **settings, "UNMASK_DEVICE": "cpu"}
-    command = [sys.executable, "-c", PROGRAM]
+    settings = {"model": model, "port": port, "device": "cpu", "shutdown_seconds": PATIENCE} | settings
+    variables = {f"UNMASK_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = {**os.environ, **variables, "LOST": str(model / "lost")}
+    command = [sys.executable, "-c", program]
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
@@ -61,18 +72,91 @@ def test_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
     assert "Traceback" not in log
 
 
-def test_signal_ends_a_server_that_is_busy(tmp_path: Path) -> None:
+@contextmanager
+def busy(
+    folder: Path, program: str = PROGRAM, **settings: object
+) -> Iterator[tuple["subprocess.Popen[str]", str, Iterator[tuple[str, Any]]]]:
+    """(process, address, later events of a long request that runs)."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with serving(synthetic_llada(tmp_path / "tiny", max_sequence_length=1024), port) as process:
+    with serving(synthetic_llada(folder / "tiny", max_sequence_length=1024), port, program, **settings) as process:
         wait_for(lambda: answers(url))
-        with httpx.stream("POST", f"{url}/generate", json=LONG) as response:
+        with httpx.stream("POST", f"{url}/generate", json=LONG, headers=KEY, timeout=PATIENCE) as response:
             events = named_events(response)
             assert "step" in (name for name, _ in events)
-            process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=PATIENCE)
+            yield process, url, events
+
+
+def test_signal_lets_requests_end_and_refuses_others(tmp_path: Path) -> None:
+    with busy(tmp_path) as (process, url, events):
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not answers(url))
+        refused = httpx.post(f"{url}/generate", json={"prompt": "a"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+        assert refused.headers["retry-after"] == "1"
+        assert httpx.get(f"{url}/health").status_code == httpx.codes.OK
+        *_, (last, data) = events
+        assert (last, len(data["token_ids"])) == ("done", 400)
+        _, log = process.communicate(timeout=PATIENCE)
     assert f"serving tiny at {url}, on cpu in " in log
-    assert process.returncode in (0, -signal.SIGTERM)
+    assert f"1 requests may end within {PATIENCE:.0f} seconds" in log
+    assert process.returncode == 0
+
+
+def test_grace_time_ends(tmp_path: Path) -> None:
+    with busy(tmp_path, shutdown_seconds=0) as (process, _, events):
+        process.send_signal(signal.SIGTERM)
+        *_, (last, data) = events
+        assert (last, data["code"]) == ("error", "stopping")
+        assert process.wait(PATIENCE) == 0
+
+
+def test_second_signal_ends_a_server_at_once(tmp_path: Path) -> None:
+    with busy(tmp_path) as (process, url, events):
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not answers(url))
+        process.send_signal(signal.SIGTERM)
+        *_, (last, data) = events
+        assert (last, data["code"]) == ("error", "stopping")
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_log_is_json_if_asked_and_holds_no_text_of_a_client(tmp_path: Path) -> None:
+    secret = "swordfish"
+    bodies: list[dict[str, Any]] = [
+        {"prompt": secret},
+        {"prompt": secret, "stream": True},
+        {"messages": [{"role": "user", "content": secret}]},
+        {"prompt": secret, "max_tokens": secret},
+        {"prompt": secret, secret: secret},
+        {"prompt": secret, "scheduler": secret, "policy": secret, "stop": [secret]},
+    ]
+    with busy(tmp_path, program=FRAGILE + PROGRAM, log_format="json", api_key=f"{secret},b") as (process, url, events):
+        for path in ("/generate", "/v1/completions"):
+            for body in bodies:
+                httpx.post(url + path, json=body, headers={"X-Request-Id": "mine", **KEY})
+        httpx.get(f"{url}/{'x' * 1000}?{secret}", headers=KEY)
+        (tmp_path / "tiny" / "lost").touch()
+        assert "error" in (name for name, _ in events)
+        _, log = process.communicate(timeout=PATIENCE)
+    entries = [json.loads(line) for line in log.splitlines()]
+    answered = [entry for entry in entries if entry.get("request_id") == "mine"]
+    assert [(entry["path"], entry["status"]) for entry in answered[:2]] == [("/generate", 200)] * 2
+    assert len(answered) == 2 * len(bodies)
+    assert answered[0]["method"] == "POST"
+    assert answered[0]["seconds"] > 0
+    assert any("ZeroDivisionError" in entry.get("exception", "") for entry in entries)
+    assert secret not in log
+
+
+def test_lost_model_ends_the_process(tmp_path: Path) -> None:
+    with busy(tmp_path, program=FRAGILE + PROGRAM) as (process, _, events):
+        (tmp_path / "tiny" / "lost").touch()
+        *_, (last, data) = events
+        assert (last, data["code"]) == ("error", "engine_failed")
+        _, log = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "its engine has ended" in log.splitlines()[-1]
 
 
 def test_unknown_default_scheduler_is_refused() -> None:

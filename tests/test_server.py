@@ -1,5 +1,8 @@
 """The native and the information endpoints, over a real socket, with the real engine and a tiny real checkpoint."""
 
+import json
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,7 @@ from tests.synthetic import synthetic_llada
 ROUNDING = 1e-6
 POSITIONS = 1024  # long enough that a request is still running when another one comes
 PASSES = 1000
+STEP = 0.1  # seconds, made long enough to count steps by
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": PASSES, "block_length": 8}
 SHORT: dict[str, Any] = {"prompt": "hello", "max_tokens": 16, "block_length": 8, "seed": 1}
 
@@ -189,13 +193,38 @@ def test_sixteen_at_once_equal_each_alone(server: Live) -> None:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_client_that_leaves_frees_its_row(server: Live, stream: bool) -> None:
-    cancelled = {"finish_reason": "cancelled", "scheduler": "topk"}
-    before = server.metric("unmask_requests_total", **cancelled)
+    cancelled = {"finished_reason": "abort", "scheduler": "topk"}
+    before = server.metric("unmask_request_success_total", **cancelled)
     passes = server.metric("unmask_forward_passes_total", scheduler="topk")
     _leave(server, stream)
-    wait_for(lambda: server.metric("unmask_requests_total", **cancelled) == before + 1)
+    wait_for(lambda: server.metric("unmask_request_success_total", **cancelled) == before + 1)
     assert server.metric("unmask_num_requests_running") == 0
     assert server.metric("unmask_forward_passes_total", scheduler="topk") < passes + PASSES
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_row_is_free_within_a_step(server: Live, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool) -> None:
+    steps: list[int] = []  # rows after each
+    engine = server.app.state.backend.service.engine
+    step = engine.step
+
+    def slow() -> Any:
+        time.sleep(STEP)
+        done = step()
+        steps.append(engine.running)
+        return done
+
+    monkeypatch.setattr(engine, "step", slow)
+    body = json.dumps({**LONG, "stream": stream})
+    host, port = server.http.base_url.host, server.http.base_url.port or 0
+    with socket.create_connection((host, port)) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        client.sendall(f"{head}\r\n\r\n{body}".encode())
+        wait_for(lambda: len(steps) >= 2)
+    left = len(steps)
+    wait_for(lambda: engine.running == 0)
+    assert len(steps) <= left + 2  # the one that was under way, and one that began before the news came
 
 
 def _leave(server: Live, stream: bool) -> None:
@@ -210,7 +239,7 @@ def _leave(server: Live, stream: bool) -> None:
 
 def test_metrics_count_what_was_done(server: Live) -> None:
     names = {
-        "unmask_requests_total": {"scheduler": "entropy", "finish_reason": "length"},
+        "unmask_request_success_total": {"scheduler": "entropy", "finished_reason": "length"},
         "unmask_prompt_tokens_total": {"scheduler": "entropy"},
         "unmask_generation_tokens_total": {"scheduler": "entropy"},
         "unmask_forward_passes_total": {"scheduler": "entropy"},

@@ -14,7 +14,7 @@ from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
 
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": 1000}
-CANCELLED = {"scheduler": "topk", "finish_reason": "cancelled"}
+CANCELLED = {"scheduler": "topk", "finished_reason": "abort"}
 JSON = {"content-type": "application/json"}
 
 # (body, param, part of the message)
@@ -171,26 +171,54 @@ def test_queue_full(server: Live) -> None:
     long = {"prompt": ["a"] * 128, "max_tokens": 1000, "stream": True}
     with server.running(**LONG), server.http.stream("POST", "/v1/completions", json=long):
         wait_for(lambda: waiting(server) == 128)
-        before = server.metric("unmask_requests_total", **CANCELLED)
+        before = server.metric("unmask_request_success_total", **CANCELLED)
         response = server.http.post("/v1/completions", json={"prompt": ["a", "b"]})
         # There was room for the first of the two, and it does not stay.
-        wait_for(lambda: server.metric("unmask_requests_total", **CANCELLED) == before + 1)
+        wait_for(lambda: server.metric("unmask_request_success_total", **CANCELLED) == before + 1)
     assert (response.status_code, response.headers["retry-after"]) == (429, "1")
     assert (response.json()["error"]["type"], response.json()["error"]["code"]) == ("rate_limit_error", "queue_full")
     wait_for(lambda: waiting(server) == server.metric("unmask_num_requests_running") == 0)
 
 
-def test_engine_fault_ends_the_request_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_once(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next step of a request fail."""
     engine = server.app.state.backend.service.engine
-    with monkeypatch.context() as broken:
-        broken.setattr(engine, "step", lambda: 1 / 0)
-        assert refusal(server, 500, json={"prompt": "a"})["type"] == "server_error"
-        assert server.events(prompt="a")[-1][0] == "error"
+    step, faults = engine.step, iter([1])
+    monkeypatch.setattr(
+        engine, "step", lambda: 1 / 0 if (engine.waiting or engine.running) and next(faults, 0) else step()
+    )
+
+
+def test_engine_fault_ends_the_request_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_once(server, monkeypatch)
+    assert refusal(server, 500, json={"prompt": "a"})["type"] == "server_error"
+    fail_once(server, monkeypatch)
+    assert server.events(prompt="a")[-1][0] == "error"
     assert server.generate(prompt="a")["text"]
 
 
+def test_scheduler_that_fails_ends_its_requests_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
+    error = refusal(server, 500, json={"prompt": "a", "scheduler": "random"})
+    assert error["code"] == "scheduler_failed"
+    assert error["message"] == "scheduler 'random' failed: ZeroDivisionError: division by zero"
+    assert server.generate(prompt="a")["text"]
+
+
+def test_step_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    with live(synthetic_llada(tmp_path), step_timeout=0.2) as server:
+        monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: gate.wait(PATIENCE) and None)
+        body = {"prompt": "a", "scheduler": "random", "timeout": 0.1}
+        assert refusal(server, 504, json=body)["code"] == "timeout"
+        wait_for(lambda: server.http.get("/health").status_code == 503)
+        assert "a step has taken more than 0.2 seconds" in refusal(server, 503, json={"prompt": "a"})["message"]
+        gate.set()
+        wait_for(lambda: server.http.get("/health").status_code == 200)
+
+
 def test_fault_in_a_completions_stream_reaches_the_client(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.app.state.backend.service.engine, "step", lambda: 1 / 0)
+    fail_once(server, monkeypatch)
     response = server.http.post("/v1/completions", json={"prompt": "a", "stream": True})
     error, done = response.text.strip().split("\n\n")
     assert json.loads(error.removeprefix("data: "))["error"]["type"] == "server_error"

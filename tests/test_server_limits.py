@@ -44,6 +44,7 @@ def raw(server: Live, *pieces: str) -> str:
 def test_body_that_announces_too_much_is_refused_unread(server: Live) -> None:
     answer = raw(server, HEAD, "Content-Length: 100000000000\r\n\r\n")
     assert answer.startswith("HTTP/1.1 413 ")
+    assert "\r\nconnection: close\r\n" in answer
     assert f"the body of 100000000000 bytes is larger than {MAX_BODY} bytes; send less at once" in answer
 
 

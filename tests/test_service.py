@@ -1,14 +1,27 @@
 """The engine on its own thread: answers, limits, cancelling, faults that end requests and not the engine."""
 
 import queue
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
-from engine import Engine, EngineError, EngineService, EngineStoppedError, QueueFullError, Request, Step
+from engine import (
+    Engine,
+    EngineError,
+    EngineService,
+    EngineStoppedError,
+    QueueFullError,
+    Request,
+    SchedulerFailedError,
+    Step,
+)
 from models.loading import load_model
-from schedulers import parse_scheduler
+from schedulers import Decision, State, View, parse_scheduler_text
 from tests.rogues import registered
 from tests.synthetic import synthetic_llada
 
@@ -27,8 +40,8 @@ def service(tmp_path: Path) -> Iterator[EngineService]:
         service.stop()
 
 
-def make(id: str, scheduler: str = "topk", max_tokens: int = 12) -> Request:
-    return Request(id, (3, 4, 5), max_tokens, 4, parse_scheduler(scheduler))
+def make(id: str, scheduler: str = "topk", max_tokens: int = 12, block_length: int = 4) -> Request:
+    return Request(id, (3, 4, 5), max_tokens, block_length, parse_scheduler_text(scheduler))
 
 
 def last(events: Events) -> Step | EngineError:
@@ -36,6 +49,19 @@ def last(events: Events) -> Step | EngineError:
         event = events.get(timeout=PATIENCE)
         if isinstance(event, EngineError) or event.result is not None:
             return event
+
+
+@contextmanager
+def halted(service: EngineService) -> Iterator[None]:
+    """Let the engine's thread wait, so that what is submitted meanwhile joins at the same step."""
+    gate = threading.Event()
+
+    def wait() -> None:
+        gate.wait(PATIENCE)
+
+    service._commands.put(wait)
+    yield
+    gate.set()
 
 
 def finish(events: Events) -> str:
@@ -84,14 +110,76 @@ def test_cancelling_ends_a_request_at_once(service: EngineService) -> None:
 def test_a_fault_ends_the_requests_in_it_and_the_next_are_served(
     service: EngineService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.rogues.Idle.decide", lambda self, view, state: 1 / 0)
+    run, faults = service.engine._run, iter([1])
+    monkeypatch.setattr(service.engine, "_run", lambda plan: 1 / 0 if next(faults, 0) else run(plan))
     events: Events = queue.Queue()
-    service.submit(make("faulty", "idle"), events.put)
+    service.submit(make("faulty"), events.put)
     event = last(events)
     assert isinstance(event, EngineError)
     assert "division by zero" in str(event)
     service.submit(make("next"), events.put)
     assert finish(events) in ("length", "stop")
+
+
+@pytest.mark.parametrize("other", ["topk", "counting", "klass:threshold=0:epsilon=0.0002:history=1"])
+def test_a_scheduler_that_fails_changes_nothing_for_those_who_use_another(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    def outcome(events: Events) -> tuple[object, ...]:
+        event = last(events)
+        assert isinstance(event, Step)
+        assert event.result is not None
+        when = [(reveal.position, reveal.step) for reveal in event.result.reveals]
+        return event.result.token_ids, when, event.result.forward_passes
+
+    def fail_at_last(self: object, view: View, state: State) -> Decision:
+        if view.step.max() >= 3:
+            raise RuntimeError("no idea")
+        return Decision(torch.zeros_like(view.mask))
+
+    monkeypatch.setattr("tests.rogues.Idle.decide", fail_at_last)
+    alone: Events = queue.Queue()
+    service.submit(make("alone", other, 40, 40), alone.put)
+    undisturbed = outcome(alone)
+    bad, good = queue.Queue(), queue.Queue()  # type: tuple[Events, Events]
+    with halted(service):
+        service.submit(make("good", other, 40, 40), good.put)
+        service.submit(make("bad", "idle", 40, 40), bad.put)
+    event = last(bad)
+    assert isinstance(event, SchedulerFailedError)
+    assert "scheduler 'idle' failed: RuntimeError: no idea" in str(event)
+    assert outcome(good) == undisturbed
+
+
+def test_an_engine_that_does_not_recover_ends_and_leaves_nobody_waiting(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*arguments: object) -> None:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(service.engine, "_run", lost)
+    queues: list[Events] = [queue.Queue() for _ in range(4)]
+    with halted(service):
+        for i, events in enumerate(queues[:3]):
+            service.submit(make(str(i)), events.put)
+    assert all("the device is lost" in str(last(events)) for events in queues[:3])
+    service._thread.join(PATIENCE)
+    assert not service.alive
+    with pytest.raises(EngineStoppedError):
+        service.submit(make("late"), queues[3].put)
+    service.stop()
+
+
+def test_the_engine_tells_how_long_a_step_takes(service: EngineService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.rogues.Idle.decide", lambda self, view, state: gate.wait(PATIENCE) and None)
+    gate, events = threading.Event(), queue.Queue()  # type: tuple[threading.Event, Events]
+    assert service.step_seconds == 0
+    service.submit(make("stuck", "idle"), events.put)
+    deadline = time.monotonic() + PATIENCE
+    while not service.step_seconds > 0.05:
+        assert time.monotonic() < deadline
+    gate.set()
+    assert isinstance(last(events), EngineError)
 
 
 def test_a_scheduler_that_cannot_be_made_fails_its_request_alone(

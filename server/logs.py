@@ -1,0 +1,40 @@
+"""What is logged, and how: lines for people or JSON for machines. Prompts and answers are not."""
+
+import copy
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from uvicorn.config import LOGGING_CONFIG
+
+LogFormat = Literal["text", "json"]
+
+# What every record has; the rest came as `extra`. `color_message` is uvicorn's, the message again with colours.
+_COMMON = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message", "taskName"}
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and whatever the record has of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _COMMON},
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def logging_config(log_format: LogFormat) -> dict[str, Any]:
+    """uvicorn's own logging, with ours beside it in the same format."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    for room in ("server", "engine"):
+        config["loggers"][room] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    if log_format == "json":
+        config["formatters"]["default"] = {"()": "server.logs.JSONFormatter"}
+    return config
