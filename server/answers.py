@@ -19,11 +19,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
     401: {"model": ErrorResponse, "description": "the server wants an API key"},
     404: {"model": ErrorResponse, "description": "the model is not served here"},
+    408: {"model": ErrorResponse, "description": "the request was not done in time"},
     413: {"model": ErrorResponse, "description": "the body is too large"},
     429: {"model": ErrorResponse, "description": "too many requests are waiting"},
     500: {"model": ErrorResponse, "description": "a fault of the server"},
     503: {"model": ErrorResponse, "description": "the model is loading, or the server going down"},
-    504: {"model": ErrorResponse, "description": "the request was not done in time"},
 }
 
 SSE: dict[int | str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ Exception
   RequestError         400  from the engine: the request does not fit the model or the machine
   ChatTemplateError    400  from the tokenizer
   EngineError          500  a fault of the engine
-    DeadlineError      504  the request was not done in time
+    DeadlineError      408  the request was not done in time
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
     SchedulerFailedError 500  the scheduler of the request raised
@@ -92,15 +92,15 @@ _KINDS: dict[type[Exception], _Kind] = {
     ChatTemplateError: _Kind(400, "invalid_request_error", "chat_template"),
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
-    DeadlineError: _Kind(504, "timeout_error", "timeout"),
+    DeadlineError: _Kind(408, "timeout_error", "timeout"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
 
-# What clients should do: bring a key; wait and try again; or, as the same again would take as long, not try again.
+# What clients should do: bring a key; not try again, as it would take as long; or wait and try again.
 _WAIT = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: _WAIT, 503: _WAIT, 504: {"X-Should-Retry": "false"}}
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"X-Should-Retry": "false"}, 429: _WAIT, 503: _WAIT}
 
 
 def show(value: object) -> str:

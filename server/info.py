@@ -42,7 +42,6 @@ async def health(backend: BackendOf) -> dict[str, str]:
 
 
 @router.get("/ping", response_class=Response, responses={503: ERRORS[503]})
-@router.post("/ping", response_class=Response, responses={503: ERRORS[503]})
 async def ping(backend: BackendOf) -> Response:
     """The same as /health, without a body, where SageMaker looks for it."""
     backend.check_health()

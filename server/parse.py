@@ -13,6 +13,7 @@ from models.loading import Model
 from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
 from server.canvas import Region, check_length, region_of
 from server.errors import BadRequestError, show
+from server.policy_names import check_policy
 from server.settings import ServeSettings
 from server.tokens import check_characters, check_tokens, encoded
 from server.wire.chat import ChatRequest
@@ -120,7 +121,7 @@ def _request(
         prompt=region.prompt,
         max_tokens=region.max_tokens,
         block_length=_block_length(body, region.max_tokens, settings, architecture),
-        scheduler=_scheduler(body, settings.default_scheduler),
+        scheduler=_scheduler(body, settings),
         temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
         top_p=body.top_p or 1.0,
         top_k=max(body.top_k or 0, 0),
@@ -141,14 +142,15 @@ def _block_length(body: GenerationFields, max_tokens: int, settings: ServeSettin
     return body.block_length if a.block_size is not None else min(body.block_length, max_tokens)
 
 
-def _scheduler(body: GenerationFields, default: str) -> SchedulerSpec:
+def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec:
     """The scheduler that a request names, with the options from the object and from the shorthands."""
     name, options = _named(body.scheduler)
     shorthands = body.shorthands
     if name is None:  # a shorthand with the name of a scheduler chooses that scheduler
-        name = next((name for name in shorthands if name in scheduler_names()), default)
+        name = next((name for name in shorthands if name in scheduler_names()), settings.default_scheduler)
     if twice := shorthands.keys() & options.keys():
         raise BadRequestError(f"option {min(twice)!r} is given twice; give it in 'scheduler' or on its own", min(twice))
+    check_policy(options.get("policy", body.policy), settings)
     try:
         return parse_scheduler(name, {**options, **shorthands})
     except UnknownSchedulerError as error:

@@ -47,6 +47,9 @@ class ServeSettings(ModelSettings):
     otel: bool = Field(
         False, description="send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra unmask[otel]"
     )
+    allow_policy: Several = Field(
+        (), description="a folder that requests may name as their policy beside the shipped ones, or *; may be repeated"
+    )
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     max_model_len: int | None = Field(

@@ -1,9 +1,7 @@
 """`unmask serve` as a process: what it logs, and how it ends."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +15,9 @@ from pydantic import ValidationError
 
 from server.settings import ServeSettings
 from tests.live import PATIENCE, named_events, wait_for
+from tests.process import PROGRAM, answers, free_port, serving
 from tests.synthetic import synthetic_llada
 
-PROGRAM = """
-from server.run import serve
-from server.settings import ServeSettings
-raise SystemExit(serve(ServeSettings()))
-"""
 # The same, with a model that is lost as soon as the file exists that the environment names.
 FRAGILE = """
 import os
@@ -33,35 +27,6 @@ Engine._run = lambda self, plan: 1 / 0 if os.path.exists(os.environ["LOST"]) els
 """
 KEY = {"Authorization": "Bearer b"}
 LONG = {"prompt": "hello", "max_tokens": 400, "stream": True}
-
-
-@contextmanager
-def serving(model: Path, port: int, program: str = PROGRAM, **settings: object) -> Iterator["subprocess.Popen[str]"]:
-    """The process, configured by its environment."""
-    settings = {"model": model, "port": port, "device": "cpu", "shutdown_seconds": PATIENCE} | settings
-    variables = {f"UNMASK_{name.upper()}": str(value) for name, value in settings.items()}
-    environment = {**os.environ, **variables, "LOST": str(model / "lost")}
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/ready").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
 
 
 def test_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
@@ -74,7 +39,7 @@ def test_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
 
 @contextmanager
 def busy(
-    folder: Path, program: str = PROGRAM, **settings: object
+    folder: Path, program: str = PROGRAM, **settings: Any
 ) -> Iterator[tuple["subprocess.Popen[str]", str, Iterator[tuple[str, Any]]]]:
     """(process, address, later events of a long request that runs)."""
     port = free_port()

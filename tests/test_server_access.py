@@ -10,6 +10,8 @@ import openai
 import pytest
 
 from engine.settings import parse_settings
+from policies.network import PolicyNetwork, PolicyShape
+from policies.store import Card, policy_names, save_policy
 from server.access import PROBES
 from server.settings import ServeSettings
 from tests.live import Live, live
@@ -142,3 +144,27 @@ def test_stream_that_flows_has_no_comments(plain: Live) -> None:
 def test_unknown_log_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'text' or 'json'"):
         ServeSettings.model_validate({"log_format": "xml"})
+
+
+def test_policies_are_shipped_ones_or_allowed_ones(tmp_path: Path) -> None:
+    """Of a path that is not allowed, the server does not even tell whether there is something."""
+    allowed, other = tmp_path / "allowed", tmp_path / "other"
+    for folder in (allowed, other):
+        save_policy(folder, PolicyNetwork(PolicyShape()), Card())
+    asked = {"prompt": "a", "max_tokens": 4}
+
+    def outcome(server: Live, **fields: Any) -> tuple[int, Any]:
+        response = server.http.post("/generate", json={**asked, **fields})
+        return response.status_code, response.json().get("error", {}).get("code")
+
+    with live(synthetic_llada(tmp_path / "tiny"), allow_policy=(str(allowed),)) as server:
+        for refused in (str(other), f"{allowed}/", "/etc", str(tmp_path / "nothing"), "", ".", "tests"):
+            for fields in ({"policy": refused}, {"scheduler": {"name": "policy", "policy": refused}}):
+                assert outcome(server, **fields) == (400, "policy_not_allowed")
+        assert outcome(server, policy=str(allowed)) == outcome(server, policy="full-diffusion") == (200, None)
+        assert outcome(server, scheduler={"name": "policy", "policy": [1]}) == (400, "invalid_option")
+        response = server.http.post("/generate", json={**asked, "policy": "/etc"})
+        assert response.json()["error"]["param"] == "policy"
+        assert f"'/etc' is not allowed here; name one of {', '.join(policy_names())}" in response.text
+    with live(tmp_path / "tiny", allow_policy=("*",)) as server:
+        assert outcome(server, policy=str(other)) == (200, None)

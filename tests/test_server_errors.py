@@ -210,7 +210,7 @@ def test_step_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytest.M
     with live(synthetic_llada(tmp_path), step_timeout=0.2) as server:
         monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: gate.wait(PATIENCE) and None)
         body = {"prompt": "a", "scheduler": "random", "timeout": 0.1}
-        assert refusal(server, 504, json=body)["code"] == "timeout"
+        assert refusal(server, 408, json=body)["code"] == "timeout"
         wait_for(lambda: server.http.get("/health").status_code == 503)
         assert "a step has taken more than 0.2 seconds" in refusal(server, 503, json={"prompt": "a"})["message"]
         gate.set()

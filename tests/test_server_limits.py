@@ -89,7 +89,7 @@ def test_more_choices_than_may_wait_are_refused(server: Live) -> None:
 def test_request_ends_when_its_time_is_up(server: Live) -> None:
     start = time.monotonic()
     response = server.http.post("/generate", json={**LONG, "timeout": 0.05})
-    assert (response.status_code, response.headers["x-should-retry"]) == (504, "false")
+    assert (response.status_code, response.headers["x-should-retry"]) == (408, "false")
     assert response.json()["error"]["code"] == "timeout"
     assert "within 0.05 seconds" in response.json()["error"]["message"]
     assert time.monotonic() - start < PATIENCE / 10
@@ -110,7 +110,7 @@ def test_time_that_is_enough_changes_nothing(server: Live) -> None:
 def test_the_server_may_set_the_time(tmp_path: Path) -> None:
     with live(synthetic_llada(tmp_path, max_sequence_length=1024), request_timeout=0.05) as server:
         for timeout in (None, PATIENCE):
-            assert refusal(server, 504, **LONG, timeout=timeout)["code"] == "timeout"
+            assert refusal(server, 408, **LONG, timeout=timeout)["code"] == "timeout"
 
 
 def test_a_canvas_longer_than_the_model_can_do_is_refused_at_the_start(tmp_path: Path) -> None:

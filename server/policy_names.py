@@ -1,0 +1,29 @@
+"""Which policies requests may name: a name is a file that the server opens, so the server says which."""
+
+import weights
+from server.errors import BadRequestError, show
+from server.settings import ServeSettings
+
+ANY = "*"
+
+
+def shipped_policies() -> list[str]:
+    """The names of the policies that come with the package, sorted."""
+    return sorted(folder.name for folder in (weights.HERE / "policies").iterdir() if folder.is_dir())
+
+
+def check_policy(asked: object, settings: ServeSettings) -> None:
+    """Raise BadRequestError for a text that is neither a shipped policy nor allowed by the settings.
+
+    It tells nothing of what there is on the disk. What is no text is left to the scheduler, which refuses it.
+    """
+    if not isinstance(asked, str) or ANY in settings.allow_policy:
+        return
+    shipped = shipped_policies()
+    if asked not in (*shipped, *settings.allow_policy):
+        raise BadRequestError(
+            f"policy {show(asked)} is not allowed here; name one of {', '.join(shipped)}, or start the server with "
+            "--allow-policy FOLDER",
+            "policy",
+            "policy_not_allowed",
+        )
