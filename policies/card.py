@@ -34,7 +34,7 @@ It sees {observation}. It was trained on {tasks}, {block}.
 
 ## What it came to
 
-{problems} held-out problems a cell, mode `expected`, in {dtype} on {device}.
+{problems} held-out problems a cell, mode `likely`, in {dtype} on {device}.
 
 | task | block length | speed | accuracy | forward passes |
 |---|---|---|---|---|

@@ -70,6 +70,11 @@ def plackett_luce_log_likelihood(logits: Tensor, eligible: Tensor, order: Tensor
     return torch.where(chosen.any(-1), picks + stopped, 0.0)
 
 
+def likely(logits: Tensor, eligible: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+    """Without chance: each position that is rather chosen than not, its odds times the factor, or the best."""
+    return or_best((factor * logits.exp() > 1) & eligible, logits, eligible)
+
+
 def expected(logits: Tensor, eligible: Tensor, factor: Tensor | float = 1.0) -> Tensor:
     """Without chance: as many positions as Bernoulli would choose in the mean, rounded, at least one, highest first."""
     probability = (factor * logits.sigmoid()).clamp(max=1.0) * eligible

@@ -57,13 +57,16 @@ class PolicyNetwork(nn.Module):
     def start_at(self, logit: float) -> None:
         """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2.
 
-        What is revealed is kept at first, and every speed is as good as its shift.
+        What is revealed is kept at first, and every speed is as good as its shift. A network that reads tokens hears of
+        confidence only as it learns to: at once, numbers of that size would drown what it knows of tokens.
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if "ada_conditioning" in name:
                     parameter.zero_()
             self.output_proj.bias.fill_(logit)
+            if self.token_embedding is not None:
+                self.confidence_proj.weight.zero_()
             if self.keep_proj is not None:
                 self.keep_proj.bias.fill_(KEEP)
             if self.speed_proj is not None:

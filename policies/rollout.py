@@ -31,14 +31,23 @@ class Recorder:
     """A scheduler that chooses by a network in training, or by an expert, and records the network's view of it.
 
     Recorded, beside the fields of `Observation`: `chosen` and `order` (B, W), and `log_likelihood` (B,), of the choice
-    by the network. What an expert reveals is recorded as chosen from all masks, whatever its block is, so that the
-    network learns it without regard to blocks.
+    by the network.
+
+    blockless  what an expert reveals is recorded as chosen from all masks, whatever its block is, so that the network
+               learns it without regard to blocks
     """
 
     Options: ClassVar[type[Any]] = SpeedOption
 
-    def __init__(self, network: PolicyNetwork, card: Card, mode: str, expert: SchedulerSpec | None = None):
-        self._network, self._card, self._mode, self.expert = network, card, mode, expert
+    def __init__(
+        self,
+        network: PolicyNetwork,
+        card: Card,
+        mode: str,
+        expert: SchedulerSpec | None = None,
+        blockless: bool = False,
+    ):
+        self._network, self._card, self._mode, self.expert, self._blockless = network, card, mode, expert, blockless
         self.needs = needs_of(network, card)
 
     def decide(self, view: View, state: State) -> Decision:
@@ -49,7 +58,8 @@ class Recorder:
         else:
             kept = observation.eligible & ~view.mask
             chosen, order = _ask(self.expert, view) | kept, torch.zeros_like(logits)
-            observation = replace(observation, eligible=view.mask | kept)
+            if self._blockless:
+                observation = replace(observation, eligible=view.mask | kept)
         likelihood = log_likelihood(self._mode, logits, observation.eligible, chosen, order)
         record = {"chosen": chosen, "order": order, "log_likelihood": likelihood}
         return replace(observation.decision(chosen), record={**observation.tensors(), **record})

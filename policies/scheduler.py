@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policies.choice import bernoulli, expected, or_best, plackett_luce
+from policies.choice import bernoulli, expected, likely, or_best, plackett_luce
 from policies.network import PolicyNetwork
 from policies.observation import Observation, needs_of
 from policies.store import find_policy, load_policy
 from schedulers import Decision, Needs, State, View, option
 
-MODES = ("expected", "bernoulli-argmax", "bernoulli", "dpls")
+CERTAIN = {"likely": likely, "expected": expected}  # the modes without chance
+MODES = (*CERTAIN, "bernoulli-argmax", "bernoulli", "dpls")
 FASTEST = 16.0  # factor on the probabilities of a policy that is not told the speed, at speed 1; its inverse at 0
 
 
@@ -20,8 +21,9 @@ FASTEST = 16.0  # factor on the probabilities of a policy that is not told the s
 class PolicyOptions:
     policy: str = option("any-speed", "a shipped policy, or a folder with model.safetensors and policy.json")
     mode: str = option(
-        "expected",
-        "how logits become choices: expected takes as many as the probabilities sum up to, the highest first; "
+        "likely",
+        "how logits become choices: likely takes each position with a probability above one half, or the best; "
+        "expected takes as many as the probabilities sum up to, the highest first; "
         "bernoulli-argmax each position with its probability, or the best if none was taken; bernoulli leaves that "
         "to the engine; dpls draws one by one",
         choices=MODES,
@@ -29,8 +31,8 @@ class PolicyOptions:
     temperature: float = option(1.0, "divides the logits: below 1 is surer, above 1 more random", minimum=0.01)
     speed: float = option(
         0.5,
-        "from 0, careful, to 1, fast. Policies that were not trained for it multiply their probabilities by "
-        "16 ** (2 speed - 1), so that 0.5 leaves them as they are",
+        "from 0, careful, to 1, fast. Policies that were not trained for it multiply their probabilities, and in mode "
+        "likely their odds, by 16 ** (2 speed - 1), so that 0.5 leaves them as they are",
         minimum=0.0,
         maximum=1.0,
     )
@@ -42,9 +44,10 @@ class PolicyOptions:
 class LearnedPolicy:
     """Reveals what a network, trained by reinforcement learning, chooses from masks, probabilities and time.
 
-    Formula: p_i = min(1, factor * sigmoid(logit_i / temperature)) for each eligible position; the round(sum of p)
-    highest, at least one, or a draw, see `policies/choice.py`. Source: Learning Unmasking Policies for Diffusion
-    Language Models (arXiv 2512.09106, section 4), which draws. Defaults: the shipped policy any-speed, without chance.
+    Formula: each eligible position with factor * exp(logit_i / temperature) > 1, or the best one; other modes sum up or
+    draw p_i = min(1, factor * sigmoid(logit_i / temperature)), see `policies/choice.py`. Source: Learning Unmasking
+    Policies for Diffusion Language Models (arXiv 2512.09106, section 4), which draws. Defaults: the shipped policy
+    any-speed, without chance.
     """
 
     Options = PolicyOptions
@@ -78,15 +81,15 @@ def choose(
     decided (B, W) bool, the positions to choose from; `order` says in which order dpls drew, and is zeros otherwise.
     """
     revealed, draws = decided & ~view.mask, view.uniform()
-    kept = (logits > 0) & revealed if mode == "expected" else bernoulli(logits, revealed, draws)
+    kept = (logits > 0) & revealed if mode in CERTAIN else bernoulli(logits, revealed, draws)
     chosen, order = _reveal(mode, logits, view, draws, factor)
     return chosen | kept, order
 
 
 def _reveal(mode: str, logits: Tensor, view: View, draws: Tensor, factor: Tensor | float) -> tuple[Tensor, Tensor]:
     eligible, unordered = view.eligible, torch.zeros_like(logits)
-    if mode == "expected":
-        return expected(logits, eligible, factor), unordered
+    if mode in CERTAIN:
+        return CERTAIN[mode](logits, eligible, factor), unordered
     if mode == "dpls":
         # One more column than the view has, for "stop"; it draws as a position before the first would.
         stop = view.uniform(2)[:, :1]

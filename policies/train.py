@@ -34,7 +34,7 @@ from policies.objective import (
 from policies.recipe import Recipe
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
 from policies.store import find_policy, load_policy, save_policy
-from policies.warm_start import REPLACEMENTS, TEACHERS, followed, replaced
+from policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
 from schedulers import parse_scheduler_text
 
 STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
@@ -156,14 +156,16 @@ class Trainer:
         ]
         rollouts = self._play(asks)
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
-        seen = rollouts.observation(good)
-        wanted = (followed(rollouts) if recipe.teacher else rollouts.right.float())[good]
+        verifies = self.batch < recipe.verification
+        wanted = followed(rollouts) if recipe.teacher and not verifies else rollouts.right.float()
         rng = torch.Generator().manual_seed(self._seed())
         losses = []
-        verifies = self.batch < recipe.verification
         for _ in range(REPLACEMENTS if verifies else recipe.updates):
-            shown, label = replaced(seen, wanted, rng) if verifies else (seen, wanted)
-            loss = imitation_loss(shown.logits(self.network), seen.eligible, label)
+            shown = good[torch.randperm(len(good), generator=rng)[:SHOWN].to(good.device)] if verifies else good
+            seen, label = rollouts.observation(shown), wanted[shown]
+            if verifies:
+                seen, label = replaced(seen, label, rng)
+            loss = imitation_loss(seen.logits(self.network), seen.eligible, label)
             loss.backward()
             self._step()
             losses.append(loss.item())
@@ -183,7 +185,7 @@ class Trainer:
 
     def _asks(self) -> list[Ask]:
         policy = Recorder(self.network, self.recipe.card, self.recipe.mode)
-        expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT))
+        expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT), True)
         asks = []
         for task, problem, speed, block_length in self._problems(self.recipe.prompts):
             asks += [Ask(task, problem, speed, policy, block_length)] * self.recipe.group

@@ -1,7 +1,8 @@
 """What a policy learns from answers that others gave, before it is rewarded for its own.
 
 A proposal is right when it is what a correct answer ends up with (reference: TraceLock, arXiv 2605.24697), and a policy
-starts as a judge of that; or it follows a teacher. One that reads tokens first learns which of them go together.
+starts as a judge of that; or it follows a teacher, and learns when to do without. One that reads tokens first learns
+which of them go together.
 """
 
 from dataclasses import replace
@@ -13,9 +14,9 @@ from policies.observation import Observation
 from policies.rollout import Rollouts
 
 TEACHERS = ("threshold:threshold=0.7", "threshold:threshold=0.95")  # who answers, where the recipe names nobody
-DOUBT = 0.02  # of a teacher's choices: rollouts of a policy that is sure are all alike, and teach nothing
 REPLACED = 0.1  # share of proposals
-REPLACEMENTS = 8  # updates on the same answers, with other tokens replaced each time
+REPLACEMENTS = 8  # updates on the same answers, with other tokens replaced each time,
+SHOWN = 128  # in so many of their steps
 
 
 def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[Observation, Tensor]:
@@ -34,5 +35,10 @@ def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[O
 
 
 def followed(rollouts: Rollouts) -> Tensor:
-    """What a teacher revealed, taken with a grain of doubt, (S, W) float."""
-    return rollouts.steps["chosen"].float() * (1 - 2 * DOUBT) + DOUBT
+    """What was worth revealing in hindsight, (S, W) float: of what a teacher revealed all that proved right; and
+    everything at once, where everything did.
+
+    How sure a policy comes to be of a position that the teacher would leave is how sure it is that nothing is wrong.
+    """
+    clean = (rollouts.right | ~rollouts.steps["eligible"]).all(1, keepdim=True)
+    return (rollouts.steps["chosen"] & rollouts.right | clean).float()

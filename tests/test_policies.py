@@ -20,6 +20,7 @@ from policies.choice import (
     bernoulli_entropy,
     bernoulli_log_likelihood,
     expected,
+    likely,
     or_best,
     plackett_luce,
     plackett_luce_log_likelihood,
@@ -150,6 +151,9 @@ def test_rules_by_hand() -> None:
     # sigmoid: 0.88 + 0.27 + 0.62 = 1.77, rounded 2; times 0.25 0.44, at least one
     assert expected(logits, eligible).tolist() == [[True, False, True, False]]
     assert expected(logits, eligible, 0.25).tolist() == [[True, False, False, False]]
+    assert likely(logits, eligible).tolist() == [[True, False, True, False]]
+    assert likely(logits, eligible, math.exp(1.1)).equal(eligible)
+    assert likely(logits, eligible, math.exp(-3)).tolist() == [[True, False, False, False]]  # none is, so the best
     assert bernoulli(logits, eligible, torch.full((1, 4), 0.7), 0.5).any().item() is False
     assert bernoulli(logits, eligible, torch.full((1, 4), 0.7), 16.0).equal(eligible)
     probabilities = [1 / (1 + math.exp(-x)) for x in (2.0, -1.0, 0.5)]
@@ -185,7 +189,7 @@ def test_a_folder_without_a_card_is_the_papers(tmp_path: Path) -> None:
             {"policy": "nowhere"},
             r"is 'nowhere', which is neither a shipped policy \(.*any-speed.*\) nor a folder",
         ),
-        ({"mode": "argmax"}, r"'mode' must be one of expected, .*not 'argmax'"),
+        ({"mode": "argmax"}, r"'mode' must be one of likely, .*not 'argmax'"),
         ({"speed": 1.5}, r"'speed' must be a number from 0 to 1, not 1.5"),
         ({"temperature": 0}, r"'temperature' must be a number of at least 0.01"),
     ],
@@ -245,6 +249,17 @@ def test_a_network_with_a_vocabulary_reads_tokens_and_where_they_are() -> None:
     assert not torch.allclose(plain, logits(tokens.flip(1), positions), atol=0.01)
     assert not torch.allclose(plain, logits(tokens, positions + 32), atol=0.01)
     assert torch.allclose(plain, logits(tokens + 7, positions), atol=ROUNDING)  # ids beyond fall together with others
+
+
+def test_a_network_that_reads_tokens_hears_of_confidence_only_as_it_learns_to() -> None:
+    seen = torch.ones(1, 5, dtype=torch.bool)
+    for vocabulary, hears in ((0, True), (7, False)):
+        torch.manual_seed(0)
+        network = PolicyNetwork(PolicyShape(vocabulary=vocabulary)).requires_grad_(False)
+        network.start_at(-2.0)
+        where = (torch.zeros(1), torch.zeros(1), seen, torch.arange(5)[None], torch.arange(5)[None])
+        sure, unsure = (network(seen, torch.full((1, 5, 1), value), *where) for value in (9.0, -1.0))
+        assert torch.allclose(sure, unsure, atol=ROUNDING) != hears
 
 
 @pytest.mark.parametrize(("keep", "takes_back"), [(30.0, False), (-30.0, True)])

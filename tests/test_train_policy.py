@@ -30,10 +30,10 @@ from policies.objective import (
 )
 from policies.observation import Observation
 from policies.recipe import Recipe
-from policies.rollout import Ask, Recorder, log_likelihood, play
+from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
 from policies.store import WEIGHTS, Card, load_policy
 from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
-from policies.warm_start import REPLACED, replaced
+from policies.warm_start import REPLACED, followed, replaced
 from schedulers import OptionError, parse_scheduler, parse_scheduler_text
 
 ROUNDING = 1e-6
@@ -104,6 +104,19 @@ def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
     assert not changed.confidence.any()
 
 
+def test_what_was_worth_revealing_in_hindsight_by_hand() -> None:
+    yes, no = True, False
+    eligible = torch.tensor([[yes, yes, yes, no]] * 3)
+    chosen = torch.tensor([[yes, no, no, no], [yes, yes, no, no], [yes, no, no, no]])
+    right = torch.tensor([[yes, yes, yes, no], [yes, no, yes, yes], [no, yes, yes, yes]])
+    known: dict[str, Any] = dict.fromkeys(("trajectory", "correct", "expert", "passes", "length", "speed"), eligible)
+    rollouts = Rollouts(steps={"eligible": eligible, "chosen": chosen}, right=right, **known)
+    wanted = followed(rollouts)
+    assert wanted[0].tolist() == [1, 1, 1, 1]  # everything, as nothing was wrong
+    assert wanted[1].tolist() == [1, 0, 0, 0]  # of what the teacher revealed what was right
+    assert wanted[2].tolist() == [0, 0, 0, 0]
+
+
 REMASKING = PolicyShape(remask=True, vocabulary=50)
 
 
@@ -131,15 +144,19 @@ def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: st
     assert rollouts.passes.tolist() == [rollout.passes.item() for rollout in alone]
 
 
-def test_an_expert_is_followed_and_recorded_without_regard_to_blocks(nano: Model) -> None:
+@pytest.mark.parametrize("blockless", [False, True])
+def test_an_expert_is_followed_and_recorded_with_or_without_regard_to_blocks(nano: Model, blockless: bool) -> None:
     torch.manual_seed(0)
     network = PolicyNetwork(PolicyShape()).requires_grad_(False)
     expert = parse_scheduler_text("topk:n=8")
     (problem,) = islice(SUDOKU.problems(0, "train"), 1)
-    recorder = Recorder(network, Card(), "bernoulli", expert)
+    recorder = Recorder(network, Card(), "bernoulli", expert, blockless)
     rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], seed=0)
     assert (rollouts.steps["chosen"].sum(1) == 8).all()
-    assert rollouts.steps["eligible"].equal(rollouts.steps["mask"])
+    assert rollouts.steps["eligible"].equal(rollouts.steps["mask"]) == blockless
+    assert rollouts.steps["eligible"].sum(1).tolist() == (
+        [48, 40, 32, 24, 16, 8] if blockless else [32, 24, 16, 8, 16, 8]
+    )
     assert rollouts.expert.all()
 
 
