@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from tests.test_serve import answers, free_port
 
 REPLICAS = 2
 CLIENTS = 6
-START = 3  # times PATIENCE: Ray and two replicas import torch on what may be two cores
-NOTICED = 10.0  # seconds in which Ray must have noticed that a replica is dead
+START = 5  # times PATIENCE: Ray and two replicas import torch on what may be two cores
+NOTICED = 20.0  # seconds in which Ray must have noticed that a replica is dead
 QUESTION = {
     "messages": [{"role": "user", "content": "Tom has 1 pears. Tom gets 8 more. How many pears does Tom have?"}]
 }
 LONG = {"prompt": "Tom", "max_tokens": 200, "block_length": 200, "stream": True}
+CANCELLED = re.compile(r'_total\{[^}]*"(cancelled|abort)"[^}]*\} [1-9]')
 CONFIG = DOCKER / "ray.yaml"
 
 pytestmark = pytest.mark.ray
@@ -116,7 +117,8 @@ def started(config: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
             _, alive = psutil.wait_procs(descendants, timeout=PATIENCE / 2)
             process.kill()
             for each in alive:
-                each.kill()
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
             shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -167,7 +169,7 @@ def test_client_that_leaves_frees_its_row(cluster: Cluster) -> None:
         events = named_events(response)
         assert "step" in (name for name, _ in events)
     metrics = f"{cluster.url}/metrics"  # of whichever replica answers
-    wait_for(lambda: re.search(r'"cancelled".*} [1-9]', httpx.get(metrics).text) is not None)
+    wait_for(lambda: CANCELLED.search(httpx.get(metrics).text) is not None)
 
 
 def test_service_goes_on_when_a_replica_is_killed(cluster: Cluster) -> None:
