@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON_OF_BASE=3.11
-PATIENCE=120 # seconds to become ready
+PATIENCE=300 # seconds to become ready
 GRACE=35     # seconds to end: what --shutdown-seconds gives, and some
 QUESTION="Tom has 1 pears. Tom gets 8 more. Tom finds 6 more. Tom gives away 4. How many pears does Tom have?"
 SHORT='{"messages": [{"role": "user", "content": "'$QUESTION'"}], "seed": 1}'
