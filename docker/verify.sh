@@ -152,12 +152,16 @@ of_image() {
         sed '/^$/d'
 }
 
-# leaf PROCESS: its last descendant
-leaf() {
-    local process=$1 child
-    while child=$(pgrep --parent "$process" | head -n 1) && [[ $child ]]; do process=$child; done
-    echo "$process"
+# chain PROCESS: it and its descendants, each the only child of the one before
+chain() {
+    local process=$1
+    while [[ $process ]]; do
+        echo "$process"
+        process=$(pgrep --parent "$process" | head -n 1)
+    done
 }
+
+leaf() { chain "$1" | tail -n 1; }
 
 # answer PATH [CURL OPTIONS]: the body; fails unless the status is 200
 answer() { curl --silent --show-error --fail-with-body --max-time 60 "${@:2}" "$URL$1"; }
@@ -182,7 +186,7 @@ fail() {
 }
 
 clean_up() {
-    [[ -z $SERVER ]] || kill -KILL "$(leaf "$SERVER")" || true
+    [[ -z $SERVER ]] || chain "$SERVER" | xargs kill -KILL || true
     storage rm --all > "$WORK/null" 2>&1 || true
     rm -rf --one-file-system "$WORK"
 }
