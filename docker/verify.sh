@@ -157,7 +157,7 @@ chain() {
     local process=$1
     while [[ $process ]]; do
         echo "$process"
-        process=$(pgrep --parent "$process" | head -n 1)
+        process=$(pgrep --parent "$process" | head -n 1) || true
     done
 }
 
