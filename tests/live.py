@@ -92,9 +92,9 @@ def named_events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail if it does not within PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Return when the condition holds; fail if it does not within so many seconds."""
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(POLL)

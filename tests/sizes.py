@@ -41,8 +41,9 @@ class Figure:
 
 
 def product_files(root: Path = ROOT) -> list[Path]:
-    """Every Python file that ships: the rooms and the command line."""
-    return sorted([*root.glob("unmask.py"), *(file for room in ROOMS for file in (root / room).rglob("*.py"))])
+    """Every Python file that ships: the rooms, the command line, and what images are made with."""
+    rooms = (file for room in ROOMS for file in (root / room).rglob("*.py"))
+    return sorted([*root.glob("unmask.py"), *rooms, *root.glob("docker/*.py")])
 
 
 def functions(file: Path) -> list[Length]:
