@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from models.loading import Model
-from server import chat, completions, fim, generate, info, score, tokenize
+from server import chat, completions, fim, generate, info, playground, score, tokenize
 from server.backend import Backend
 from server.errors import add_error_handlers
 from server.middleware import Observe
@@ -49,7 +49,7 @@ def create_app(
 
     app = FastAPI(title="unmask", version=version("unmask"), lifespan=lifespan)
     app.state.backend = backend
-    for room in (generate, completions, chat, fim, score, tokenize, info):
+    for room in (generate, completions, chat, fim, score, tokenize, info, playground):
         app.include_router(room.router)
     add_error_handlers(app)
     app.add_middleware(Observe, metrics=backend.metrics, max_body_bytes=settings.max_body_bytes)
