@@ -7,8 +7,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Outlives make, so that installing is repeated only when what to install has changed.
 INSTALLED := $(VENV)/.installed
 
+# Any of these will do.
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format clean
+.PHONY: help install serve test browser check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +30,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 serve: install ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds flags of `unmask serve`
 	@$(BIN)/unmask serve $(ARGS)
 
-test: check ## run all that CI runs; ARGS="..." adds arguments for pytest
+test: check browser ## run all that CI runs; ARGS="..." adds arguments for pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+browser: ## install Chromium for the playground's tests, where there is none and Debian's apt-get may be used
+	@for name in $(BROWSERS) $$CHROMIUM; do command -v $$name >/dev/null && exit; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	fi || true  # then the tests say what to install
 
 check: install ## run what needs no test run: lint, format, types, import contract, sizes
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from models.loading import Model
-from server import chat, completions, fim, generate, info, score, tokenize
+from server import chat, completions, fim, generate, info, playground, score, tokenize
 from server.access import ApiKeys
 from server.backend import Backend
 from server.errors import add_error_handlers
@@ -51,7 +51,7 @@ def create_app(
 
     app = FastAPI(title="unmask", version=version("unmask"), lifespan=lifespan)
     app.state.backend = backend
-    for room in (generate, completions, chat, fim, score, tokenize, info):
+    for room in (generate, completions, chat, fim, score, tokenize, info, playground):
         app.include_router(room.router)
     add_error_handlers(app)
     app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)

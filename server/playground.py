@@ -1,0 +1,38 @@
+"""The playground at `/`: a page, its style and its script, which use the public endpoints and nothing else."""
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse
+
+router = APIRouter(include_in_schema=False)
+
+STATIC = Path(__file__).parent / "static"
+PARTS = ("playground.css", "playground.js")
+
+# All comes from this server, nothing may frame the page, and the browser itself refuses text as markup.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-cache",  # so that page and script are of one version
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@router.get("/")
+async def page() -> FileResponse:
+    """The playground."""
+    return FileResponse(STATIC / "index.html", headers=HEADERS)
+
+
+@router.get("/static/{name}")
+async def part(name: str) -> FileResponse:
+    """What the page refers to."""
+    if name not in PARTS:
+        raise HTTPException(404)
+    return FileResponse(STATIC / name, headers=HEADERS)
