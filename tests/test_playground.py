@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from schedulers import json_schema, scheduler_class, scheduler_names
@@ -148,7 +148,7 @@ def test_two_schedulers_side_by_side(page: Page, server: Live) -> None:
     page.locator(".chooser select").nth(1).select_option("random")
     page.fill("#option-1-n", "4")
     run(page)
-    specs = ({"name": "topk"}, {"name": "random", "n": 4})
+    specs: list[dict[str, Any]] = [{"name": "topk"}, {"name": "random", "n": 4}]
     for lane, scheduler in zip(page.locator(".lane").all(), specs, strict=True):
         answer = asked(server, SUDOKU, max_tokens=48, block_length=48, scheduler=scheduler)
         assert lane.locator("h2").inner_text() == scheduler["name"]
@@ -282,7 +282,8 @@ def test_a_conversation_goes_on(page: Page) -> None:
     page.fill("#prompt", SUDOKU)
     with page.expect_request("**/generate") as sent:
         run(page)
-    assert [message["role"] for message in sent.value.post_data_json["messages"]] == ["user", "assistant", "user"]
+    messages = (sent.value.post_data_json or {})["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     page.click("#forget")
     assert not page.locator("#history").is_visible()
 
@@ -358,6 +359,7 @@ def test_fits_a_phone(open_page: Open, complaints: list[str]) -> None:
     page.fill("#prompt", "word" * 100)
     page.check("#compare")
     page.locator(".chooser select").first.select_option("policy")
+    page.fill("#option-0-policy", "full-diffusion")
     run(page)
     page.locator("summary").first.click()
     assert page.evaluate(width) == PHONE["width"]
