@@ -1,4 +1,5 @@
-"""Who may ask: API keys, and a key is wanted by everything but what an orchestrator and Prometheus look at."""
+"""Who may ask: API keys, and a key is wanted by everything but what an orchestrator and Prometheus look at, and
+the playground's own files, which hold nothing of the server's and ask for the key themselves."""
 
 import hashlib
 import hmac
@@ -8,8 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import UnauthorizedError, error_response
+from server.playground import PARTS
 
 PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/ready"})
+OPEN = PROBES | {"/", *(f"/static/{name}" for name in PARTS)}
 
 
 class ApiKeys:
@@ -23,7 +26,7 @@ class ApiKeys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES or self._knows(Headers(scope=scope)):
+        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(Headers(scope=scope)):
             return await self._app(scope, receive, send)
         error = UnauthorizedError(
             "an API key of this server is wanted; send it as the header 'Authorization: Bearer KEY'"

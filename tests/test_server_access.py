@@ -12,7 +12,7 @@ import pytest
 from engine.settings import parse_settings
 from policies.network import PolicyNetwork, PolicyShape
 from policies.store import Card, policy_names, save_policy
-from server.access import PROBES
+from server.access import OPEN
 from server.settings import ServeSettings
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
@@ -50,12 +50,21 @@ def slow_down(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "step", slow)
 
 
-def test_everything_but_probes_wants_a_key(server: Live) -> None:
+def test_everything_but_probes_and_the_page_wants_a_key(server: Live) -> None:
     paths = server.app.openapi()["paths"]
     tried = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    for method, path in sorted(tried | {("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/"), ("GET", "/nowhere")}):
+    for method, path in sorted(
+        tried
+        | {
+            ("GET", "/docs"),
+            ("GET", "/openapi.json"),
+            ("GET", "/"),
+            ("GET", "/static/playground.js"),
+            ("GET", "/static/x"),
+        }
+    ):
         response = server.http.request(method, path)
-        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in PROBES), path
+        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in OPEN), path
     assert ("POST", "/generate") in tried
 
 
