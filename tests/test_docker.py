@@ -17,7 +17,7 @@ from server.settings import ServeSettings
 from tests.live import PATIENCE, Live, live
 from tests.sizes import ROOMS, ROOT
 from tests.synthetic import synthetic_llada
-from tests.test_serve import free_port
+from tests.process import free_port
 from unmask import COMMANDS
 
 DOCKER = ROOT / "docker"

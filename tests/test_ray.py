@@ -24,7 +24,7 @@ import yaml
 from tests.live import PATIENCE, named_events, wait_for
 from tests.sizes import ROOT
 from tests.test_docker import DOCKER, VARIABLES
-from tests.test_serve import answers, free_port
+from tests.process import answers, free_port
 
 REPLICAS = 2
 CLIENTS = 6
