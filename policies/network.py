@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SPEED_SHIFTS = (-8.0, 3.0)  # of all logits before training, at speed 0 and at speed 1
-EVEN_SPEED = 8 / 11  # at which they are nil
+SPEED_SHIFTS = (-10.0, 4.0)  # of all logits before training, at speed 0 and at speed 1
+EVEN_SPEED = 10 / 14  # at which they are nil
 KEEP = 5.0  # logit of what is revealed, before training
 
 
