@@ -25,7 +25,7 @@ EXAMPLE = re.compile(
     r"```(json|text)\n(.*?)```",
     re.DOTALL,
 )
-VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|"(?:id|created)": ?(?:"[^"]*"|\d+))')
+VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created)": ?(?:"[^"]*"|\d+))')
 
 Ask = Callable[[str, str | None], str]
 
