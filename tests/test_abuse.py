@@ -116,7 +116,7 @@ async def exchange(port: int, request: bytes) -> bytes:
         await writer.drain()
         writer.write_eof()
         return await reader.read()
-    except ConnectionError:  # refused before it was sent whole
+    except OSError:  # refused, and closed, before it was sent whole
         return b""
     finally:
         writer.close()
