@@ -19,14 +19,14 @@ from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
 from engine.recall import Recall
 from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
-from engine.scoring import Question, Scored, score
+from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
 from models.cache import KeyValues
 from models.loading import Model
 from models.memory import available_bytes
-from models.spans import Shapes, round_up
+from models.spans import Layout, Shapes, round_up
 
 MEMORY_FRACTION = 0.8
 
@@ -156,7 +156,7 @@ class Engine:
         Where rows ask for the K most probable tokens, K more of ids and of probabilities follow: (4 + 2K, B, W).
         """
         with self._phase("model"):
-            hidden = self.model.network(plan.layout.spans(arrays), self._cache)
+            hidden = self._forward(plan.layout, arrays, self._cache)
         with self._phase("statistics"):
             head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._chooser.needs
             at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
@@ -173,10 +173,16 @@ class Engine:
             decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
         return torch.stack(decided)
 
+    def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
+        """Hidden states of the wanted columns (M, D)."""
+        return self.model.network(layout.spans(arrays), cache)
+
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
         """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size."""
-        return score(self.model, questions, self._forbidden, self._shapes, top)
+        layout = lay_out_questions(questions, self._architecture, self._shapes)
+        hidden = self._forward(layout, as_tensors(layout.arrays, self.model.device))
+        return answers(questions, hidden, self.model.network.head, self._forbidden, top)
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:
         """Submit requests and yield every step until all have ended."""

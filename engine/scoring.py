@@ -4,7 +4,7 @@ Log-probabilities are those of the softmax of the raw logits in float32, as conf
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean, stdev
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from engine.proposal import CHUNK_BYTES
-from engine.transfer import as_tensors
-from models.loading import Model
-from models.spans import Array, Shapes, Span, lay_out
+from models.architecture import Architecture
+from models.spans import Array, Layout, Shapes, Span, lay_out
 
 PASS_TOKENS = 8192  # of one pass, so that decoding need not wait long for it
 
@@ -51,16 +50,21 @@ def passes(questions: Sequence[Question]) -> list[list[Question]]:
     return lots
 
 
-def score(model: Model, questions: Sequence[Question], forbidden: Tensor, shapes: Shapes, top: int) -> list[Scored]:
-    """Answer some questions, each with at least one column, in one pass. The `top` most probable tokens of each column
-    are among those that may be proposed: not `forbidden` (V,) bool."""
+def lay_out_questions(questions: Sequence[Question], architecture: Architecture, shapes: Shapes) -> Layout:
+    """What a pass over some questions, each with at least one column, computes."""
     spans = [Span(_array(q.seen), 0, len(q.seen), _array(q.columns)) for q in questions]
-    layout = lay_out(spans, model.network.architecture, shapes=shapes)
-    hidden = model.network(layout.spans(as_tensors(layout.arrays, model.device)))
-    wanted = torch.tensor([token for q in questions for token in q.tokens], device=model.device)
+    return lay_out(spans, architecture, shapes=shapes)
+
+
+def answers(
+    questions: Sequence[Question], hidden: Tensor, head: Callable[[Tensor], Tensor], forbidden: Tensor, top: int
+) -> list[Scored]:
+    """The answers from the hidden states (M, D) of all their columns in order. The `top` most probable tokens of each
+    column are among those that may be proposed: not `forbidden` (V,) bool."""
+    wanted = torch.tensor([token for q in questions for token in q.tokens], device=hidden.device)
     chunk = max(1, CHUNK_BYTES // (4 * len(forbidden)))
     found = [
-        _look_up(model.network.head(part), tokens, forbidden, top)
+        _look_up(head(part), tokens, forbidden, top)
         for part, tokens in zip(hidden[: len(wanted)].split(chunk), wanted.split(chunk), strict=True)
     ]
     log_p, top_ids, top_log_p = (torch.cat(column).tolist() for column in zip(*found, strict=True))

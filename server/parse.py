@@ -150,7 +150,8 @@ def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec
         name = next((name for name in shorthands if name in scheduler_names()), settings.default_scheduler)
     if twice := shorthands.keys() & options.keys():
         raise BadRequestError(f"option {min(twice)!r} is given twice; give it in 'scheduler' or on its own", min(twice))
-    check_policy(options.get("policy", body.policy), settings)
+    check_policy(options.get("policy"), "scheduler", settings)
+    check_policy(body.policy, "policy", settings)
     try:
         return parse_scheduler(name, {**options, **shorthands})
     except UnknownSchedulerError as error:

@@ -12,8 +12,8 @@ def shipped_policies() -> list[str]:
     return sorted(folder.name for folder in (weights.HERE / "policies").iterdir() if folder.is_dir())
 
 
-def check_policy(asked: object, settings: ServeSettings) -> None:
-    """Raise BadRequestError for a text that is neither a shipped policy nor allowed by the settings.
+def check_policy(asked: object, param: str, settings: ServeSettings) -> None:
+    """Raise BadRequestError, about the field `param`, for a text that is neither a shipped policy nor allowed.
 
     It tells nothing of what there is on the disk. What is no text is left to the scheduler, which refuses it.
     """
@@ -22,8 +22,8 @@ def check_policy(asked: object, settings: ServeSettings) -> None:
     shipped = shipped_policies()
     if asked not in (*shipped, *settings.allow_policy):
         raise BadRequestError(
-            f"policy {show(asked)} is not allowed here; name one of {', '.join(shipped)}, or start the server with "
-            "--allow-policy FOLDER",
-            "policy",
+            f"option 'policy' may not be {show(asked)} here; name one of {', '.join(shipped)}, or start the server "
+            "with --allow-policy FOLDER",
+            param,
             "policy_not_allowed",
         )

@@ -15,9 +15,9 @@ import yaml
 from engine.settings import ENV_PREFIX
 from server.settings import ServeSettings
 from tests.live import PATIENCE, Live, live
+from tests.process import free_port
 from tests.sizes import ROOMS, ROOT
 from tests.synthetic import synthetic_llada
-from tests.process import free_port
 from unmask import COMMANDS
 
 DOCKER = ROOT / "docker"

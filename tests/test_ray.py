@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from tests.live import PATIENCE, named_events, wait_for
+from tests.process import answers, free_port
 from tests.sizes import ROOT
 from tests.test_docker import DOCKER, VARIABLES
-from tests.process import answers, free_port
 
 REPLICAS = 2
 CLIENTS = 6
