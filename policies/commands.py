@@ -44,7 +44,9 @@ class TrainPolicySettings(ModelSettings):
     confidence: Literal["probability", "log-odds"] = Field(
         "probability", description="how the policy is told of the model's confidence; log-odds tell 0.99 from 0.999"
     )
-    teacher: str = Field("", description="scheduler to imitate at first; by default proposals that will prove right")
+    teacher: str = Field(
+        "", description="teacher to learn from in hindsight; by default which proposals will prove right"
+    )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
     verification: int = Field(

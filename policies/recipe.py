@@ -28,7 +28,7 @@ class Recipe:
     tokens    how many token ids the policy tells apart; 0, as in the paper, if it reads none
     verification  batches in which a policy that reads tokens first learns which of them go together
     imitation batches of supervised warm start after those
-    teacher   scheduler whose choices they imitate; by default they learn which proposals will prove right
+    teacher   scheduler whose choices teach in hindsight; by default they learn which proposals will prove right
     """
 
     model: str
