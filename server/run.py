@@ -36,6 +36,7 @@ def serve(settings: ServeSettings) -> int:
         host=settings.host,
         port=settings.port,
         log_config=logging_config(settings.log_format),
+        timeout_keep_alive=settings.idle_timeout,
         access_log=False,  # the middleware's line tells more
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )

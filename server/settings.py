@@ -70,6 +70,9 @@ class ServeSettings(ModelSettings):
     keep_alive_interval: float = Field(
         15, gt=0, description="seconds of silence after which a stream gets a comment, so that nothing cuts it"
     )
+    idle_timeout: int = Field(
+        75, ge=1, description="seconds that a connection may idle; more than load balancers in front let theirs idle"
+    )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
     step_timeout: float = Field(
         600, gt=0, description="seconds after which a step of the engine counts as hung, and the server ends"
