@@ -44,8 +44,8 @@ class TrainPolicySettings(ModelSettings):
     confidence: Literal["probability", "log-odds"] = Field(
         "probability", description="how the policy is told of the model's confidence; log-odds tell 0.99 from 0.999"
     )
-    teacher: str = Field(
-        "", description="teacher to learn from in hindsight; by default which proposals will prove right"
+    teacher: list[str] = Field(
+        [], description="schedulers to learn from in hindsight; by default it learns which proposals will prove right"
     )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
@@ -71,14 +71,16 @@ class TrainPolicySettings(ModelSettings):
 
 
 NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task", "block_length"}
+NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task", "block_length", "teacher"}
 
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
     model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
     lengths = tuple(settings.block_length)
-    recipe = Recipe(tasks=tuple(settings.task), block_length=lengths, **settings.model_dump(exclude=NOT_OF_THE_RECIPE))
+    teachers = tuple(settings.teacher)
+    others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
+    recipe = Recipe(tasks=tuple(settings.task), block_length=lengths, teacher=teachers, **others)
     try:
         for name in settings.task:
             find_task(name)

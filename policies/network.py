@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SPEED_SHIFTS = (-10.0, 4.0)  # of all logits before training, at speed 0 and at speed 1
-EVEN_SPEED = 10 / 14  # at which they are nil
+SPEED_KNOTS = 11  # evenly from 0 to 1, for which a policy that is told the speed knows how to shift its logits
 KEEP = 5.0  # logit of what is revealed, before training
 
 
@@ -46,7 +45,8 @@ class PolicyNetwork(nn.Module):
         self.time_mlp = _perceptron(shape.width, shape.width)
         self.confidence_proj = nn.Linear(shape.top_k, shape.width)
         self.mask_embedding = nn.Embedding(2, shape.width)
-        self.speed_proj = nn.Linear(1, 1) if shape.speed else None
+        self.speed_shifts: Tensor | None
+        self.register_buffer("speed_shifts", torch.zeros(SPEED_KNOTS) if shape.speed else None)
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.width) if shape.vocabulary else None
         self.position_proj = nn.Linear(shape.width, shape.width) if shape.vocabulary else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
@@ -57,8 +57,8 @@ class PolicyNetwork(nn.Module):
     def start_at(self, logit: float) -> None:
         """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2.
 
-        What is revealed is kept at first, and every speed is as good as its shift. A network that reads tokens hears of
-        confidence only as it learns to: at once, numbers of that size would drown what it knows of tokens.
+        What is revealed is kept at first. A network that reads tokens hears of confidence only as it learns to: at
+        once, numbers of that size would drown what it knows of tokens.
         """
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -69,10 +69,6 @@ class PolicyNetwork(nn.Module):
                 self.confidence_proj.weight.zero_()
             if self.keep_proj is not None:
                 self.keep_proj.bias.fill_(KEEP)
-            if self.speed_proj is not None:
-                slowest, fastest = SPEED_SHIFTS
-                self.speed_proj.weight.fill_(fastest - slowest)
-                self.speed_proj.bias.fill_(slowest)
 
     def forward(
         self,
@@ -106,8 +102,8 @@ class PolicyNetwork(nn.Module):
             x = block(x, condition, seen)
         x = self.final_norm(x)
         logits = self.output_proj(x).squeeze(-1)
-        if self.speed_proj is not None:
-            logits = logits + self.speed_proj(speed[:, None].to(x.dtype))
+        if self.speed_shifts is not None:
+            logits = logits + _between(self.speed_shifts, speed)[:, None]
         return logits if self.keep_proj is None else torch.where(mask, logits, self.keep_proj(x).squeeze(-1))
 
 
@@ -152,6 +148,13 @@ class PolicyBlock(nn.Module):
 
 def _perceptron(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def _between(values: Tensor, where: Tensor) -> Tensor:
+    """Values (N,) at evenly spaced places from 0 to 1, interpolated at `where` (B,) -> (B,)."""
+    place = where.clamp(0, 1) * (len(values) - 1)
+    left = place.long().clamp(max=len(values) - 2)
+    return torch.lerp(values[left], values[left + 1], (place - left).to(values.dtype))
 
 
 def _time_embedding(time: Tensor, width: int) -> Tensor:

@@ -18,7 +18,7 @@ class Recipe:
     """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
 
     alpha     what speed is worth in the reward
-    any_speed train on all speeds from 0 to 1, the wanted one being told, each with an alpha of its own
+    any_speed train one policy for all speeds (`policies/speeds.py`), the wanted one being told, each with its own alpha
     group     rollouts of one problem that are compared with each other
     prompts   problems a batch and process
     updates   on each batch of rollouts
@@ -28,7 +28,7 @@ class Recipe:
     tokens    how many token ids the policy tells apart; 0, as in the paper, if it reads none
     verification  batches in which a policy that reads tokens first learns which of them go together
     imitation batches of supervised warm start after those
-    teacher   scheduler whose choices teach in hindsight; by default they learn which proposals will prove right
+    teacher   schedulers whose choices teach in hindsight; by default it learns which proposals will prove right
     """
 
     model: str
@@ -53,7 +53,7 @@ class Recipe:
     imitation: int = 0
     start: float = -2.0
     initial: str = ""
-    teacher: str = ""
+    teacher: tuple[str, ...] = ()
     confidence: Literal["probability", "log-odds"] = "probability"
     seed: int = 0
 

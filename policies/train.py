@@ -21,7 +21,7 @@ from engine.engine import Engine
 from evals.tasks import Task, find_task
 from models.loading import Model
 from policies.choice import bernoulli_entropy
-from policies.network import EVEN_SPEED, PolicyNetwork
+from policies.network import PolicyNetwork
 from policies.objective import (
     additive_reward,
     advantages,
@@ -33,6 +33,7 @@ from policies.objective import (
 )
 from policies.recipe import Recipe
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from policies.speeds import SHIFTS, SLOWEST, shifts_of_speeds
 from policies.store import find_policy, load_policy, save_policy
 from policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
 from schedulers import parse_scheduler_text
@@ -91,8 +92,12 @@ class Trainer:
         """Train from the current batch to the last, saving and logging as it goes. Raises CannotLearnError."""
         while self.batch < self.total:
             started = time.perf_counter()
+            if self.batch == self.recipe.warm:
+                self._tell_speeds_apart()
             figures = self._imitate() if self.batch < self.recipe.warm else self._reinforce()
             self.batch += 1
+            if self.batch == self.total:
+                self._tell_speeds_apart()
             figures |= {"batch": self.batch, "seconds": time.perf_counter() - started}
             if self.is_main:
                 self._log(figures)
@@ -148,11 +153,11 @@ class Trainer:
     def _imitate(self) -> dict[str, float]:
         """One batch of answers by teachers, of which the correct ones teach."""
         recipe = self.recipe
-        names = (recipe.teacher,) if recipe.teacher else TEACHERS
+        names = recipe.teacher or TEACHERS
         teachers = [Recorder(self.network, recipe.card, "bernoulli", parse_scheduler_text(name)) for name in names]
         asks = [
-            Ask(task, problem, EVEN_SPEED, teachers[i % len(teachers)], block_length)
-            for i, (task, problem, _, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
+            Ask(task, problem, speed, teachers[i % len(teachers)], block_length)
+            for i, (task, problem, speed, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
         ]
         rollouts = self._play(asks)
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
@@ -219,6 +224,20 @@ class Trainer:
         self._step()
         return entropy.item() / max(1, len(telling))
 
+    def _tell_speeds_apart(self) -> None:
+        """Measure how fast each shift of the logits is, without chance, and set those of the speeds by it."""
+        shifts = self.network.speed_shifts
+        if shifts is None:
+            return
+        recorder = Recorder(self.network, self.recipe.card, "likely")
+        problems = self._problems(self.recipe.prompts * self.recipe.group)
+        asks = [Ask(task, problem, speed, recorder, block_length) for task, problem, speed, block_length in problems]
+        passes = []
+        for shift in SHIFTS:
+            shifts.fill_(shift)
+            passes.append(self._play(asks).passes.float().mean())
+        shifts.copy_(shifts_of_speeds(torch.stack(passes).cpu()))
+
     # --- both
 
     def _step(self) -> None:
@@ -237,7 +256,7 @@ class Trainer:
         """Problems of all tasks in turn, each with the speed that is wanted for it and the length of its blocks."""
         seed = self._seed()
         rng = torch.Generator().manual_seed(seed)
-        speeds = torch.rand(count, generator=rng).tolist()
+        speeds = (SLOWEST + (1 - SLOWEST) * torch.rand(count, generator=rng)).tolist()
         tasks = [find_task(name) for name in self.recipe.tasks]
         each = {task.name: islice(task.problems(seed, "train"), count) for task in tasks}
         chosen = [tasks[(i + self.batch) % len(tasks)] for i in range(count)]

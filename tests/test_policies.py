@@ -172,7 +172,7 @@ def test_a_policy_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_the_card_are_refused(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path, speed=True))
     (folder / CARD).unlink()
-    with pytest.raises(OptionError, match=r"wrong or missing tensors: speed_proj\.bias"):
+    with pytest.raises(OptionError, match=r"wrong or missing tensors: speed_shifts"):
         load_policy(folder)
 
 
@@ -225,15 +225,16 @@ def test_batched_equals_alone(llada: Model, tmp_path: Path, mode: str, shape: di
     assert outcomes(llada, requests, static=True) == together[:-1]
 
 
-def test_speed_moves_all_logits_of_policies_that_are_told_it(llada: Model, tmp_path: Path) -> None:
-    folder = saved(tmp_path, speed=True)
-    network = load_policy(Path(folder)).network
-    assert network.speed_proj is not None
-    shift = network.speed_proj(torch.tensor([[0.2]])).item()
+def test_speed_moves_all_logits_of_policies_that_are_told_it() -> None:
+    torch.manual_seed(1)
+    network = PolicyNetwork(PolicyShape(speed=True)).requires_grad_(False)
+    assert network.speed_shifts is not None
+    network.speed_shifts.copy_(torch.arange(len(network.speed_shifts)) ** 2.0)
     seen = torch.ones(1, 6, dtype=torch.bool)
     inputs = (seen, torch.rand(1, 6, 1), torch.zeros(1))
-    slow, even = (network(*inputs, torch.tensor([speed]), seen) for speed in (0.2, 0.0))
-    assert torch.allclose(slow - shift, even - network.speed_proj.bias, atol=ROUNDING)
+    even = network(*inputs, torch.tensor([0.0]), seen)
+    for speed, shift in ((0.2, 4.0), (0.25, 6.5), (0.97, 94.3), (1.0, 100.0)):
+        assert torch.allclose(network(*inputs, torch.tensor([speed]), seen) - even, torch.tensor(shift), atol=1e-4)
 
 
 def test_a_network_with_a_vocabulary_reads_tokens_and_where_they_are() -> None:

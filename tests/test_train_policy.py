@@ -31,6 +31,7 @@ from policies.objective import (
 from policies.observation import Observation
 from policies.recipe import Recipe
 from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from policies.speeds import SHIFTS, shifts_of_speeds
 from policies.store import WEIGHTS, Card, load_policy
 from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
 from policies.warm_start import REPLACED, followed, replaced
@@ -115,6 +116,19 @@ def test_what_was_worth_revealing_in_hindsight_by_hand() -> None:
     assert wanted[0].tolist() == [1, 1, 1, 1]  # everything, as nothing was wrong
     assert wanted[1].tolist() == [1, 0, 0, 0]  # of what the teacher revealed what was right
     assert wanted[2].tolist() == [0, 0, 0, 0]
+
+
+def test_what_makes_a_speed_by_hand() -> None:
+    passes = torch.full((len(SHIFTS),), 2.0)  # everything at once takes 2
+    passes[:4] = torch.tensor([40.0, 10.0, 8.0, 4.0])
+    shifts = shifts_of_speeds(passes)
+    first = SHIFTS[0].item()
+    assert shifts[0] == first
+    assert shifts[2] == first + 1  # 2 / 10
+    assert shifts[3].item() == pytest.approx(first + 2 + 0.2)  # a fifth of the way from 2 / 8 to 2 / 4
+    assert shifts[5] == first + 3  # 2 / 4
+    assert shifts[10] == SHIFTS[-1]  # as sure as can be
+    assert (shifts.diff() > 0).all()
 
 
 REMASKING = PolicyShape(remask=True, vocabulary=50)
@@ -218,7 +232,7 @@ KINDS = [
     {"mode": "dpls"},
     {"observation": "block", "block_length": (16, "full")},
     {"tokens": 100, "verification": 1, "confidence": "log-odds"},
-    {"remask": True, "tokens": 100, "verification": 1, "teacher": "threshold"},
+    {"remask": True, "tokens": 100, "verification": 1, "teacher": ("threshold",)},
 ]
 
 
