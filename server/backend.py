@@ -179,7 +179,14 @@ class Backend:
     def _load(self) -> None:
         try:
             settings = self.settings
-            model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+            model = load_model(
+                settings.model,
+                settings.revision,
+                settings.device,
+                settings.dtype,
+                settings.compile,
+                settings.quantization,
+            )
             model = _limited(model, settings.max_model_len)
             engine = Engine(model, settings.max_rows, settings.memory_fraction)
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
