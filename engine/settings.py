@@ -49,7 +49,7 @@ class ModelSettings(CommandSettings):
     )
     quantization: Literal["int8"] | None = Field(
         None,
-        description="keep the matrices of the network's blocks in int8, in about half the memory of bfloat16; needs the "
+        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16; needs the "
         "extra unmask[quant]",
     )
     compile: bool | None = Field(
