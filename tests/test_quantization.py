@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.caching import choose_cache
-from engine.engine import Engine
 from engine.request import Request
 from evals.measure import identity
 from evals.tasks import find_task
@@ -26,7 +25,7 @@ from models.loading import Model, build_network, load_model
 from models.quantization import choose_packing, levels_and_scale, pack_int8
 from schedulers import parse_scheduler
 from tests.live import ANSWER, PATIENCE, QUESTION, wait_for
-from tests.outcomes import outcome
+from tests.outcomes import outcomes
 from tests.process import answers, free_port, serving
 from tests.synthetic import edit_tensors, synthetic_llada
 from tests.synthetic_block import FAMILIES
@@ -87,7 +86,7 @@ def test_numbers_are_rounded_to_the_nearest_step(monkeypatch: pytest.MonkeyPatch
 
 def test_a_quantised_network_is_the_plain_one_with_rounded_matrices(folder: Path) -> None:
     """Of all matrices in blocks but the router's, as the checkpoint has them; embedding and head stay."""
-    found = logits(load(folder))
+    packed = load(folder)
 
     def change(tensors: dict[str, Tensor]) -> None:
         for name, tensor in tensors.items():
@@ -95,7 +94,10 @@ def test_a_quantised_network_is_the_plain_one_with_rounded_matrices(folder: Path
                 tensors[name] = rounded(tensor)
 
     edit_tensors(folder, change)
-    torch.testing.assert_close(found, logits(load(folder, quantization=None)), atol=EXACT, rtol=EXACT)
+    plain = load(folder, quantization=None)
+    torch.testing.assert_close(logits(packed), logits(plain), atol=EXACT, rtol=EXACT)
+    asked = requests(plain)[:4]  # some positions are wanted, not all as above
+    assert outcomes(packed, asked) == outcomes(plain, asked)
 
 
 def test_logits_move_as_far_as_rounding_lets_them(tmp_path: Path) -> None:
@@ -233,15 +235,13 @@ def requests(model: Model) -> list[Request]:
 def test_batched_equals_alone(family: str, tmp_path: Path) -> None:
     model = load(FAMILIES[family](tmp_path, **({"block_size": 8} if family == "llada2" else {})))
     asked = requests(model)
-    together = Engine(model).results(asked)
-    assert [outcome(together[r.id]) for r in asked] == [outcome(Engine(model).results([r])[r.id]) for r in asked]
+    assert outcomes(model, asked) == [outcomes(model, [one])[0] for one in asked]
 
 
 def test_static_steps_equal_others(tmp_path: Path) -> None:
     model = load(synthetic_llada(tmp_path))
     asked = requests(model)
-    found, expected = (Engine(model, static=static).results(asked) for static in (True, False))
-    assert [outcome(found[r.id]) for r in asked] == [outcome(expected[r.id]) for r in asked]
+    assert outcomes(model, asked, static=True) == outcomes(model, asked, static=False)
 
 
 def test_a_compiler_takes_the_network_as_one_graph(tmp_path: Path) -> None:
