@@ -15,7 +15,7 @@ from models.errors import CheckpointError
 
 QUANTIZATIONS = ("int8",)
 SCALE_BYTES = 4
-NUMBERS_AT_A_TIME = 1 << 24  # torchao rounds in float32, so whole matrices would take several times their size
+NUMBERS_AT_A_TIME = 1 << 20  # torchao rounds in float32, so whole matrices would take several times their size
 
 Pack = Callable[[Tensor], Tensor]
 
