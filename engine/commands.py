@@ -46,7 +46,9 @@ class SchedulersSettings(CommandSettings):
 
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    model = load_model(
+        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
+    )
     request = Request(
         id="generate",
         prompt=_prompt(model, settings),

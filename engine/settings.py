@@ -47,6 +47,11 @@ class ModelSettings(CommandSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the weights; auto is bfloat16 on CUDA and on CPUs made for it, else float32"
     )
+    quantization: Literal["int8"] | None = Field(
+        None,
+        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16; needs the "
+        "extra unmask[quant]",
+    )
     compile: bool | None = Field(
         None,
         description="make kernels with torch.compile; by default on CUDA only. On a CPU it needs a C++ compiler",

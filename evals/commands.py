@@ -77,7 +77,9 @@ def evaluate(settings: EvalSettings) -> None:
             take(task, sweep.problems, sweep.seed)
     except (SweepError, TaskError) as error:
         raise SystemExit(f"unmask eval: {error}") from None
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    model = load_model(
+        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
+    )
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
     how = {"rows": settings.rows, "memory_fraction": settings.memory_fraction}
     points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)

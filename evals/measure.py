@@ -21,6 +21,7 @@ from schedulers import SchedulerSpec, parse_scheduler
 class Measurement:
     """One cell of a report, one point of a curve. `_low` and `_high` bound 95 % intervals.
 
+    dtype              of the weights, and how they are quantised
     accuracy           share of the problems answered rightly; Wilson's interval
     forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
@@ -110,7 +111,7 @@ def identity(
     length = max_tokens or task.max_tokens
     return {
         "model": model.name,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "task": task.name,
         "scheduler": scheduler.name,
         "options": scheduler.values(),

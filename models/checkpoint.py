@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from models.config import read_json
 from models.errors import CheckpointError
-from models.transformer import MaskedTransformer
+from models.quantization import Pack
+from models.transformer import Block, MaskedTransformer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -50,23 +51,42 @@ def load_weights(
     names: Iterable[tuple[str, str]],
     device: torch.device,
     dtype: torch.dtype,
+    pack: Pack | None = None,
 ) -> None:
-    """Fill a network that was built on the meta device.
+    """Fill a network that was built on the meta device, and make it ready for inference.
 
     names  pairs (name in the checkpoint, parameter or buffer of the network)
+    pack   quantises a matrix; those of the blocks are
 
     A name in the checkpoint that stands in several pairs is a tensor whose rows are those of several parameters, one
     after another; a parameter that stands in several is filled by equal runs of rows from several tensors. Each tensor
-    goes straight to its device and dtype, so there is never a second copy of more than one. Raises CheckpointError if a
-    tensor is missing, extra or misshapen; all of that is checked before the first is read.
+    goes straight to its device and dtype, and a block is fused and packed before the next is read: what is not yet as
+    it will stay is never more than one block. Raises CheckpointError if a tensor is missing, extra or misshapen; all of
+    that is checked before the first is read.
     """
     stored = _read_headers([folder / name for name in weight_files(folder)])
     names = list(names)
     places = _places(network, names)
     tied = {theirs for theirs, _ in names} - places.keys()
     _check_coverage(stored, {theirs: _joined_shape(parts) for theirs, parts in places.items()}, tied)
-    _allocate(network, device, dtype)
-    places = _places(network, names)
+    for part, pairs in _by_part(names).items():
+        _allocate(network, part, device, dtype)
+        _fill(_places(network, pairs), stored, device)
+        module = network.get_submodule(part)
+        if isinstance(module, Block):
+            module.fuse(pack)
+
+
+def _by_part(names: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """The pairs of each block of a network, and of each module beside them."""
+    parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for pair in names:
+        outer, inner, *_ = pair[1].split(".")
+        parts[f"{outer}.{inner}" if outer == "blocks" else outer].append(pair)
+    return parts
+
+
+def _fill(places: Mapping[str, list[Tensor]], stored: Mapping[str, StoredTensor], device: torch.device) -> None:
     for theirs, tensor in _read_tensors(stored, places, device):
         parts = places[theirs]
         for part, rows in zip(parts, tensor.split([len(part) for part in parts]), strict=True):
@@ -89,13 +109,15 @@ def _joined_shape(parts: list[Tensor]) -> tuple[int, ...]:
     return sum(len(part) for part in parts), *parts[0].shape[1:]
 
 
-def _allocate(network: MaskedTransformer, device: torch.device, dtype: torch.dtype) -> None:
-    """Memory for a network on the meta device: parameters in the dtype, buffers in their own."""
-    for name, parameter in list(network.named_parameters()):
-        empty = torch.empty_like(parameter, dtype=dtype, device=device)
-        _assign(network, name, nn.Parameter(empty, requires_grad=False))
-    for name, buffer in list(network.named_buffers()):
-        _assign(network, name, torch.empty_like(buffer, device=device))
+def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Memory for what of a part is on the meta device: parameters in the dtype, buffers in their own."""
+    module = network.get_submodule(part)
+    for name, parameter in list(module.named_parameters()):
+        if parameter.is_meta:  # the embedding's, where it is the head's too, is there
+            empty = torch.empty_like(parameter, dtype=dtype, device=device)
+            _assign(module, name, nn.Parameter(empty, requires_grad=False))
+    for name, buffer in list(module.named_buffers()):
+        _assign(module, name, torch.empty_like(buffer, device=device))
     if network.architecture.tied_head:
         network.head.weight = network.embed.weight
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.architecture import Experts, Groups
-from models.layers import FeedForward
+from models.layers import FeedForward, kept
+from models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
 
@@ -62,11 +63,17 @@ class MixtureOfExperts(nn.Module):
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)
         ends = torch.searchsorted(chosen, every, right=True, out_int32=True)  # (E,), where each expert's tokens end
-        gate, up = _grouped(h[order // experts.shape[1]], self.gate_up, ends).chunk(2, dim=-1)
-        out = _grouped(F.silu(gate) * up, self.down, ends)
+        gate, up = _grouped(h[order // experts.shape[1]], self.gate_up, chosen, ends).chunk(2, dim=-1)
+        out = _grouped(F.silu(gate) * up, self.down, chosen, ends)
         out = out[order.argsort()].unflatten(0, experts.shape)  # (T, k, width)
         mixed = (out.float() * weights[..., None]).sum(1).to(h.dtype)
         return mixed if self.shared is None else mixed + self.shared(h)
+
+    def fuse(self, pack: Pack | None) -> None:
+        """Pack the experts, whose gate and up are one already, and make one matrix of those of the shared ones."""
+        self.gate_up, self.down = kept(self.gate_up, pack), kept(self.down, pack)
+        if self.shared is not None:
+            self.shared.fuse(pack)
 
 
 def _open_groups(choice: Tensor, groups: Groups) -> Tensor:
@@ -77,11 +84,13 @@ def _open_groups(choice: Tensor, groups: Groups) -> Tensor:
     return grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
 
 
-def _grouped(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+def _grouped(x: Tensor, weights: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
     """Each expert's rows of x (T, in) times its own of the weights (E, out, in): (T, out).
 
-    No word from the device is needed on a CPU, and in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own
-    fallback reads `ends` on the host.
+    expert (T,) is that of each row, sorted; ends (E,), where the rows of each end. No word from the device is needed on
+    a CPU, and in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own fallback reads `ends` on the host.
     """
     grouped_mm = F.grouped_mm if x.dtype == torch.bfloat16 else _UNCOMPILED_GROUPED_MM
-    return grouped_mm(x, weights.transpose(1, 2), offs=ends)
+    levels, scale = levels_and_scale(weights)
+    out = grouped_mm(x, levels.to(x.dtype).transpose(1, 2), offs=ends)
+    return out if scale is None else (out * scale.squeeze(-1)[expert]).to(x.dtype)

@@ -1,8 +1,12 @@
 """The layers that every network here is made of, whatever its attention."""
 
+from itertools import accumulate
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.quantization import Pack
 
 
 class RMSNorm(nn.Module):
@@ -33,20 +37,26 @@ class FeedForward(nn.Module):
         gate, up = (self.gate(h), self.up(h)) if self.gate_up is None else self.gate_up(h).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
-    def fuse(self) -> None:
-        """Make one matrix of gate and up, which go on as views of it; for inference."""
-        self.gate_up = fused(self.gate, self.up)
+    def fuse(self, pack: Pack | None) -> None:
+        """Make one matrix of gate and up, which go on as views of it, and pack all; for inference."""
+        self.gate_up = fused(self.gate, self.up, pack=pack)
+        self.down.weight = kept(self.down.weight, pack)
 
 
-def fused(*parts: nn.Linear) -> nn.Linear:
+def kept(weight: Tensor, pack: Pack | None) -> nn.Parameter:
+    """A weight for inference, packed if there is something to pack it."""
+    return nn.Parameter(weight if pack is None else pack(weight), requires_grad=False)
+
+
+def fused(*parts: nn.Linear, pack: Pack | None) -> nn.Linear:
     """One linear layer that holds the weights of several; they become views of it."""
     whole = nn.Linear(1, 1, bias=False)
-    whole.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=False)
-    rows = [part.out_features for part in parts]
-    for part, weight in zip(parts, whole.weight.split(rows), strict=True):
-        part.weight = nn.Parameter(weight, requires_grad=False)
+    whole.weight = kept(torch.cat([part.weight for part in parts]), pack)
     if parts[0].bias is not None:
-        whole.bias = nn.Parameter(torch.cat([part.bias for part in parts]), requires_grad=False)
-        for part, bias in zip(parts, whole.bias.split(rows), strict=True):
-            part.bias = nn.Parameter(bias, requires_grad=False)
+        whole.bias = kept(torch.cat([part.bias for part in parts]), None)
+    stops = list(accumulate(part.out_features for part in parts))
+    for part, start, stop in zip(parts, [0, *stops], stops, strict=False):
+        part.weight = kept(whole.weight[start:stop], None)
+        if whole.bias is not None:
+            part.bias = kept(whole.bias[start:stop], None)
     return whole

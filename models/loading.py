@@ -12,6 +12,7 @@ from models.errors import CheckpointError
 from models.families import Family, find_family
 from models.hub import fetch_weights, locate
 from models.memory import require_memory
+from models.quantization import choose_packing, precision
 from models.tokenizer import Tokenizer
 from models.transformer import MaskedTransformer
 
@@ -30,6 +31,7 @@ class Model:
     vocab_size     token ids from here on have no text; neither they nor mask_id may be proposed
     max_positions  longest canvas, in tokens
     compiled       whether calling the network runs compiled kernels
+    quantization   how the matrices of the network's blocks are kept; None in the dtype
     """
 
     name: str
@@ -42,6 +44,12 @@ class Model:
     device: torch.device
     dtype: torch.dtype
     compiled: bool = False
+    quantization: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, in words."""
+        return precision(self.dtype, self.quantization)
 
 
 def load_model(
@@ -50,6 +58,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     compiled: bool | None = False,
+    quantization: str | None = None,
     chat_template: str | None = None,
 ) -> Model:
     """Load a model for inference.
@@ -60,22 +69,23 @@ def load_model(
     dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
                    multiplies it natively, else float32
     compiled       whether torch.compile makes the network's kernels; None on CUDA only
+    quantization   int8 rounds the matrices of the blocks as they are read, see `models.quantization`
     chat_template  in Jinja, instead of the checkpoint's
 
     Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
     """
     on = choose_device(device)
     as_dtype = choose_dtype(dtype, on)
+    pack = choose_packing(quantization, as_dtype)
     found = locate(source, revision)
     config = read_json(found.folder / "config.json")
     family = find_family(config)
     network = build_network(family, config)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
-    require_memory(network, on, as_dtype)
+    require_memory(network, on, as_dtype, quantization)
     fetch_weights(found, weight_files(found.folder))
-    load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype)
-    network.fuse()
+    load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
     if compiled is None:
         compiled = on.type == "cuda"
     if compiled:
@@ -95,6 +105,7 @@ def load_model(
         device=on,
         dtype=as_dtype,
         compiled=compiled,
+        quantization=quantization,
     )
 
 

@@ -1,21 +1,37 @@
 """Does a network fit? Asked before any weight is read."""
 
+from itertools import chain
 from pathlib import Path
 
 import psutil
 import torch
 
 from models.errors import CheckpointError
+from models.quantization import packed_bytes, precision
 from models.transformer import MaskedTransformer
 
 GIB = 1 << 30
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def weight_bytes(network: MaskedTransformer, dtype: torch.dtype) -> int:
-    """Bytes that the weights take in a dtype; a tied head counts once. Works on the meta device."""
+def weight_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
+    """Bytes that the weights take in a dtype, the matrices quantised or not; a tied head counts once.
+
+    For a network as it is built, also on the meta device.
+    """
     buffers = sum(buffer.nbytes for buffer in network.buffers())  # they keep their own dtype
-    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize + buffers
+    plain = sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize + buffers
+    if quantization is None:
+        return plain
+    matrices = chain.from_iterable(network.matrices())
+    return plain - sum(matrix.numel() * dtype.itemsize - packed_bytes(matrix) for matrix in matrices)
+
+
+def loading_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
+    """Bytes that loading takes: the weights', and where they are quantised, one block's before it is."""
+    weights = weight_bytes(network, dtype, quantization)
+    largest = max(sum(matrix.numel() for matrix in block) for block in network.matrices())
+    return weights if quantization is None else weights + largest * dtype.itemsize
 
 
 def available_bytes(device: torch.device) -> int:
@@ -36,13 +52,15 @@ def container_bytes(cgroup: Path) -> int:
     return unlimited if limit == "max" else int(limit) - int(statistics["anon"])
 
 
-def require_memory(network: MaskedTransformer, device: torch.device, dtype: torch.dtype) -> None:
+def require_memory(
+    network: MaskedTransformer, device: torch.device, dtype: torch.dtype, quantization: str | None = None
+) -> None:
     """Raise CheckpointError if the weights do not fit."""
-    needed, available = weight_bytes(network, dtype), available_bytes(device)
+    needed, available = loading_bytes(network, dtype, quantization), available_bytes(device)
     if needed <= available:
         return
-    narrower = "" if dtype.itemsize == 2 else "--dtype bfloat16, "
+    narrower = ("" if dtype.itemsize == 2 else "--dtype bfloat16, ") + ("" if quantization else "--quantization int8, ")
     raise CheckpointError(
-        f"the weights need {needed / GIB:.1f} GiB in {str(dtype).removeprefix('torch.')} and {device.type} has "
+        f"the weights need {needed / GIB:.1f} GiB in {precision(dtype, quantization)} and {device.type} has "
         f"{available / GIB:.1f} GiB free; use {narrower}another device or a smaller model"
     )

@@ -4,6 +4,8 @@ LLaDA, Dream and their relatives differ in widths, biases, norms, experts and na
 2502.09992; Dream, arXiv 2508.15487). What differs is data in an `Architecture`; a family file fills one in.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 from models.architecture import Architecture
 from models.cache import KeyValues
 from models.experts import MixtureOfExperts
-from models.layers import FeedForward, RMSNorm, fused
+from models.layers import FeedForward, RMSNorm, fused, kept
+from models.quantization import Pack
 from models.spans import Spans, whole_rows
 
 
@@ -83,9 +86,10 @@ class Attention(nn.Module):
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.grouped).transpose(1, 2)
 
-    def fuse(self) -> None:
-        """Make one matrix of the three projections, which go on as views of it; for inference."""
-        self.qkv = fused(self.q, self.k, self.v)
+    def fuse(self, pack: Pack | None) -> None:
+        """Make one matrix of the three projections, which go on as views of it, and pack all; for inference."""
+        self.qkv = fused(self.q, self.k, self.v, pack=pack)
+        self.o.weight = kept(self.o.weight, pack)
 
 
 class Block(nn.Module):
@@ -106,6 +110,11 @@ class Block(nn.Module):
         attended = self.attention(self.attn_norm(x), rotate, spans, cache, last)
         x = (x[spans.wanted] if last else x) + attended
         return x + self.ffn(self.ffn_norm(x))
+
+    def fuse(self, pack: Pack | None) -> None:
+        """Join projections that read the same input, and pack the matrices; for inference."""
+        self.attention.fuse(pack)
+        self.ffn.fuse(pack)
 
 
 class MaskedTransformer(nn.Module):
@@ -137,8 +146,14 @@ class MaskedTransformer(nn.Module):
         spans = whole_rows(tokens, self.architecture)
         return self.head(self(spans)).view(*tokens.shape, -1)
 
-    def fuse(self) -> None:
-        """Join projections that read the same input; for inference, once the weights are there."""
-        for module in self.modules():
-            if isinstance(module, Attention | FeedForward):
-                module.fuse()
+    def matrices(self) -> list[list[Tensor]]:
+        """What `fuse` packs, block by block, before it is fused: weights of all products but a router's."""
+        return [list(_matrices(block)) for block in self.blocks]
+
+
+def _matrices(block: nn.Module) -> Iterator[Tensor]:
+    for module in block.modules():
+        if isinstance(module, nn.Linear):
+            yield module.weight
+        elif isinstance(module, MixtureOfExperts):
+            yield from (module.gate_up, module.down)

@@ -72,7 +72,7 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
         command=command,
         cost=_cost(out, recipe),
         problems=problems,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=model.precision,
         device=model.device,
         table="\n".join(rows),
         settings=json.dumps(vars(recipe), indent=1),

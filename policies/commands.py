@@ -71,12 +71,14 @@ class TrainPolicySettings(ModelSettings):
 
 
 NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"tensorboard", "problems", "task", "block_length", "teacher"}
+NOT_OF_THE_RECIPE |= {"quantization", "tensorboard", "problems", "task", "block_length", "teacher"}
 
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    model = load_model(
+        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
+    )
     lengths = tuple(settings.block_length)
     teachers = tuple(settings.teacher)
     others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)

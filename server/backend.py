@@ -185,6 +185,7 @@ class Backend:
                 settings.device,
                 settings.dtype,
                 settings.compile,
+                settings.quantization,
                 settings.chat_template,
             )
             model = _limited(model, settings.max_model_len)

@@ -27,8 +27,8 @@ def serve(settings: ServeSettings) -> int:
     failures: list[Exception] = []
 
     def ready(model: Model) -> None:
-        name, dtype = settings.served_model_name or model.name, str(model.dtype).removeprefix("torch.")
-        log.info("serving %s at http://%s:%d, on %s in %s", name, settings.host, settings.port, model.device, dtype)
+        name, where = settings.served_model_name or model.name, (settings.host, settings.port, model.device)
+        log.info("serving %s at http://%s:%d, on %s in %s", name, *where, model.precision)
 
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(

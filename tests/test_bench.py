@@ -232,6 +232,8 @@ def test_a_step_reads_every_matrix_once_and_more_with_every_position(tmp_path: P
     a, idle = network.architecture, Work(steps=1, passes=0, positions=0, keys=0, wanted=0)
     assert bytes_moved(a, idle, itemsize=2) == 2 * sum(matrix.numel() for matrix in matrices(network))
     assert bytes_moved(a, replace(idle, steps=3), itemsize=4) == 6 * bytes_moved(a, idle, itemsize=2)
+    head = network.head.weight.numel()
+    assert bytes_moved(a, idle, 2, quantised=True) == bytes_moved(a, idle, itemsize=1) + head  # which stays as it is
     busy = replace(idle, passes=2, positions=20, keys=10, wanted=4)
     kv = a.kv_heads * a.head_dim
     attended = replace(busy, keys=11)

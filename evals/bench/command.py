@@ -92,7 +92,9 @@ class Cell:
 def bench(settings: BenchSettings) -> None:
     """Warm up, watch one run of each cell, time the rounds, show tables, and write JSON if asked."""
     _check(settings)
-    model = load_model(settings.model, settings.revision, settings.device, settings.dtype, settings.compile)
+    model = load_model(
+        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
+    )
     overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
     cells = [Cell(*parts) for parts in product(settings.scheduler, settings.cache, settings.concurrency, overs)]
     if settings.against:
@@ -185,8 +187,8 @@ def _profile(
 ) -> tuple[Profile, tuple[float, float] | None]:
     """Where the time of a watched run went, and the shares of the machine that it reached."""
     profile = profile_offline(model, requests, cell.concurrency, memory_fraction)
-    architecture = model.network.architecture
-    return profile, reached(architecture, profile.work, model.dtype.itemsize, profile.seconds, machine)
+    a, quantised = model.network.architecture, model.quantization is not None
+    return profile, reached(a, profile.work, model.dtype.itemsize, profile.seconds, machine, quantised)
 
 
 def _against(cell: Cell, runs: Mapping[Cell | None, Sequence[Run]]) -> dict[str, Comparison]:
@@ -203,7 +205,7 @@ def _where(model: Model) -> dict[str, Any]:
     cuda = model.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(model.device) if cuda else f"CPU ({torch.get_num_threads()} threads)",
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
         "torch": torch.__version__,
         "unmask": version("unmask"),
     }

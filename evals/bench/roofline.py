@@ -67,24 +67,28 @@ def operations(a: Architecture, work: Work) -> float:
     return a.layers * work.positions * storing + askers * asking + work.wanted * 2 * a.width * a.vocab_rows
 
 
-def bytes_moved(a: Architecture, work: Work, itemsize: int) -> float:
+def bytes_moved(a: Architecture, work: Work, itemsize: int, quantised: bool = False) -> float:
     """Bytes between memory and processor if each matrix product reads its inputs once and writes its output once.
 
     Weights are read once a step, the keys and values of a row once a layer and pass.
 
-    itemsize  bytes of one number, in weights and everywhere else
+    itemsize   bytes of one number, in weights and everywhere else
+    quantised  but in the matrices of the layers one byte
     """
     heads, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     layer = a.width * (2 * heads + 2 * kv + 3 * a.ffn_width)
-    weights = work.steps * (a.layers * layer + a.width * a.vocab_rows)
+    matrices = work.steps * a.layers * layer * (1 if quantised else itemsize)
     attended = work.passes * a.layers * 2 * kv * work.keys
     askers = (a.layers - 1) * work.positions + work.wanted
     # In and out of: queries (the input is that of keys and values), output, gate and up, down.
     hidden = a.layers * work.positions * (a.width + 2 * kv) + askers * (3 * a.width + 2 * heads + 3 * a.ffn_width)
-    return itemsize * (weights + attended + hidden + work.wanted * (a.width + a.vocab_rows))
+    head = work.steps * a.width * a.vocab_rows + work.wanted * (a.width + a.vocab_rows)
+    return matrices + itemsize * (attended + hidden + head)
 
 
-def reached(a: Architecture, work: Work, itemsize: int, seconds: float, machine: Machine) -> tuple[float, float] | None:
+def reached(
+    a: Architecture, work: Work, itemsize: int, seconds: float, machine: Machine, quantised: bool = False
+) -> tuple[float, float] | None:
     """The shares of the machine's matrix rate and of its memory bandwidth that the work came to in so many seconds.
 
     None for a mixture of experts, whose cost hangs on which experts the tokens of a step choose.
@@ -92,7 +96,7 @@ def reached(a: Architecture, work: Work, itemsize: int, seconds: float, machine:
     if a.experts is not None:
         return None
     of_rate = operations(a, work) / seconds / machine.operations_per_second
-    return of_rate, bytes_moved(a, work, itemsize) / seconds / machine.bytes_per_second
+    return of_rate, bytes_moved(a, work, itemsize, quantised) / seconds / machine.bytes_per_second
 
 
 def _least_seconds(call: Callable[[], object], device: torch.device) -> float:
