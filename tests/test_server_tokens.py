@@ -129,6 +129,27 @@ def test_echoed_logprobs_are_what_lm_eval_reads(server: Live, model: Model) -> N
         )
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_tokens_with_echo_tell_the_prompt_alone(client: openai.OpenAI, server: Live, stream: bool) -> None:
+    """Nothing is generated, and the log-probabilities are those that are told before an answer."""
+    asked = {**ASKED, "prompt": ["hello", "bye"], "n": 2, "logprobs": 1, "echo": True}
+    answered = post(server, "/v1/completions", **{**asked, "max_tokens": 1})["choices"]
+    passes = server.metric("unmask_forward_passes_total", scheduler="topk")
+    with client.completions.with_streaming_response.create(**{**asked, "max_tokens": 0}, stream=stream) as response:
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    answers = [json.loads(line) for line in lines if line != "[DONE]"]
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    assert len(answers) == (4 if stream else 1)
+    assert [choice["text"] for choice in choices] == ["hello", "hello", "bye", "bye"]
+    assert {choice["finish_reason"] for choice in choices} == {"length"}
+    for choice, whole in zip(choices, answered, strict=True):
+        assert choice["logprobs"] == {name: values[:-1] for name, values in whole["logprobs"].items()}
+    told = answers[-1]["diffusion"]
+    assert (told["forward_passes"], told["tokens_per_step"], told["tokens_per_second"]) == (0, 0, 0)
+    assert stream or answers[-1]["usage"]["total_tokens"] == answers[-1]["usage"]["prompt_tokens"] > 0
+    assert server.metric("unmask_forward_passes_total", scheduler="topk") == passes
+
+
 def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:
     whole = client.chat.completions.create(**HI, logprobs=True, top_logprobs=2, extra_body=BLOCKS).choices[0]
     native = server.generate(messages=HI["messages"], max_tokens=24, seed=1, **BLOCKS, return_steps=True)
