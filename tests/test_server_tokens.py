@@ -51,8 +51,10 @@ def test_logprobs_are_those_of_the_steps_of_reveal(client: openai.OpenAI, server
     native = server.generate(**ASKED, **BLOCKS, return_steps=True)
     told = choice.logprobs
     assert told is not None
-    assert told.tokens == [model.tokenizer.token_text(id) for id in native["token_ids"]]
-    assert told.token_logprobs == pytest.approx([math.log(p) for p in native["token_confidences"]], abs=1e-3)
+    assert told.tokens == [*map(model.tokenizer.token_text, native["token_ids"]), "<|eot_id|>"]  # this one ends there
+    assert (told.token_logprobs or [])[:-1] == pytest.approx(
+        [math.log(p) for p in native["token_confidences"]], abs=1e-3
+    )
     assert told.text_offset == [0, *accumulate(map(len, told.tokens))][:-1]
     assert told.top_logprobs is not None
     for token, value, top in zip(told.tokens, told.token_logprobs or (), told.top_logprobs, strict=True):
@@ -148,6 +150,23 @@ def test_no_tokens_with_echo_tell_the_prompt_alone(client: openai.OpenAI, server
     assert (told["forward_passes"], told["tokens_per_step"], told["tokens_per_second"]) == (0, 0, 0)
     assert stream or answers[-1]["usage"]["total_tokens"] == answers[-1]["usage"]["prompt_tokens"] > 0
     assert server.metric("unmask_forward_passes_total", scheduler="topk") == passes
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_of_text_has_its_logprob(stream: bool) -> None:
+    """So that there is an entry for each token of max_tokens 1, as lm-eval expects, which drops the last one."""
+    with live("llada-nano") as server:
+        tokenizer = server.app.state.backend.model.tokenizer
+        prompt = [*tokenizer.chat([{"role": "user", "content": QUESTION}]), *tokenizer.encode(ANSWER)]
+        asked = {"prompt": prompt, "max_tokens": 1, "logprobs": 1, "stream": stream}
+        for echo, before in ((True, len(prompt)), (False, 0)):
+            lines = server.http.post("/v1/completions", json={**asked, "echo": echo}).text.strip().split("\n\n")
+            (choice,) = json.loads(lines[0].removeprefix("data: "))["choices"]
+            assert choice["finish_reason"] == "stop"
+            assert choice["text"] == tokenizer.decode(prompt if echo else [])
+            assert {len(values) for values in choice["logprobs"].values()} == {before + 1}
+            assert choice["logprobs"]["tokens"][-1] == "<|eot_id|>"
+            assert choice["logprobs"]["token_logprobs"][-1] > -0.01
 
 
 def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:

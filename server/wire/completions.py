@@ -45,7 +45,7 @@ class CompletionRequest(OpenAIFields):
 
 
 class CompletionLogprobs(BaseModel):
-    """An entry a token. Null stands for the first token of an echoed prompt, which nothing predicts."""
+    """An entry a token, the end of text too. Null stands for the first of an echoed prompt, which nothing predicts."""
 
     tokens: list[str] = Field(description="texts of the tokens")
     token_logprobs: list[float | None] = Field(description="their log-probabilities")
