@@ -57,7 +57,7 @@ TASKS: list[dict[str, Any]] = [
         **DATA,
         "task": "pears_choice",
         "output_type": "multiple_choice",
-        "gen_prefix": "{{begun}}",
+        "doc_to_text": "{{question}}\n{{begun}}",
         "doc_to_choice": "choices",
         "doc_to_target": "right",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
@@ -222,7 +222,10 @@ def test_lm_eval_generates(server: Live, folder: Path) -> None:
 
 
 def test_lm_eval_compares_log_likelihoods(server: Live, folder: Path) -> None:
-    """With the server's tokens, and several prompts in a request. They are those of our own endpoint."""
+    """With the server's tokens, and several prompts in a request. They are those of our own endpoint.
+
+    The one token that lm-eval has generated is an end of text here, behind choices that are whole endings.
+    """
     run(folder, "sh", "-c", f"{documented('lm_eval run --tasks pears_choice', server)} --log_samples --output_path out")
     scores, samples = evaluated(folder)
     assert scores["pears_choice"]["acc,none"] == 1
