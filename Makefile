@@ -7,11 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Outlives make, so that installing is repeated only when what to install has changed.
 INSTALLED := $(VENV)/.installed
 
+CLIENTS := $(VENV)/clients
+
 # Any of these will do.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test browser check format clean
+.PHONY: help install serve test clients browser check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,8 +32,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 serve: install ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds flags of `unmask serve`
 	@$(BIN)/unmask serve $(ARGS)
 
-test: check browser ## run all that CI runs; ARGS="..." adds arguments for pytest
+test: check clients browser ## run all that CI runs; ARGS="..." adds arguments for pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+clients: install $(CLIENTS)/.installed ## install the clients of others that tests run, beside the development tools
+
+# Their pins and ours exclude each other, so theirs are complete, and lie apart.
+$(CLIENTS)/.installed: tests/clients.txt
+	@echo "installing clients into $(CLIENTS)"
+	@rm -rf $(CLIENTS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
+	@touch $@
 
 browser: ## install Chromium for the playground's tests, where there is none and Debian's apt-get may be used
 	@for name in $(BROWSERS) $$CHROMIUM; do command -v $$name >/dev/null && exit; done; \

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,8 @@ class Canvas:
             return self.text, self._result(self._tokens_to_cover(found), "stop")
         if at_end or at_stop_id:
             self.text = text
-            return text, self._result(grown, "stop" if at_stop_id else "length")
+            result = self._result(grown, "stop" if at_stop_id else "length")
+            return text, replace(result, end=self._reveals.get(grown)) if at_stop_id else result
         self.text = _without_unsure_end(text, self.request.stop)
         return self.text, None
 

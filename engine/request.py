@@ -133,6 +133,7 @@ class Result:
     generated      how many of the token_ids were not pinned
     reveals        all that is revealed at the end, what lies behind the end of the text too, in the order in which it
                    became so; what was remasked counts when it is revealed for good
+    end            the end of text that ended it, if one did
     """
 
     token_ids: tuple[int, ...]
@@ -145,3 +146,4 @@ class Result:
     forward_passes: int
     queue_seconds: float
     generate_seconds: float
+    end: Reveal | None = None

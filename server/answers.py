@@ -78,7 +78,7 @@ def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order
         cache=str(requests[0].cache),
         steps=passes,  # a step is a forward pass as the request sees it
         forward_passes=passes,
-        tokens_per_step=round(tokens / passes, 3),
+        tokens_per_step=round(tokens / passes, 3) if passes else 0.0,
         tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
         queue_seconds=round(max(result.queue_seconds for result in results), 6),
         generate_seconds=round(seconds, 6),

@@ -11,9 +11,9 @@ JSON = dict[str, Any]
 
 
 def completion_logprobs(piece: Piece, tokenizer: Tokenizer) -> JSON:
-    """Four lists with an entry a token; those of an echoed prompt come first. An offset counts the
-    characters of the tokens before."""
-    tokens = [*piece.echo.tokens, *piece.tokens]
+    """Four lists with an entry a token; those of an echoed prompt come first, and last the end of text that ended the
+    answer. An offset counts the characters of the tokens before."""
+    tokens = [*piece.echo.tokens, *piece.tokens, *piece.end]
     texts = [tokenizer.token_text(token.id) for token in tokens]
     offsets, offset = [], piece.before
     for text in texts:

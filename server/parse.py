@@ -55,7 +55,8 @@ def parse_completion(body: CompletionRequest, model: Model, settings: ServeSetti
     Raises what `server.errors` maps to 400.
     """
     prompts = [_checked(prompt, "prompt", model) for prompt in _prompts(body.prompt, model)]
-    max_tokens, suffix = body.max_tokens or COMPLETION_MAX_TOKENS, _suffix(body.suffix, model)
+    max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    suffix = _suffix(body.suffix, model)
     return _choices(body, "prompt", [Region(prompt, max_tokens, suffix=suffix) for prompt in prompts], model, settings)
 
 

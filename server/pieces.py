@@ -41,6 +41,7 @@ class Piece:
     tokens  that make up the text, where they were asked for
     before  characters of the tokens of the answer and of its echo before this piece
     first   whether there was none before; then with the echo of the prompt, if it is told
+    end     with the last piece, where tokens were asked for: the end of text that ended the answer, no part of it
     result  with the last piece only
     """
 
@@ -50,6 +51,7 @@ class Piece:
     before: int = 0
     first: bool = True
     echo: Echo = NO_ECHO
+    end: tuple[Token, ...] = ()
     result: Result | None = None
 
 
@@ -57,7 +59,7 @@ def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Piece:
     """An answer in one piece."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
     tokens = tuple(_token(reveals[position]) for position in result.positions)
-    return Piece(choice, result.text, tokens, echo=echo, result=result)
+    return Piece(choice, result.text, tokens, echo=echo, end=_end(result), result=result)
 
 
 async def pieces(generations: Generations, tokenizer: Tokenizer | None, echoes: Sequence[Echo]) -> AsyncIterator[Piece]:
@@ -99,7 +101,8 @@ class _Answer:
         echo = self.echo if first else NO_ECHO
         if tokenizer is not None and not self.first:
             self.before += sum(len(tokenizer.token_text(token.id)) for token in (*echo.tokens, *tokens))
-        return Piece(self.choice, text, tokens, before, first, echo, step.result)
+        end = _end(step.result) if tokenizer is not None else ()
+        return Piece(self.choice, text, tokens, before, first, echo, end, step.result)
 
     def _tokens(self, step: Step, tokenizer: Tokenizer) -> tuple[Token, ...]:
         """The tokens that the settled text has grown by; one that is a part of a character comes with its last part."""
@@ -138,6 +141,10 @@ def _snapshot(canvas: Mapping[int, Reveal], length: int, tokenizer: Tokenizer) -
 def _token(reveal: Reveal) -> Token:
     top = tuple((token, log(probability)) for token, probability in reveal.top)
     return Token(reveal.token_id, log(reveal.probability), top)
+
+
+def _end(result: Result | None) -> tuple[Token, ...]:
+    return () if result is None or result.end is None else (_token(result.end),)
 
 
 def log(probability: float) -> float:

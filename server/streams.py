@@ -31,6 +31,8 @@ class Generations:
     ):
         """Submit all requests, or none; without `every_step` only their last steps come.
 
+        One of no tokens has ended already: the engine does not see it, and nobody follows it.
+
         follow  makes a listener of all events of a request, which is called on the engine's thread
 
         Raises RequestError, QueueFullError or EngineStoppedError.
@@ -45,7 +47,10 @@ class Generations:
         self._running: set[str] = set()
         try:
             for index, request in enumerate(requests):
-                service.submit(request, self._listener(index, follow(request)))
+                if request.max_tokens:
+                    service.submit(request, self._listener(index, follow(request)))
+                else:
+                    self._events.put_nowait((index, nothing(request)))
                 self._running.add(request.id)
         except (EngineError, RequestError):
             self.close()
@@ -92,6 +97,12 @@ class Generations:
                 self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
         return listen
+
+
+def nothing(request: Request) -> Step:
+    """The one step of a request of no tokens."""
+    given = len(request.prompt) + len(request.suffix)
+    return Step(request.id, 0, (), (), 0, True, "", Result((), (), (), "", "length", given, 0, 0, 0.0, 0.0))
 
 
 class EventStream(StreamingResponse):

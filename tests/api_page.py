@@ -66,14 +66,14 @@ def stable(page: str) -> str:
 
 
 def table(kind: type[BaseModel]) -> str:
-    """The fields of a class that are not those of its base; of an answer, without defaults."""
-    inherited = {name for base in kind.__bases__ for name in getattr(base, "model_fields", {})}
+    """The fields of a class that are not as those of its base; of an answer, without defaults."""
+    inherited = {name: field for base in kind.__bases__ for name, field in getattr(base, "model_fields", {}).items()}
     schema = kind.model_json_schema()
     coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart)
     rows = [["field", "type", *(["default"] if coming_in else []), "meaning"]]
     rows.append(["---"] * len(rows[0]))
     for name, field in kind.model_fields.items():
-        if name in inherited:
+        if name in inherited and field.description == inherited[name].description:
             continue
         name = field.alias or name  # noqa: PLW2901
         needed = field.default is PydanticUndefined

@@ -82,6 +82,8 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": ["a", "b"], "n": 128}, "prompt", "ask for 256 choices"),
     ({"prompt": "a", "n": 129}, "n", "less than or equal to 128"),
     ({"prompt": ["a" * 900] * 2, "echo": True, "logprobs": 1}, "echo", "passes over 1620000 tokens in all, more than"),
+    ({"prompt": "a", "max_tokens": 0}, "max_tokens", "of 0 needs 'echo': true"),
+    ({"prompt": "a", "max_tokens": -1, "echo": True}, "max_tokens", "greater than or equal to 0, not -1"),
     ({"prompt": "a", "logprobs": 21}, "logprobs", "less than or equal to 20"),
     ({"prompt": "a", "logprobs": True}, "logprobs", "valid integer"),
     ({"prompt": "a", "diffusing": True}, "diffusing", "needs 'stream': true"),

@@ -51,8 +51,10 @@ def test_logprobs_are_those_of_the_steps_of_reveal(client: openai.OpenAI, server
     native = server.generate(**ASKED, **BLOCKS, return_steps=True)
     told = choice.logprobs
     assert told is not None
-    assert told.tokens == [model.tokenizer.token_text(id) for id in native["token_ids"]]
-    assert told.token_logprobs == pytest.approx([math.log(p) for p in native["token_confidences"]], abs=1e-3)
+    assert told.tokens == [*map(model.tokenizer.token_text, native["token_ids"]), "<|eot_id|>"]  # this one ends there
+    assert (told.token_logprobs or [])[:-1] == pytest.approx(
+        [math.log(p) for p in native["token_confidences"]], abs=1e-3
+    )
     assert told.text_offset == [0, *accumulate(map(len, told.tokens))][:-1]
     assert told.top_logprobs is not None
     for token, value, top in zip(told.tokens, told.token_logprobs or (), told.top_logprobs, strict=True):
@@ -127,6 +129,44 @@ def test_echoed_logprobs_are_what_lm_eval_reads(server: Live, model: Model) -> N
         assert max(told["top_logprobs"][i].values()) == pytest.approx(
             max(log_p.max().item(), told["token_logprobs"][i]), abs=ROUNDING
         )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_tokens_with_echo_tell_the_prompt_alone(client: openai.OpenAI, server: Live, stream: bool) -> None:
+    """Nothing is generated, and the log-probabilities are those that are told before an answer."""
+    asked = {**ASKED, "prompt": ["hello", "bye"], "n": 2, "logprobs": 1, "echo": True}
+    answered = post(server, "/v1/completions", **{**asked, "max_tokens": 1})["choices"]
+    passes = server.metric("unmask_forward_passes_total", scheduler="topk")
+    with client.completions.with_streaming_response.create(**{**asked, "max_tokens": 0}, stream=stream) as response:
+        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+    answers = [json.loads(line) for line in lines if line != "[DONE]"]
+    choices = [choice for answer in answers for choice in answer["choices"]]
+    assert len(answers) == (4 if stream else 1)
+    assert [choice["text"] for choice in choices] == ["hello", "hello", "bye", "bye"]
+    assert {choice["finish_reason"] for choice in choices} == {"length"}
+    for choice, whole in zip(choices, answered, strict=True):
+        assert choice["logprobs"] == {name: values[:-1] for name, values in whole["logprobs"].items()}
+    told = answers[-1]["diffusion"]
+    assert (told["forward_passes"], told["tokens_per_step"], told["tokens_per_second"]) == (0, 0, 0)
+    assert stream or answers[-1]["usage"]["total_tokens"] == answers[-1]["usage"]["prompt_tokens"] > 0
+    assert server.metric("unmask_forward_passes_total", scheduler="topk") == passes
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_end_of_text_has_its_logprob(stream: bool) -> None:
+    """So that there is an entry for each token of max_tokens 1, as lm-eval expects, which drops the last one."""
+    with live("llada-nano") as server:
+        tokenizer = server.app.state.backend.model.tokenizer
+        prompt = [*tokenizer.chat([{"role": "user", "content": QUESTION}]), *tokenizer.encode(ANSWER)]
+        asked = {"prompt": prompt, "max_tokens": 1, "logprobs": 1, "stream": stream}
+        for echo, before in ((True, len(prompt)), (False, 0)):
+            lines = server.http.post("/v1/completions", json={**asked, "echo": echo}).text.strip().split("\n\n")
+            (choice,) = json.loads(lines[0].removeprefix("data: "))["choices"]
+            assert choice["finish_reason"] == "stop"
+            assert choice["text"] == tokenizer.decode(prompt if echo else [])
+            assert {len(values) for values in choice["logprobs"].values()} == {before + 1}
+            assert choice["logprobs"]["tokens"][-1] == "<|eot_id|>"
+            assert choice["logprobs"]["token_logprobs"][-1] > -0.01
 
 
 def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from server.wire.fields import TokenIds, expect
+from server.wire.fields import MAX_COUNT, TokenIds, about, expect
 from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 Prompts = Annotated[
@@ -18,6 +18,9 @@ class CompletionRequest(OpenAIFields):
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {**NEUTRAL, "messages": (), "tools": ([],), "top_logprobs": (0,)}
 
+    max_tokens: int | None = Field(
+        None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and tells of the prompt alone"
+    )
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
     suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
     echo: bool | None = Field(None, description="begin each text with its prompt")
@@ -29,13 +32,19 @@ class CompletionRequest(OpenAIFields):
         "probable tokens; with `echo` of the prompt too, each token seen from those before it",
     )
 
+    @model_validator(mode="after")
+    def _something(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and not self.echo:
+            raise about("max_tokens", "field 'max_tokens' of 0 needs 'echo': true; set it or ask for tokens")
+        return self
+
     @property
     def alternatives(self) -> int | None:
         return self.logprobs
 
 
 class CompletionLogprobs(BaseModel):
-    """An entry a token. Null stands for the first token of an echoed prompt, which nothing predicts."""
+    """An entry a token, the end of text too. Null stands for the first of an echoed prompt, which nothing predicts."""
 
     tokens: list[str] = Field(description="texts of the tokens")
     token_logprobs: list[float | None] = Field(description="their log-probabilities")
