@@ -27,6 +27,8 @@ PHONE = {"width": 360, "height": 640}
 SUDOKU = "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5"
 OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
   .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
+READY = "Served here: llada-nano, which sees 512 tokens."
+KEY = "open sésame"
 MARKUP = "<img src=x onerror=alert(1)>"
 
 Open = Callable[..., Page]
@@ -35,6 +37,13 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Live]:
     with live("llada-nano") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Live]:
+    """A server that wants a key."""
+    with live("llada-nano", api_key=(KEY,)) as running:
         yield running
 
 
@@ -60,15 +69,15 @@ def open_page(browser: Browser, server: Live, complaints: list[str]) -> Iterator
     """A fresh page, ready; with reduced motion steps are shown as they come, without a pause."""
     contexts = []
 
-    def open_page(reduced_motion: str = "reduce", **options: Any) -> Page:
+    def open_page(reduced_motion: str = "reduce", url: str = server.url, says: str = READY, **options: Any) -> Page:
         context = browser.new_context(reduced_motion=reduced_motion, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(server.url)
-        expect(page.locator("#model")).to_have_text("Served here: llada-nano, which sees 512 tokens.")
+        page.goto(url)
+        expect(page.locator("#model")).to_contain_text(says)
         return page
 
     expect.set_options(timeout=PATIENCE * 1000)
@@ -155,7 +164,7 @@ def test_two_schedulers_side_by_side(page: Page, server: Live) -> None:
         assert shown(lane) == answer["text"]
         assert figure(lane, "forward passes") == str(answer["diffusion"]["forward_passes"])
     page.uncheck("#compare")
-    assert page.locator(".chooser").count() == 1
+    assert page.locator(".chooser:visible").count() == 1
 
 
 def test_gaps_are_filled_where_they_are(page: Page, server: Live) -> None:
@@ -214,7 +223,7 @@ def test_what_a_colour_says_is_said_without_it(page: Page, colour: str) -> None:
 
 
 def test_every_option_is_drawn_from_its_schema(page: Page) -> None:
-    chooser = page.locator(".chooser")
+    chooser = page.locator(".chooser:visible")
     for name in scheduler_names():
         chooser.locator("select").first.select_option(name)
         inputs = chooser.locator(".options [name]").all()
@@ -260,6 +269,32 @@ def test_an_empty_canvas_is_explained(page: Page, complaints: list[str]) -> None
     page.check("[name=mode][value=canvas]", force=True)
     page.click("#run")
     expect(page.locator("#canvas-error")).to_have_text("field 'canvas' holds no mask; write [MASK] for each")
+    complaints.clear()
+
+
+def test_a_server_that_wants_a_key_is_usable_with_it(
+    open_page: Open, complaints: list[str], guarded: Live, server: Live
+) -> None:
+    page = open_page(url=guarded.url, says="this server wants an API key")
+    key, error = page.locator("#key"), page.locator("#key-error")
+    expect(page.locator("#run")).to_be_disabled()
+    expect(error).to_be_hidden()  # nothing has gone wrong yet
+    key.fill("wrong")
+    key.press("Enter")
+    expect(error).to_contain_text("the API key is none of this server's")
+    assert key.get_attribute("aria-invalid") == "true"
+    check(page)
+    key.fill(KEY)
+    key.press("Tab")
+    expect(page.locator("#model")).to_have_text(READY)
+    expect(error).to_be_hidden()
+    run(page)
+    answer = asked(server, page.input_value("#prompt"), max_tokens=64, block_length=64, scheduler="topk")
+    assert shown(page.locator(".lane")) == answer["text"]
+    key.fill("changed")
+    page.locator("#prompt").press("Control+Enter")
+    expect(error).to_contain_text("the API key is none of this server's")
+    assert all("status of 401" in complaint for complaint in complaints)
     complaints.clear()
 
 
