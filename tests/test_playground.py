@@ -29,6 +29,8 @@ OUTLINES = """() => [document.activeElement, document.activeElement.nextElementS
   .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
 READY = "Served here: llada-nano, which sees 512 tokens."
 KEY = "open sésame"
+BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
 MARKUP = "<img src=x onerror=alert(1)>"
 
 Open = Callable[..., Page]
@@ -174,6 +176,10 @@ def test_gaps_are_filled_where_they_are(page: Page, server: Live) -> None:
     answer = asked(server, prompt, canvas=canvas, scheduler="topk", block_length=64)
     assert shown(page.locator(".lane")) == answer["canvas"]
     assert "9 + 6 = 15" in answer["canvas"]
+    pinned = page.locator(".canvas .pinned")
+    assert "".join(pinned.all_text_contents()) == re.sub(r"\[MASK(:\d+)?\]", "", canvas)
+    assert set(pinned.evaluate_all(BACKGROUNDS)) == set(page.locator("#given .pinned").evaluate_all(BACKGROUNDS))
+    assert page.locator("#given").is_visible()
     assert page.locator("#announcement").inner_text().startswith("topk finished: 1 + 8 = 9")
 
 
@@ -209,16 +215,28 @@ def test_scrubber_replays_the_steps(page: Page, server: Live) -> None:
 
 
 @pytest.mark.parametrize("colour", ["confidence", "step"])
-def test_what_a_colour_says_is_said_without_it(page: Page, colour: str) -> None:
+def test_a_colour_says_what_is_also_written(page: Page, colour: str) -> None:
     page.check(f"[name=colour][value={colour}]", force=True)
+    page.locator(".chooser select").first.select_option("random")
+    page.fill("#option-0-n", "8")
     run(page)
+    tokens = page.locator(".canvas .token")
+    titles = [one for one in tokens.evaluate_all("all => all.map((one) => one.title)") if one != "given"]
+    steps, confidences = zip(*(re.findall(r"[\d.]+", title) for title in titles), strict=True)
     page.locator("summary").click()
-    (cells, *_) = (row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all())
-    token = page.locator(".canvas .token:not(.pinned)").first
-    assert token.get_attribute("title") == f"step {cells[2]}, confidence {cells[3]}"
-    if colour == "step":
-        content = "getComputedStyle(document.querySelectorAll('.canvas .token')[1], '::after').content"
-        assert f'"{cells[2]}"' in page.evaluate(content) or "attr(data-step)" in page.evaluate(content)
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
+    assert [tuple(row[2:]) for row in rows][: len(titles)] == list(zip(steps, confidences, strict=True))
+    if colour == "confidence":
+        said = ["sure" if float(c) >= 0.9 else "likely" if float(c) >= 0.6 else "unsure" for c in confidences]
+    else:
+        said = list(steps)
+        for k, (attribute, text) in zip(steps, tokens.evaluate_all(NUMBERS)[1:], strict=False):
+            assert attribute == k
+            assert f'"{k}"' in text or "attr(data-step)" in text  # as older browsers say it
+    colours = dict(zip(said, tokens.evaluate_all(BACKGROUNDS)[1:], strict=False))
+    assert len(set(colours.values())) == len(colours) > 2
+    for name in colours.keys() & {"sure", "likely", "unsure"}:
+        assert page.locator(f".legend .{name}").evaluate_all(BACKGROUNDS) == [colours[name]]
     assert page.locator(f".legend .for-{colour}").first.is_visible()
 
 
@@ -303,10 +321,12 @@ def test_stop_frees_the_row(page: Page, server: Live) -> None:
     page.fill("#block_length", "440")
     page.click("#run")
     expect(page.locator(".canvas .mask")).not_to_have_count(0)
+    passes = server.metric("unmask_forward_passes_total", scheduler="topk")
     wait_for(lambda: server.metric("unmask_num_requests_running") == 1)
     page.keyboard.press("Escape")
     expect(page.locator(".lane .state")).to_have_text("stopped by you")
     wait_for(lambda: server.metric("unmask_num_requests_running") == 0)
+    assert server.metric("unmask_forward_passes_total", scheduler="topk") < passes + 440  # it was not left to end
     assert page.locator(".canvas .mask").count() > 0
     assert page.locator("#announcement").inner_text() == ""
 
