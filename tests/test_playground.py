@@ -31,6 +31,8 @@ READY = "Served here: llada-nano, which sees 512 tokens."
 KEY = "open sésame"
 BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
 NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
+PLACES = "all => all.map((one) => [...one.parentNode.children].indexOf(one) - 1)"  # the first child is what is given
+CLEAR = "rgba(0, 0, 0, 0)"
 MARKUP = "<img src=x onerror=alert(1)>"
 
 Open = Callable[..., Page]
@@ -148,7 +150,10 @@ def test_tokens_appear_in_place_and_end_as_the_answer(open_page: Open, server: L
 def test_raw_text_is_sent_as_it_is(page: Page, server: Live) -> None:
     page.check("[name=mode][value=prompt]", force=True)
     page.fill("#prompt", f"{SUDOKU}\n\n")
-    run(page)
+    with page.expect_request("**/generate") as sent:
+        run(page)
+    body = sent.value.post_data_json or {}
+    assert (body["prompt"], "messages" in body) == (f"{SUDOKU}\n\n", False)
     raw = server.generate(prompt=f"{SUDOKU}\n\n", max_tokens=64, block_length=64, scheduler="topk", seed=0)
     assert shown(page.locator(".lane")) == raw["text"]
 
@@ -178,6 +183,7 @@ def test_gaps_are_filled_where_they_are(page: Page, server: Live) -> None:
     assert "9 + 6 = 15" in answer["canvas"]
     pinned = page.locator(".canvas .pinned")
     assert "".join(pinned.all_text_contents()) == re.sub(r"\[MASK(:\d+)?\]", "", canvas)
+    assert CLEAR not in pinned.evaluate_all(BACKGROUNDS)
     assert set(pinned.evaluate_all(BACKGROUNDS)) == set(page.locator("#given .pinned").evaluate_all(BACKGROUNDS))
     assert page.locator("#given").is_visible()
     assert page.locator("#announcement").inner_text().startswith("topk finished: 1 + 8 = 9")
@@ -203,11 +209,11 @@ def test_scrubber_replays_the_steps(page: Page, server: Live) -> None:
     assert scrubber.get_attribute("max") == str(len(steps))
     scrubber.press("Home")
     assert (masks.count(), page.locator(".canvas .token:not(.pinned)").count()) == (64, 0)
-    left = 64
+    left = set(range(64))
     for k, step in enumerate(steps, 1):
         scrubber.press("ArrowRight")
-        left -= len(step["revealed"])
-        assert masks.count() == left
+        left -= {position for position, *_ in step["revealed"]}
+        assert masks.evaluate_all(PLACES) == sorted(left)
         assert scrubber.get_attribute("aria-valuetext") == f"step {k} of {len(steps)}"
     scrubber.press("Home")
     page.click("#play")
@@ -234,7 +240,7 @@ def test_a_colour_says_what_is_also_written(page: Page, colour: str) -> None:
             assert attribute == k
             assert f'"{k}"' in text or "attr(data-step)" in text  # as older browsers say it
     colours = dict(zip(said, tokens.evaluate_all(BACKGROUNDS)[1:], strict=False))
-    assert len(set(colours.values())) == len(colours) > 2
+    assert len({*colours.values(), CLEAR}) == len(colours) + 1 > 3
     for name in colours.keys() & {"sure", "likely", "unsure"}:
         assert page.locator(f".legend .{name}").evaluate_all(BACKGROUNDS) == [colours[name]]
     assert page.locator(f".legend .for-{colour}").first.is_visible()
