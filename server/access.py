@@ -26,11 +26,10 @@ class ApiKeys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(Headers(scope=scope)):
+        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(headers := Headers(scope=scope)):
             return await self._app(scope, receive, send)
-        error = UnauthorizedError(
-            "an API key of this server is wanted; send it as the header 'Authorization: Bearer KEY'"
-        )
+        what = "the API key is none of this server's" if "authorization" in headers else "this server wants an API key"
+        error = UnauthorizedError(f"{what}; send one of its keys as the header 'Authorization: Bearer KEY'")
         return await error_response(error)(scope, receive, send)
 
     def _knows(self, headers: Headers) -> bool:

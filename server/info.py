@@ -1,6 +1,7 @@
 """What can be asked without generating: models, schedulers, health, version, metrics."""
 
 import inspect
+import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,8 @@ from starlette.responses import Response
 from schedulers import json_schema, scheduler_class, scheduler_names
 from server.answers import ERRORS, BackendOf, check_model
 from server.backend import Backend
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["information"])
 
@@ -31,7 +34,8 @@ async def model(model: str, backend: BackendOf) -> dict[str, Any]:
 @router.get("/v1/schedulers")
 async def schedulers() -> dict[str, Any]:
     """The installed unmasking schedulers, each with the JSON schema of its options."""
-    return {"object": "list", "data": [_scheduler(name) for name in scheduler_names()]}
+    found = map(_scheduler, scheduler_names())
+    return {"object": "list", "data": [scheduler for scheduler in found if scheduler is not None]}
 
 
 @router.get("/health", responses={503: ERRORS[503]})
@@ -84,7 +88,12 @@ def _card(backend: Backend) -> dict[str, Any]:
     }
 
 
-def _scheduler(name: str) -> dict[str, Any]:
-    scheduler = scheduler_class(name)
+def _scheduler(name: str) -> dict[str, Any] | None:
+    """None if its package cannot be imported, which must not take the others from the list."""
+    try:
+        scheduler = scheduler_class(name)
+    except Exception:
+        log.exception("scheduler %r cannot be loaded", name)
+        return None
     description = (inspect.getdoc(scheduler) or "").partition("\n")[0]
     return {"name": name, "description": description, "options": json_schema(scheduler.Options)}

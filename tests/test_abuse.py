@@ -50,6 +50,11 @@ class Server:
     def idle(self) -> bool:
         return bool(httpx.get(f"{self.url}/load").json()["server_load"] == 0)
 
+    def passes(self) -> float:
+        """Forward passes that requests have had so far."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("unmask_forward_passes_total"))
+
     def generate(self, body: dict[str, Any]) -> Any:
         return httpx.post(f"{self.url}/generate", json=body, timeout=PATIENCE).json()["text"]
 
@@ -188,10 +193,12 @@ async def leave_all(port: int, count: int) -> Counter[bytes]:
 
 
 def test_five_hundred_who_leave_take_no_rows_with_them(server: Server, right: list[str]) -> None:
+    before = server.passes()
     statuses = asyncio.run(leave_all(server.port, 500))
     assert statuses[b"200"] > 400, statuses
     assert statuses.keys() <= {b"200", b"429"}
     wait_for(server.idle)
+    assert server.passes() - before < 500 * LONG["max_tokens"] / 10  # they were not left to end
     assert [server.generate(body) for body in SHORT] == right
 
 

@@ -17,6 +17,12 @@ PHONE = {"width": 360, "height": 640}
 SUDOKU = "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5"
 OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
   .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
+READY = "Served here: llada-nano, which sees 512 tokens."
+KEY = "open sésame"
+BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
+PLACES = "all => all.map((one) => [...one.parentNode.children].indexOf(one) - 1)"  # the first child is what is given
+CLEAR = "rgba(0, 0, 0, 0)"
 MARKUP = "<img src=x onerror=alert(1)>"
 
 Open = Callable[..., Page]
@@ -25,6 +31,13 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="module")
 def server() -> Iterator[Live]:
     with live("llada-nano") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Live]:
+    """A server that wants a key."""
+    with live("llada-nano", api_key=(KEY,)) as running:
         yield running
 
 
@@ -45,15 +58,15 @@ def open_page(browser: Browser, server: Live, complaints: list[str]) -> Iterator
     """A fresh page, ready; with reduced motion steps are shown as they come, without a pause."""
     contexts = []
 
-    def open_page(reduced_motion: str = "reduce", **options: Any) -> Page:
+    def open_page(reduced_motion: str = "reduce", url: str = server.url, says: str = READY, **options: Any) -> Page:
         context = browser.new_context(reduced_motion=reduced_motion, **options)  # type: ignore[arg-type]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(server.url)
-        expect(page.locator("#model")).to_have_text("Served here: llada-nano, which sees 512 tokens.")
+        page.goto(url)
+        expect(page.locator("#model")).to_contain_text(says)
         return page
 
     expect.set_options(timeout=PATIENCE * 1000)
@@ -122,7 +135,10 @@ def test_tokens_appear_in_place_and_end_as_the_answer(open_page: Open, server: L
 def test_raw_text_is_sent_as_it_is(page: Page, server: Live) -> None:
     page.check("[name=mode][value=prompt]", force=True)
     page.fill("#prompt", f"{SUDOKU}\n\n")
-    run(page)
+    with page.expect_request("**/generate") as sent:
+        run(page)
+    body = sent.value.post_data_json or {}
+    assert (body["prompt"], "messages" in body) == (f"{SUDOKU}\n\n", False)
     raw = server.generate(prompt=f"{SUDOKU}\n\n", max_tokens=64, block_length=64, scheduler="topk", seed=0)
     assert shown(page.locator(".lane")) == raw["text"]
 
@@ -140,7 +156,7 @@ def test_two_schedulers_side_by_side(page: Page, server: Live) -> None:
         assert shown(lane) == answer["text"]
         assert figure(lane, "forward passes") == str(answer["diffusion"]["forward_passes"])
     page.uncheck("#compare")
-    assert page.locator(".chooser").count() == 1
+    assert page.locator(".chooser:visible").count() == 1
 
 
 def test_gaps_are_filled_where_they_are(page: Page, server: Live) -> None:
@@ -150,6 +166,11 @@ def test_gaps_are_filled_where_they_are(page: Page, server: Live) -> None:
     answer = asked(server, prompt, canvas=canvas, scheduler="topk", block_length=64)
     assert shown(page.locator(".lane")) == answer["canvas"]
     assert "9 + 6 = 15" in answer["canvas"]
+    pinned = page.locator(".canvas .pinned")
+    assert "".join(pinned.all_text_contents()) == re.sub(r"\[MASK(:\d+)?\]", "", canvas)
+    assert CLEAR not in pinned.evaluate_all(BACKGROUNDS)
+    assert set(pinned.evaluate_all(BACKGROUNDS)) == set(page.locator("#given .pinned").evaluate_all(BACKGROUNDS))
+    assert page.locator("#given").is_visible()
     assert page.locator("#announcement").inner_text().startswith("topk finished: 1 + 8 = 9")
 
 
@@ -173,11 +194,11 @@ def test_scrubber_replays_the_steps(page: Page, server: Live) -> None:
     assert scrubber.get_attribute("max") == str(len(steps))
     scrubber.press("Home")
     assert (masks.count(), page.locator(".canvas .token:not(.pinned)").count()) == (64, 0)
-    left = 64
+    left = set(range(64))
     for k, step in enumerate(steps, 1):
         scrubber.press("ArrowRight")
-        left -= len(step["revealed"])
-        assert masks.count() == left
+        left -= {position for position, *_ in step["revealed"]}
+        assert masks.evaluate_all(PLACES) == sorted(left)
         assert scrubber.get_attribute("aria-valuetext") == f"step {k} of {len(steps)}"
     scrubber.press("Home")
     page.click("#play")
@@ -185,21 +206,33 @@ def test_scrubber_replays_the_steps(page: Page, server: Live) -> None:
 
 
 @pytest.mark.parametrize("colour", ["confidence", "step"])
-def test_what_a_colour_says_is_said_without_it(page: Page, colour: str) -> None:
+def test_a_colour_says_what_is_also_written(page: Page, colour: str) -> None:
     page.check(f"[name=colour][value={colour}]", force=True)
+    page.locator(".chooser select").first.select_option("random")
+    page.fill("#option-0-n", "8")
     run(page)
+    tokens = page.locator(".canvas .token")
+    titles = [one for one in tokens.evaluate_all("all => all.map((one) => one.title)") if one != "given"]
+    steps, confidences = zip(*(re.findall(r"[\d.]+", title) for title in titles), strict=True)
     page.locator("summary").click()
-    (cells, *_) = (row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all())
-    token = page.locator(".canvas .token:not(.pinned)").first
-    assert token.get_attribute("title") == f"step {cells[2]}, confidence {cells[3]}"
-    if colour == "step":
-        content = "getComputedStyle(document.querySelectorAll('.canvas .token')[1], '::after').content"
-        assert f'"{cells[2]}"' in page.evaluate(content) or "attr(data-step)" in page.evaluate(content)
+    rows = [row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()]
+    assert [tuple(row[2:]) for row in rows][: len(titles)] == list(zip(steps, confidences, strict=True))
+    if colour == "confidence":
+        said = ["sure" if float(c) >= 0.9 else "likely" if float(c) >= 0.6 else "unsure" for c in confidences]
+    else:
+        said = list(steps)
+        for k, (attribute, text) in zip(steps, tokens.evaluate_all(NUMBERS)[1:], strict=False):
+            assert attribute == k
+            assert f'"{k}"' in text or "attr(data-step)" in text  # as older browsers say it
+    colours = dict(zip(said, tokens.evaluate_all(BACKGROUNDS)[1:], strict=False))
+    assert len({*colours.values(), CLEAR}) == len(colours) + 1 > 3
+    for name in colours.keys() & {"sure", "likely", "unsure"}:
+        assert page.locator(f".legend .{name}").evaluate_all(BACKGROUNDS) == [colours[name]]
     assert page.locator(f".legend .for-{colour}").first.is_visible()
 
 
 def test_every_option_is_drawn_from_its_schema(page: Page) -> None:
-    chooser = page.locator(".chooser")
+    chooser = page.locator(".chooser:visible")
     for name in scheduler_names():
         chooser.locator("select").first.select_option(name)
         inputs = chooser.locator(".options [name]").all()
@@ -248,15 +281,43 @@ def test_an_empty_canvas_is_explained(page: Page, complaints: list[str]) -> None
     complaints.clear()
 
 
+def test_a_server_that_wants_a_key_is_usable_with_it(
+    open_page: Open, complaints: list[str], guarded: Live, server: Live
+) -> None:
+    page = open_page(url=guarded.url, says="this server wants an API key")
+    key, error = page.locator("#key"), page.locator("#key-error")
+    expect(page.locator("#run")).to_be_disabled()
+    expect(error).to_be_hidden()  # nothing has gone wrong yet
+    key.fill("wrong")
+    key.press("Enter")
+    expect(error).to_contain_text("the API key is none of this server's")
+    assert key.get_attribute("aria-invalid") == "true"
+    check(page)
+    key.fill(KEY)
+    key.press("Tab")
+    expect(page.locator("#model")).to_have_text(READY)
+    expect(error).to_be_hidden()
+    run(page)
+    answer = asked(server, page.input_value("#prompt"), max_tokens=64, block_length=64, scheduler="topk")
+    assert shown(page.locator(".lane")) == answer["text"]
+    key.fill("changed")
+    page.locator("#prompt").press("Control+Enter")
+    expect(error).to_contain_text("the API key is none of this server's")
+    assert all("status of 401" in complaint for complaint in complaints)
+    complaints.clear()
+
+
 def test_stop_frees_the_row(page: Page, server: Live) -> None:
     page.fill("#max_tokens", "440")
     page.fill("#block_length", "440")
     page.click("#run")
     expect(page.locator(".canvas .mask")).not_to_have_count(0)
+    passes = server.metric("unmask_forward_passes_total", scheduler="topk")
     wait_for(lambda: server.metric("unmask_num_requests_running") == 1)
     page.keyboard.press("Escape")
     expect(page.locator(".lane .state")).to_have_text("stopped by you")
     wait_for(lambda: server.metric("unmask_num_requests_running") == 0)
+    assert server.metric("unmask_forward_passes_total", scheduler="topk") < passes + 440  # it was not left to end
     assert page.locator(".canvas .mask").count() > 0
     assert page.locator("#announcement").inner_text() == ""
 

@@ -6,23 +6,34 @@ const EXAMPLES = {
   sudoku: { mode: "messages", max_tokens: 48, block_length: 48, prompt: "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5" },
   gaps: { mode: "canvas", block_length: 64, prompt: "Tom has 1 pears. Tom gets 8 more. Tom finds 6 more. Tom gives away 4. Tom gets 9 more. How many pears does Tom have?", canvas: "1 + 8 = 9\n[MASK:5]\n15 - 4 =[MASK]\n[MASK:5]\n#### 20" },
 };
-const NUMBERS = ["max_tokens", "block_length", "temperature", "seed"];
+const LABELS = { messages: "Your message", prompt: "Text to go on from", canvas: "What the text answers (may be empty)" };
 const FIRST = ["topk", "threshold"]; // what the choosers show at first, where it is installed
 const [SURE, LIKELY] = [0.9, 0.6];
 const PACE = 125; // milliseconds a step, at least: a small model is done before one has looked
 const STILL = matchMedia("(prefers-reduced-motion: reduce)").matches; // then each step is shown as it comes
 
-const state = { schedulers: [], ends: new Set(), mask: "[MASK]", lanes: [], at: 0, playing: false, timer: 0, abort: null, history: [] };
+const state = { schedulers: [], ends: new Set(), mask: "[MASK]", lanes: [], at: 0, playing: false, timer: 0, retry: 0, abort: null, history: [] };
+
+function element(name, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
+}
+const copy = (template) => $(template).content.cloneNode(true).firstElementChild;
 
 // ---- the server
 
 async function ask(path, options = {}) {
-  const headers = { "content-type": "application/json", ...($("key").value && { authorization: `Bearer ${$("key").value}` }) };
+  const headers = { "content-type": "application/json" };
+  const key = String.fromCharCode(...new TextEncoder().encode($("key").value)); // a header holds bytes
+  if (key) headers.authorization = `Bearer ${key}`;
   const response = await fetch(path, { ...options, headers });
   if (response.ok) return response;
-  if (response.status === 401) $("key-field").hidden = false;
   const body = await response.json().catch(() => null);
-  throw body?.error ?? { message: `the server answered ${response.status} ${response.statusText}` };
+  const error = body?.error ?? { message: `the server answered ${response.status} ${response.statusText}` };
+  if (response.status !== 401) throw error;
+  $("key-field").hidden = false;
+  throw { ...error, param: "key" };
 }
 const post = (path, body, signal) => ask(path, { method: "POST", body: JSON.stringify(body), signal });
 const json = async (path) => (await ask(path)).json();
@@ -35,72 +46,72 @@ async function* events(response) {
     const parts = (buffer + value).split("\n\n");
     buffer = parts.pop();
     for (const part of parts) {
-      const lines = part.split("\n").filter((line) => !line.startsWith(":")); // a comment keeps the connection alive
-      const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-      if (field("data")) yield [field("event"), JSON.parse(field("data"))];
+      const found = part.match(/^event: ([^\n]*)\ndata: ([^\n]*)/); // what is not is a comment, which keeps the connection alive
+      if (found) yield [found[1], JSON.parse(found[2])];
     }
   }
 }
 
+/** Ask what is served, again and again until the model is loaded; where a key is wanted, when one has been typed. */
 async function start() {
+  clearTimeout(state.retry);
+  clearErrors();
   try {
     const [models, schedulers, tokens] = await Promise.all([json("v1/models"), json("v1/schedulers"), json("tokenizer_info")]);
-    state.schedulers = schedulers.data;
-    state.ends = new Set(tokens.stop_token_ids);
-    state.mask = tokens.mask_token;
     const [model] = models.data;
+    Object.assign(state, { schedulers: schedulers.data, ends: new Set(tokens.stop_token_ids), mask: tokens.mask_token });
     $("model").textContent = `Served here: ${model.id}, which sees ${model.max_model_len} tokens.`;
-    if (!$("choosers").children.length) showChoosers();
+    if (!$("choosers").children.length) $("choosers").append(...FIRST.map(chooser));
+    compare();
+    $("run").disabled = false;
   } catch (error) {
-    $("model").textContent = `Not ready: ${error.message}. Asking again.`;
-    setTimeout(start, 1500);
+    const locked = error.param === "key";
+    $("model").textContent = `Not ready: ${error.message}.${locked ? "" : " Asking again."}`;
+    if (!locked) state.retry = setTimeout(start, 1500);
+    else if ($("key").value) showError(error);
   }
 }
 
 // ---- the form
 
-function element(name, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
+function chooser(first, i) {
+  const node = copy("chooser");
+  const select = node.querySelector("select");
+  const names = state.schedulers.map(({ name }) => name);
+  select.append(...names.map((name) => new Option(name)));
+  if (names.includes(first)) select.value = first;
+  node.querySelector(".error").id = `scheduler-error-${i}`;
+  select.setAttribute("aria-describedby", `scheduler-error-${i}`);
+  const showOptions = () => {
+    const { description, options } = state.schedulers.find(({ name }) => name === select.value);
+    node.querySelector(".about").textContent = description;
+    node.querySelector(".options").replaceChildren(...Object.entries(options.properties).map(([name, schema]) => option(name, schema, i)));
+  };
+  select.addEventListener("change", showOptions);
+  showOptions();
   return node;
 }
 
-function showChoosers() {
-  const names = state.schedulers.map((scheduler) => scheduler.name);
-  const count = $("compare").checked ? 2 : 1;
-  while ($("choosers").children.length > count) $("choosers").lastElementChild.remove();
-  for (let i = $("choosers").children.length; i < count; i++) {
-    const node = $("chooser").content.cloneNode(true).firstElementChild;
-    const select = node.querySelector("select");
-    select.append(...names.map((name) => new Option(name)));
-    if (names.includes(FIRST[i])) select.value = FIRST[i];
-    select.addEventListener("change", () => showOptions(node, `option-${i}`));
-    node.querySelector(".error").id = `scheduler-error-${i}`;
-    select.setAttribute("aria-describedby", `scheduler-error-${i}`);
-    $("choosers").append(node);
-    showOptions(node, `option-${i}`);
-  }
-  [...$("choosers").children].forEach((node, i) => (node.querySelector("legend").textContent = count > 1 ? `Scheduler ${"AB"[i]}` : "Scheduler"));
-}
-
-function showOptions(node, prefix) {
-  const scheduler = state.schedulers.find(({ name }) => name === node.querySelector("select").value);
-  node.querySelector(".about").textContent = scheduler.description;
-  node.querySelector(".options").replaceChildren(...Object.entries(scheduler.options.properties).map(([name, schema]) => option(name, schema, `${prefix}-${name}`)));
+function compare() {
+  const two = $("compare").checked;
+  [...$("choosers").children].forEach((node, i) => {
+    node.hidden = i > 0 && !two;
+    node.querySelector("legend").textContent = two ? `Scheduler ${"AB"[i]}` : "Scheduler";
+  });
 }
 
 /** A labelled input for one option, drawn from its JSON schema. What is left empty is left to the server. */
-function option(name, schema, id) {
+function option(name, schema, i) {
+  const id = `option-${i}-${name}`;
   const choices = schema.enum ?? (schema.type === "boolean" ? [true, false] : null);
-  const input = choices
-    ? element("select", {}, ...choices.map((choice) => new Option(choice, JSON.stringify(choice), choice === schema.default, choice === schema.default)))
-    : element("input", { placeholder: schema.default ?? "none", spellcheck: false });
+  const choice = (one) => new Option(one, JSON.stringify(one), one === schema.default, one === schema.default);
+  const input = choices ? element("select", {}, ...choices.map(choice)) : element("input", { placeholder: schema.default ?? "none", spellcheck: false });
   if (/number|integer/.test(schema.type)) [input.inputMode, input.dataset.number] = ["decimal", ""];
   Object.assign(input, { id, name });
-  input.setAttribute("aria-describedby", `${id}-hint ${id.replace(/^option-(\d+).*/, "scheduler-error-$1")}`);
+  input.setAttribute("aria-describedby", `${id}-hint scheduler-error-${i}`);
   const range = [schema.minimum != null && `from ${schema.minimum}`, schema.maximum != null && `to ${schema.maximum}`].filter(Boolean).join(" ");
-  const hint = [schema.description, range].filter(Boolean).join("; ");
-  return element("div", { className: "field" }, element("label", { htmlFor: id, textContent: name }), input, element("p", { className: "hint", id: `${id}-hint`, textContent: hint }));
+  const hint = element("p", { className: "hint", id: `${id}-hint`, textContent: [schema.description, range].filter(Boolean).join("; ") });
+  return element("div", { className: "field" }, element("label", { htmlFor: id, textContent: name }), input, hint);
 }
 
 /** What is typed, as a number if it is one: the server has the words for what is not. */
@@ -112,29 +123,28 @@ function scheduler(node) {
   return { name: node.querySelector("select").value, ...Object.fromEntries(options.map((input) => [input.name, value(input)])) };
 }
 
-const mode = () => $("form").elements.mode.value;
-
 function request() {
-  const numbers = NUMBERS.filter((name) => $(name).value !== "" && !(name === "max_tokens" && mode() === "canvas"));
-  const body = { stream: true, ...Object.fromEntries(numbers.map((name) => [name, number($(name).value)])) };
+  const mode = $("form").elements.mode.value;
   const prompt = $("prompt").value;
-  if (mode() === "canvas") body.canvas = $("canvas").value;
-  if (mode() === "prompt") body.prompt = prompt;
-  else if (prompt || mode() === "messages") body.messages = [...(mode() === "messages" ? state.history : []), { role: "user", content: prompt }];
+  const numbers = [...document.querySelectorAll("#numbers .field:not([hidden]) input")].filter((input) => input.value !== "");
+  const body = { stream: true, ...Object.fromEntries(numbers.map((input) => [input.id, number(input.value)])) };
+  if (mode === "canvas") body.canvas = $("canvas").value;
+  if (mode === "prompt") body.prompt = prompt;
+  else if (prompt || mode === "messages") body.messages = [...(mode === "messages" ? state.history : []), { role: "user", content: prompt }];
   return body;
 }
 
-function setMode(name) {
-  $("form").elements.mode.value = name;
-  $("prompt-label").textContent = { messages: "Your message", prompt: "Text to go on from", canvas: "What the text answers (may be empty)" }[name];
-  $("canvas-field").hidden = name !== "canvas";
-  $("max_tokens").closest(".field").hidden = name === "canvas"; // the gaps say it
-  $("history").hidden = name !== "messages" || !state.history.length;
+function setMode(mode) {
+  $("form").elements.mode.value = mode;
+  $("prompt-label").textContent = LABELS[mode];
+  $("canvas-field").hidden = mode !== "canvas";
+  $("max_tokens").closest(".field").hidden = mode === "canvas"; // the gaps say it
+  $("history").hidden = mode !== "messages" || !state.history.length;
 }
 
-function fill({ mode: name, ...fields }) {
+function fill({ mode, ...fields }) {
   remember([]);
-  setMode(name);
+  setMode(mode);
   for (const [id, text] of Object.entries(fields)) $(id).value = text;
 }
 
@@ -162,11 +172,12 @@ function remember(messages) {
 /** The server's words, beside what caused them. */
 function showError({ message, param }, chooser) {
   const field = String(param ?? "").split(/[.[]/)[0];
-  const places = [...(chooser?.querySelectorAll("[data-error]") ?? []), ...document.querySelectorAll("[data-error]")];
-  const place = (field && places.find((node) => node.dataset.error.split(" ").includes(field) && !node.closest("[hidden]"))) || $("form-error");
+  const owner = `[data-error~="${CSS.escape(field)}"]`;
+  const place = chooser?.querySelector(owner) ?? document.querySelector(owner) ?? $("form-error");
   place.textContent = message;
   const inputs = [...document.querySelectorAll(`[aria-describedby~="${place.id}"]`)];
-  for (const input of inputs.length > 1 ? inputs.filter(({ id, name }) => id === field || (name && message.includes(`option '${name}'`))) : inputs) input.setAttribute("aria-invalid", "true");
+  const isCause = ({ id, name }) => inputs.length === 1 || id === field || (name && message.includes(`option '${name}'`));
+  for (const input of inputs.filter(isCause)) input.setAttribute("aria-invalid", "true");
 }
 
 function clearErrors() {
@@ -181,42 +192,50 @@ async function run() {
   const abort = (state.abort = new AbortController());
   clearErrors();
   const body = request();
-  const choosers = [...$("choosers").children];
-  state.lanes = choosers.map((chooser) => ({ chooser, spec: scheduler(chooser), body, steps: [], cells: [], ...laneNodes() }));
-  $("lanes").replaceChildren(...state.lanes.map((lane) => lane.root));
-  [$("stop").disabled, $("reply").hidden, $("given").hidden, $("announcement").textContent] = [false, true, !body.canvas, ""];
+  state.lanes = [...document.querySelectorAll("#choosers > :not([hidden])")].map((chooser) => lane(chooser, body));
+  $("lanes").replaceChildren(...state.lanes.map(({ node }) => node));
+  $("stop").disabled = false;
+  $("reply").hidden = true;
+  $("given").hidden = !body.canvas;
+  $("announcement").textContent = "";
   if (matchMedia("(max-width: 60rem)").matches) $("results").scrollIntoView();
   show(0);
   play(true);
-  await Promise.all(state.lanes.map((lane) => follow(lane, { ...body, scheduler: lane.spec }, abort.signal)));
+  await Promise.all(state.lanes.map((lane) => follow(lane, abort.signal)));
   if (state.abort !== abort) return; // another run has begun
-  [state.abort, $("stop").disabled] = [null, true];
-  $("reply").hidden = body.prompt !== undefined || body.canvas !== undefined || !state.lanes[0].done;
-  $("announcement").textContent = state.lanes.filter((lane) => lane.done).map((lane) => `${lane.spec.name} finished: ${text(lane)}`).join(". ");
+  state.abort = null;
+  $("stop").disabled = true;
+  $("reply").hidden = !body.messages || Boolean(body.canvas) || !state.lanes[0].done;
+  $("announcement").textContent = state.lanes.filter(({ done }) => done).map(({ name, done }) => `${name} finished: ${done.canvas ?? done.text}`).join(". ");
   if (!state.playing) show(state.at); // with the server's figures
 }
 
-/** The text that a run has made; of gaps, with what stood around them. */
-const text = (lane) => lane.done.canvas ?? lane.done.text;
-
-function laneNodes() {
-  const root = $("lane").content.cloneNode(true).firstElementChild;
-  const [title, status, canvas, figures, rows] = ["h2", ".state", ".canvas", "dl", "tbody"].map((one) => root.querySelector(one));
-  return { root, title, status, canvas, figures, rows };
+/** One scheduler's part of a run: what it asks, where it is shown, and the steps so far. */
+function lane(chooser, request) {
+  const body = { ...request, scheduler: scheduler(chooser) };
+  const { name } = body.scheduler;
+  const node = copy("lane");
+  const [canvas, status] = [node.querySelector(".canvas"), node.querySelector(".state")];
+  node.querySelector("h2").textContent = name;
+  canvas.setAttribute("aria-label", `Canvas of ${name}`);
+  status.textContent = "waiting …";
+  return { chooser, body, name, node, canvas, status, steps: [] };
 }
 
-async function follow(lane, body, signal) {
+async function follow(lane, signal) {
   const began = performance.now();
-  lane.title.textContent = lane.spec.name;
-  lane.canvas.setAttribute("aria-label", `Canvas of ${lane.spec.name}`);
-  lane.status.textContent = "waiting …";
   try {
-    for await (const [name, data] of events(await post("generate", body, signal))) {
-      if (name === "start") begin(lane, data);
-      if (name === "step") lane.steps.push({ ...data, seconds: (performance.now() - began) / 1000 });
-      if (name === "done") lane.done = data;
-      if (name === "error") throw data;
-      if (name === "step") extend();
+    for await (const [name, data] of events(await post("generate", lane.body, signal))) {
+      if (name === "start") {
+        lane.start = data;
+        lane.status.textContent = "running …";
+        show(state.at);
+      } else if (name === "step") {
+        lane.steps.push({ ...data, seconds: (performance.now() - began) / 1000 });
+        $("scrubber").disabled = $("play").disabled = false;
+        describe();
+      } else if (name === "done") lane.done = data;
+      else if (name === "error") throw data;
     }
     if (!lane.done) throw { message: "the connection ended before the answer did" };
     lane.status.textContent = lane.done.finish_reason === "stop" ? "ended by itself" : "ended at its full length";
@@ -226,25 +245,9 @@ async function follow(lane, body, signal) {
   }
 }
 
-/** Draw the empty canvas, with the text around the gaps if there is one. */
-function begin(lane, data) {
-  lane.start = data;
-  lane.status.textContent = "running …";
-  lane.cells = Array.from({ length: data.length }, () => element("span"));
-  const escaped = state.mask.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  const around = (lane.body.canvas ?? "").split(new RegExp(String.raw`\[MASK(?::\d+)?\]|${escaped}`));
-  lane.canvas.replaceChildren(element("span", { className: "token pinned", textContent: around[0] }), ...lane.cells, element("span", { className: "token pinned", textContent: around.length > 1 ? around.at(-1) : "" }));
-  show(state.at);
-}
+// ---- showing the canvas after a step
 
 const longest = () => Math.max(0, ...state.lanes.map((lane) => lane.steps.length));
-
-function extend() {
-  [$("scrubber").max, $("scrubber").disabled, $("play").disabled] = [longest(), false, false];
-  describe();
-}
-
-// ---- showing the canvas after a step
 
 function show(at) {
   state.at = Math.min(at, longest());
@@ -254,8 +257,9 @@ function show(at) {
 
 function describe() {
   const words = `${state.at} of ${longest()}`;
-  [$("scrubber").value, $("position").textContent] = [state.at, words];
+  Object.assign($("scrubber"), { max: longest(), value: state.at });
   $("scrubber").setAttribute("aria-valuetext", `step ${words}`);
+  $("position").textContent = words;
 }
 
 /** What stands at each position after k steps; nothing where there is a mask. */
@@ -271,28 +275,25 @@ function canvasAfter(lane, k) {
 
 function draw(lane, k) {
   const canvas = canvasAfter(lane, k);
-  const cells = canvas.map((token) => look(token, k, lane.steps.length));
-  cells.forEach((cell, i) => {
-    const span = lane.cells[i];
-    if (span.className === cell.className && span.textContent === cell.text && span.title === cell.title) return;
-    Object.assign(span, { className: cell.className, textContent: cell.text, title: cell.title });
-    span.style.setProperty("--t", cell.t);
-    span.dataset.step = cell.step;
-  });
-  const finished = lane.done && k === lane.steps.length;
-  lane.canvas.classList.toggle("finished", Boolean(finished));
+  const [before, ...others] = (lane.body.canvas ?? "").replaceAll(state.mask, "[MASK]").split(/\[MASK(?::\d+)?\]/);
+  const shown = [{ text: before }, ...canvas, { text: others.at(-1) ?? "" }]; // around the region stands what is given
+  lane.canvas.replaceChildren(...shown.map((token) => cell(token, k, lane.steps.length)));
+  const finished = Boolean(lane.done) && k === lane.steps.length;
+  lane.canvas.classList.toggle("finished", finished);
   figures(lane, canvas.filter((token) => token?.step !== undefined && !state.ends.has(token.id)).length, k, finished);
   if (finished) tokens(lane, canvas);
 }
 
-function look(token, k, steps) {
-  if (!token) return { className: "mask", text: "", title: "mask", t: 0, step: "" };
-  if (state.ends.has(token.id)) return { className: "end", text: "·", title: token.text, t: 0, step: "" };
-  if (token.step === undefined) return { className: "token pinned", text: token.text, title: "given", t: 0, step: "" };
+function cell(token, k, steps) {
+  if (!token) return element("span", { className: "mask", title: "mask" });
+  if (state.ends.has(token.id)) return element("span", { className: "end", textContent: "·", title: token.text });
+  if (token.step === undefined) return element("span", { className: "token pinned", textContent: token.text, title: "given" });
   const level = token.probability >= SURE ? "sure" : token.probability >= LIKELY ? "likely" : "unsure";
-  const title = `step ${token.step + 1}, confidence ${token.probability.toFixed(3)}`;
   const className = ["token", level, token.step === k - 1 && "fresh", token.text.includes("\n") && "newline"].filter(Boolean).join(" ");
-  return { className, text: token.text, title, t: steps > 1 ? token.step / (steps - 1) : 0, step: token.step + 1 };
+  const node = element("span", { className, textContent: token.text, title: `step ${token.step + 1}, confidence ${token.probability.toFixed(3)}` });
+  node.dataset.step = token.step + 1;
+  node.style.setProperty("--t", steps > 1 ? token.step / (steps - 1) : 0);
+  return node;
 }
 
 /** Counted here while it runs; at the end what the server says in `diffusion`. */
@@ -305,13 +306,16 @@ function figures(lane, revealed, k, finished) {
     const options = Object.entries(scheduler).filter(([name, value]) => name !== "name" && value !== null);
     Object.assign(shown, { options: options.map(([name, value]) => `${name} ${value}`).join(", ") || "none", block: block_length, cache, queued: `${queue_seconds.toFixed(3)} s` });
   }
-  lane.figures.replaceChildren(...Object.entries(shown).map(([name, value]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }))));
+  const figure = ([name, value]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }));
+  lane.node.querySelector("dl").replaceChildren(...Object.entries(shown).map(figure));
 }
 
 function tokens(lane, canvas) {
-  const cell = (text) => element("td", { textContent: text });
-  const row = (token, i) => element("tr", {}, cell(i), cell(JSON.stringify(token.text)), cell(token.step === undefined ? "given" : token.step + 1), cell(token.probability?.toFixed(3) ?? ""));
-  lane.rows.replaceChildren(...canvas.flatMap((token, i) => (token ? [row(token, i)] : [])));
+  const row = (token, i) => {
+    const cells = [i, JSON.stringify(token.text), token.step === undefined ? "given" : token.step + 1, token.probability?.toFixed(3) ?? ""];
+    return element("tr", {}, ...cells.map((text) => element("td", { textContent: text })));
+  };
+  lane.node.querySelector("tbody").replaceChildren(...canvas.flatMap((token, i) => (token ? [row(token, i)] : [])));
 }
 
 function play(on) {
@@ -328,34 +332,33 @@ function tick() {
 
 // ---- what the visitor does
 
-function stop() {
-  state.abort?.abort();
-}
+const on = (id, type, listener) => $(id).addEventListener(type, listener);
+const each = (selector, type, listener) => document.querySelectorAll(selector).forEach((node) => node.addEventListener(type, () => listener(node)));
+const stop = () => state.abort?.abort();
 
-$("form").addEventListener("submit", (event) => (event.preventDefault(), run()));
-$("form").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("form").requestSubmit();
-});
+on("form", "submit", (event) => (event.preventDefault(), run()));
+on("form", "keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && !$("run").disabled && $("form").requestSubmit());
 document.addEventListener("keydown", (event) => event.key === "Escape" && stop());
-$("stop").addEventListener("click", stop);
-$("gap").addEventListener("click", makeGap);
-$("compare").addEventListener("change", showChoosers);
-$("forget").addEventListener("click", () => (remember([]), $("prompt").focus()));
-$("reply").addEventListener("click", () => {
+on("stop", "click", stop);
+on("gap", "click", makeGap);
+on("key", "change", start);
+on("compare", "change", compare);
+on("forget", "click", () => (remember([]), $("prompt").focus()));
+on("reply", "click", () => {
   const [lane] = state.lanes;
   remember([...lane.body.messages, { role: "assistant", content: lane.done.text }]);
-  [$("prompt").value, $("reply").hidden] = ["", true];
+  $("reply").hidden = true;
+  $("prompt").value = "";
   $("prompt").focus();
 });
-$("play").addEventListener("click", () => {
+on("play", "click", () => {
   if (!state.playing && state.at === longest()) show(0);
   play(!state.playing);
 });
-$("scrubber").addEventListener("input", () => (play(false), show(Number($("scrubber").value))));
-for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", () => setMode(radio.value));
-for (const radio of document.querySelectorAll("[name=colour]")) radio.addEventListener("change", () => ($("results").dataset.colour = radio.value));
-for (const button of document.querySelectorAll("[data-example]")) button.addEventListener("click", () => fill(EXAMPLES[button.dataset.example]));
+on("scrubber", "input", () => (play(false), show(Number($("scrubber").value))));
+each("[name=mode]", "change", (radio) => setMode(radio.value));
+each("[name=colour]", "change", (radio) => ($("results").dataset.colour = radio.value));
+each("[data-example]", "click", (button) => fill(EXAMPLES[button.dataset.example]));
 
-$("results").dataset.colour = "confidence";
 fill(EXAMPLES.words);
 start();
