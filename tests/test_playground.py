@@ -5,23 +5,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from schedulers import json_schema, scheduler_class, scheduler_names
 from server.playground import PARTS
 from tests.chromium import chromium
 from tests.live import PATIENCE, Live, live, wait_for
+from tests.page import BACKGROUNDS, NUMBERS, OUTLINES, PLACES, asked, check, figure, finish, run, shown
 
 PHONE = {"width": 360, "height": 640}
 SUDOKU = "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5"
-OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
-  .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
 READY = "Served here: llada-nano, which sees 512 tokens."
 KEY = "open sésame"
-BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
-NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
-PLACES = "all => all.map((one) => [...one.parentNode.children].indexOf(one) - 1)"  # the first child is what is given
 CLEAR = "rgba(0, 0, 0, 0)"
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -79,32 +74,6 @@ def open_page(browser: Browser, server: Live, complaints: list[str]) -> Iterator
 @pytest.fixture
 def page(open_page: Open) -> Page:
     return open_page()
-
-
-def run(page: Page) -> None:
-    page.click("#run")
-    finish(page)
-
-
-def finish(page: Page) -> None:
-    expect(page.locator("#stop")).to_be_disabled()
-    assert page.locator("#announcement").inner_text(), page.locator("#results").inner_text()
-    expect(page.locator("#play")).to_have_text("Play")
-
-
-def shown(lane: Locator) -> str:
-    """The text on a canvas: what is given and what is revealed, without masks and ends of text."""
-    return "".join(lane.locator(".canvas .token").all_text_contents())
-
-
-def figure(lane: Locator, name: str) -> str:
-    return lane.locator("dl div", has=lane.page.get_by_text(name, exact=True)).locator("dd").inner_text()
-
-
-def asked(live: Live, content: str, **fields: Any) -> dict[str, Any]:
-    """What the API answers to a chat of the page's."""
-    body = {"messages": [{"role": "user", "content": content}], "temperature": 0, "seed": 0, **fields}
-    return live.generate(**body)
 
 
 def test_page_is_served_with_a_policy(server: Live) -> None:
@@ -391,11 +360,6 @@ def test_axe_finds_nothing(open_page: Open, complaints: list[str], scheme: str) 
     expect(page.locator("#scheduler-error-1")).not_to_be_empty()
     check(page)
     complaints.clear()
-
-
-def check(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 def test_fits_a_phone(open_page: Open, complaints: list[str]) -> None:

@@ -1,0 +1,46 @@
+"""How the playground's tests use and read its page."""
+
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Locator, Page, expect
+
+from tests.live import Live
+
+# Asked of the page.
+OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
+  .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
+BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
+PLACES = "all => all.map((one) => [...one.parentNode.children].indexOf(one) - 1)"  # the first child is what is given
+
+
+def run(page: Page) -> None:
+    page.click("#run")
+    finish(page)
+
+
+def finish(page: Page) -> None:
+    expect(page.locator("#stop")).to_be_disabled()
+    assert page.locator("#announcement").inner_text(), page.locator("#results").inner_text()
+    expect(page.locator("#play")).to_have_text("Play")
+
+
+def shown(lane: Locator) -> str:
+    """The text on a canvas: what is given and what is revealed, without masks and ends of text."""
+    return "".join(lane.locator(".canvas .token").all_text_contents())
+
+
+def figure(lane: Locator, name: str) -> str:
+    return lane.locator("dl div", has=lane.page.get_by_text(name, exact=True)).locator("dd").inner_text()
+
+
+def asked(live: Live, content: str, **fields: Any) -> dict[str, Any]:
+    """What the API answers to a chat of the page's."""
+    body = {"messages": [{"role": "user", "content": content}], "temperature": 0, "seed": 0, **fields}
+    return live.generate(**body)
+
+
+def check(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
