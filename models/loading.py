@@ -59,16 +59,18 @@ def load_model(
     dtype: str = "auto",
     compiled: bool | None = False,
     quantization: str | None = None,
+    chat_template: str | None = None,
 ) -> Model:
     """Load a model for inference.
 
-    source        a folder, the name of a shipped checkpoint, or a Hub id
-    revision      branch, tag or commit of a Hub id
-    device        auto, cpu or cuda; auto takes CUDA if there is one
-    dtype         auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
-                  multiplies it natively, else float32
-    compiled      whether torch.compile makes the network's kernels; None on CUDA only
-    quantization  int8 rounds the matrices of the blocks as they are read, see `models.quantization`
+    source         a folder, the name of a shipped checkpoint, or a Hub id
+    revision       branch, tag or commit of a Hub id
+    device         auto, cpu or cuda; auto takes CUDA if there is one
+    dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
+                   multiplies it natively, else float32
+    compiled       whether torch.compile makes the network's kernels; None on CUDA only
+    quantization   int8 rounds the matrices of the blocks as they are read, see `models.quantization`
+    chat_template  in Jinja, instead of the checkpoint's
 
     Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
     """
@@ -79,7 +81,7 @@ def load_model(
     config = read_json(found.folder / "config.json")
     family = find_family(config)
     network = build_network(family, config)
-    tokenizer = Tokenizer(found.folder, family.TOKENIZER)
+    tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
     require_memory(network, on, as_dtype, quantization)
     fetch_weights(found, weight_files(found.folder))

@@ -21,16 +21,22 @@ _CUT = "\ufdd0"
 class Tokenizer:
     """A checkpoint's tokenizer. Safe to use from several threads: nothing in it changes after it is made."""
 
-    def __init__(self, folder: Path, kind: TokenizerKind):
-        """Read the tokenizer files in a folder. Raises CheckpointError if they are missing or broken."""
+    def __init__(self, folder: Path, kind: TokenizerKind, chat_template: str | None = None):
+        """Read the tokenizer files in a folder; a chat template that is given stands in for that of the folder.
+
+        Raises CheckpointError if files are missing or broken.
+        """
         self.kind = kind
         self._full = _load(folder, kind)
+        if chat_template is not None:
+            self._full.chat_template = chat_template
         # transformers sets truncation anew at every call, which is not thread-safe; the backend alone is.
         self._backend = self._full.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         added = sorted((token.content for token in self._full.added_tokens_decoder.values()), key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, added)) or "(?!)")
+        self._begun = tuple({text[:length] for text in added for length in range(1, len(text))})
         self._length = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def __len__(self) -> int:
@@ -89,8 +95,9 @@ class Tokenizer:
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """The ids of a conversation up to where the assistant's answer begins.
 
-        Only the template writes control tokens: their text inside a message stays text, so no message can end its turn
-        and forge another. Raises ChatTemplateError if there is no template or it refuses the messages.
+        Only the template writes control tokens: their text inside a message stays text, also where two messages make
+        it together, so no message can end its turn and forge another. Raises ChatTemplateError if there is no template
+        or it refuses the messages.
         """
         if not self.has_chat_template:
             raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")
@@ -98,8 +105,9 @@ class Tokenizer:
         return [token for piece in self._render(cut).split(_CUT) for token in self.encode(piece)]
 
     def _cut_control_tokens(self, text: str) -> str:
-        """Mark a cut inside each text of an added token, after its first character."""
-        return self._added.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
+        """Mark a cut inside each text of an added token, and behind one that has begun: the next message may end it."""
+        cut = self._added.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
+        return cut + _CUT if text.rstrip().endswith(self._begun) else cut  # templates may strip what is around it
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         from jinja2 import TemplateError
@@ -108,6 +116,23 @@ class Tokenizer:
             return self._full.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except (TemplateError, ValueError, TypeError) as error:
             raise ChatTemplateError(f"the model's chat template refuses these messages: {first_line(error)}") from error
+
+
+def read_chat_template(file: Path) -> str:
+    """The chat template in a file. Raises ChatTemplateError if there is none that can be read and parsed."""
+    from jinja2 import TemplateSyntaxError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        template = file.read_text(encoding="utf-8")
+        render_jinja_template([], chat_template=template)  # of no conversation, which parses it and no more
+    except OSError as error:
+        raise ChatTemplateError(f"give a file that can be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ChatTemplateError(f"give a file in UTF-8 ({error})") from error
+    except TemplateSyntaxError as error:
+        raise ChatTemplateError(f"give a template that can be parsed (line {error.lineno}: {error.message})") from error
+    return template
 
 
 def _load(folder: Path, kind: TokenizerKind) -> Any:

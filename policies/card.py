@@ -13,7 +13,7 @@ from policies.recipe import Recipe
 from policies.train import LOG_FILE
 from schedulers import parse_scheduler
 
-SPEEDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+SPEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 TEXT = """# {name}
 

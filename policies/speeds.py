@@ -11,8 +11,8 @@ from torch import Tensor
 
 from policies.network import SPEED_KNOTS
 
-SHIFTS = torch.arange(-10.0, 8.0)  # of logits that are tried: from next to nothing at once to nearly everything
-SLOWEST = 0.2  # of the speeds that are trained for: with more passes, answers get no better
+SHIFTS = torch.arange(-20, 15) / 2  # of logits that are tried: from next to nothing at once to nearly everything
+SLOWEST = 0.3  # of the speeds that are trained for: with more passes, answers get no better
 
 
 def shifts_of_speeds(passes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from models.loading import Model
@@ -49,7 +50,10 @@ def create_app(
         finally:
             await asyncio.to_thread(backend.stop)
 
-    app = FastAPI(title="unmask", version=version("unmask"), lifespan=lifespan)
+    # FastAPI's own /docs takes its scripts from the Internet; this one brings them.
+    app = FastAPIOffline(
+        title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
+    )
     app.state.backend = backend
     for room in (generate, completions, chat, fim, score, tokenize, info, playground):
         app.include_router(room.router)

@@ -186,6 +186,7 @@ class Backend:
                 settings.dtype,
                 settings.compile,
                 settings.quantization,
+                settings.chat_template,
             )
             model = _limited(model, settings.max_model_len)
             engine = Engine(model, settings.max_rows, settings.memory_fraction)

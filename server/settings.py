@@ -2,6 +2,7 @@
 
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -9,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from engine.caching import AUTO, parse_cache
 from engine.settings import ModelSettings
+from models.tokenizer import read_chat_template
 from schedulers import UnknownSchedulerError, scheduler_class
 from server.logs import LogFormat
 
@@ -34,6 +36,9 @@ class ServeSettings(ModelSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     served_model_name: str | None = Field(None, description="name of the model in the API; by default its own")
+    chat_template: str | None = Field(
+        None, description="file with a Jinja template that is used for chats instead of the model's, or gives it one"
+    )
     api_key: Several = Field(
         (), description="a key that requests must bring as a bearer token, but for probes and metrics; may be repeated"
     )
@@ -77,6 +82,12 @@ class ServeSettings(ModelSettings):
     step_timeout: float = Field(
         600, gt=0, description="seconds after which a step of the engine counts as hung, and the server ends"
     )
+
+    @field_validator("chat_template")
+    @classmethod
+    def _read(cls, file: str | None) -> str | None:
+        """The template itself, so that what is wrong with it is said before the model loads."""
+        return None if file is None else read_chat_template(Path(file))
 
     @field_validator("cors_origin")
     @classmethod

@@ -56,7 +56,7 @@ DEFAULTS = {
 
 def render(page: str, ask: Ask) -> str:
     """The page with its tables and answers as they are now."""
-    page = TABLE.sub(lambda found: found[1] + table(_class(found[2])) + found[3], page)
+    page = TABLE.sub(lambda found: found[1] + table(wire_type(found[2])) + found[3], page)
     return EXAMPLE.sub(lambda found: f"{found[1]}```{found[4]}\n{_shown(ask(found[2], found[3]))}```", page)
 
 
@@ -87,7 +87,7 @@ def classes(page: str) -> set[str]:
     return {found[2] for found in TABLE.finditer(page)}
 
 
-def _class(name: str) -> type[BaseModel]:
+def wire_type(name: str) -> type[BaseModel]:
     module, _, kind = name.rpartition(".")
     found: type[BaseModel] = getattr(import_module(f"server.wire.{module}"), kind)
     return found

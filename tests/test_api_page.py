@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api_page import EXAMPLE, PAGE, asking, classes, render, stable
+from tests.api_page import EXAMPLE, PAGE, asking, classes, render, stable, wire_type
 from tests.live import Live, live
 
 
@@ -37,6 +37,13 @@ def test_every_type_has_its_table(server: Live, page: str) -> None:
     named = {name.rpartition(".")[2] for name in classes(page)}
     known = server.http.get("/openapi.json").json()["components"]["schemas"].keys()
     assert known - named - {"HTTPValidationError", "ValidationError"} == set()
+
+
+def test_what_types_inherit_has_its_table(page: str) -> None:
+    """As their own tables leave it out."""
+    named = classes(page)
+    bases = {base for name in named for base in wire_type(name).__mro__ if getattr(base, "model_fields", {})}
+    assert {f"{base.__module__.removeprefix('server.wire.')}.{base.__name__}" for base in bases} == named
 
 
 def test_every_field_has_a_meaning(page: str) -> None:

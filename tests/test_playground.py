@@ -1,28 +1,18 @@
-"""The playground in a real headless Chromium, against a live server with the embedded model.
+"""The playground in a real headless Chromium, against a live server with the embedded model."""
 
-`make test` installs Chromium where it may. Where there is none these tests fail, and say what to install: a skipped
-test would look like a page that works.
-"""
-
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from schedulers import json_schema, scheduler_class, scheduler_names
 from server.playground import PARTS
+from tests.chromium import chromium
 from tests.live import PATIENCE, Live, live, wait_for
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 PHONE = {"width": 360, "height": 640}
 SUDOKU = "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5"
 OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
@@ -40,13 +30,8 @@ def server() -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.fail("no Chromium found: install it (Debian: apt-get install chromium), or give its path in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

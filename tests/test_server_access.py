@@ -57,6 +57,7 @@ def test_everything_but_probes_and_the_page_wants_a_key(server: Live) -> None:
         tried
         | {
             ("GET", "/docs"),
+            ("GET", "/docs/static/swagger-ui.css"),
             ("GET", "/openapi.json"),
             ("GET", "/"),
             ("GET", "/static/playground.js"),

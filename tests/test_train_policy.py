@@ -122,11 +122,10 @@ def test_what_makes_a_speed_by_hand() -> None:
     passes = torch.full((len(SHIFTS),), 2.0)  # everything at once takes 2
     passes[:4] = torch.tensor([40.0, 10.0, 8.0, 4.0])
     shifts = shifts_of_speeds(passes)
-    first = SHIFTS[0].item()
-    assert shifts[0] == first
-    assert shifts[2] == first + 1  # 2 / 10
-    assert shifts[3].item() == pytest.approx(first + 2 + 0.2)  # a fifth of the way from 2 / 8 to 2 / 4
-    assert shifts[5] == first + 3  # 2 / 4
+    assert shifts[0] == SHIFTS[0]
+    assert shifts[2] == SHIFTS[1]  # 2 / 10
+    assert shifts[3].item() == pytest.approx(SHIFTS[2:4].lerp(SHIFTS[3:5], 0.2)[0].item())  # between 2 / 8 and 2 / 4
+    assert shifts[5] == SHIFTS[3]  # 2 / 4
     assert shifts[10] == SHIFTS[-1]  # as sure as can be
     assert (shifts.diff() > 0).all()
 

@@ -47,6 +47,15 @@ class Usage(BaseModel):
     total_tokens: int = Field(description="both")
 
 
+class Answer(BaseModel):
+    """What every answer of a generation holds."""
+
+    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
+    model: str = Field(description="that answered")
+    usage: Usage = Field(description="tokens in and out")
+    diffusion: Diffusion = Field(description="how it came about")
+
+
 class ErrorDetail(BaseModel):
     message: str = Field(description="one sentence: what is wrong, and what to do")
     type: str = Field(description="kind of error")

@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.wire.answers import Diffusion, TokenSteps, Usage
-from server.wire.fields import MAX_COUNT, Message, about
-from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, OpenAIFields
+from server.wire.fields import MAX_COUNT, Message, about, check_same
+from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 
 class ChatRequest(OpenAIFields):
@@ -59,8 +58,7 @@ class ChatRequest(OpenAIFields):
 
     @model_validator(mode="after")
     def _one_length(self) -> "ChatRequest":
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise about("max_tokens", "fields 'max_tokens' and 'max_completion_tokens' differ; give one of them")
+        check_same(self, "max_tokens", "max_completion_tokens")
         return self
 
 
@@ -93,26 +91,17 @@ class AnswerMessage(BaseModel):
     refusal: None = Field(None, description="always null")
 
 
-class ChatChoice(TokenSteps):
+class ChatChoice(Choice):
     """One answer."""
 
-    index: int = Field(description="which choice")
     message: AnswerMessage = Field(description="the answer")
     logprobs: ChatLogprobs | None = Field(None, description="with `logprobs`")
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
-    finish_reason: Literal["stop", "length"] = Field(
-        description="stop: an end of text or a stop text; length: the generation region is full"
-    )
 
 
-class ChatResponse(BaseModel):
+class ChatResponse(OpenAIAnswer):
     """The answer of `POST /v1/chat/completions`. Chunks of its stream have `delta` instead of `message`."""
 
-    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
     object: Literal["chat.completion"] = Field("chat.completion", description="what this is")
-    created: int = Field(description="when, in seconds since 1970")
-    model: str = Field(description="that answered")
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     choices: list[ChatChoice] = Field(description="the answers")
-    usage: Usage = Field(description="tokens in and out")
-    diffusion: Diffusion = Field(description="how it came about")

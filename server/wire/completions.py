@@ -4,9 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from server.wire.answers import Diffusion, TokenSteps, Usage
 from server.wire.fields import TokenIds, expect
-from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, OpenAIFields
+from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 Prompts = Annotated[
     str | list[str] | TokenIds | list[TokenIds],
@@ -44,26 +43,17 @@ class CompletionLogprobs(BaseModel):
     text_offset: list[int] = Field(description="characters of the tokens before it")
 
 
-class CompletionChoice(TokenSteps):
+class CompletionChoice(Choice):
     """One text of a completion, or in a stream a piece of it."""
 
-    index: int = Field(description="which choice")
     text: str = Field(description="what was generated, in a stream since the last chunk")
     logprobs: CompletionLogprobs | None = Field(None, description="with `logprobs`")
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
-    finish_reason: Literal["stop", "length"] | None = Field(
-        description="stop: an end of text or a stop text; length: the region is full; null in a stream until the end"
-    )
 
 
-class CompletionResponse(BaseModel):
-    """The answer of `POST /v1/completions`, and each chunk of its stream."""
+class CompletionResponse(OpenAIAnswer):
+    """The answer of `POST /v1/completions`. Chunks of its stream may lack `usage` and `diffusion`."""
 
-    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
     object: Literal["text_completion"] = Field("text_completion", description="what this is")
-    created: int = Field(description="when, in seconds since 1970")
-    model: str = Field(description="that answered")
     choices: list[CompletionChoice] = Field(description="the texts")
-    usage: Usage | None = Field(description="tokens in and out")
-    diffusion: Diffusion | None = Field(description="how it came about")

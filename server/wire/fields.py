@@ -29,6 +29,13 @@ def about(field: str | None, message: str) -> PydanticCustomError:
     return PydanticCustomError("body", "{message}", {"message": message, "param": field})
 
 
+def check_same(body: BaseModel, field: str, other: str) -> None:
+    """Raise an error about a field if it and another, which means the same, are both given and differ."""
+    one, two = getattr(body, field), getattr(body, other)
+    if None not in (one, two) and one != two:
+        raise about(field, f"fields {field!r} and {other!r} differ; give one of them")
+
+
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = list[int]
 

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from server.wire.answers import Diffusion, TokenSteps, Usage
 from server.wire.chat import AnswerMessage
-from server.wire.fields import MAX_SEED, about
-from server.wire.openai import NEUTRAL, OpenAIFields
+from server.wire.fields import MAX_SEED, check_same
+from server.wire.openai import NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 
 class FimRequest(OpenAIFields):
@@ -32,29 +31,19 @@ class FimRequest(OpenAIFields):
 
     @model_validator(mode="after")
     def _one_seed(self) -> "FimRequest":
-        if None not in (self.seed, self.random_seed) and self.seed != self.random_seed:
-            raise about("seed", "fields 'seed' and 'random_seed' differ; give one of them")
+        check_same(self, "seed", "random_seed")
         return self
 
 
-class FimChoice(TokenSteps):
+class FimChoice(Choice):
     """One text: as `text` for clients of Inception's, as a message (in a stream `delta`) for those of Mistral's."""
 
-    index: int = Field(description="which choice")
     text: str = Field(description="what was generated, in a stream since the last chunk")
     message: AnswerMessage = Field(description="the same as a message")
-    finish_reason: Literal["stop", "length"] = Field(
-        description="stop: an end of text or a stop text; length: the generation region is full"
-    )
 
 
-class FimResponse(BaseModel):
+class FimResponse(OpenAIAnswer):
     """The answer of `POST /v1/fim/completions`."""
 
-    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
     object: Literal["text_completion"] = Field("text_completion", description="what this is")
-    created: int = Field(description="when, in seconds since 1970")
-    model: str = Field(description="that answered")
     choices: list[FimChoice] = Field(description="the texts")
-    usage: Usage = Field(description="tokens in and out")
-    diffusion: Diffusion = Field(description="how it came about")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from server.wire.answers import Diffusion, TokenSteps, Usage
+from server.wire.answers import Answer, TokenSteps
 from server.wire.fields import GenerationFields, Message, TokenIds, about, expect
 
 
@@ -48,16 +48,12 @@ class GenerateRequest(GenerationFields):
         return self
 
 
-class GenerateResponse(TokenSteps):
+class GenerateResponse(Answer, TokenSteps):
     """The answer of `POST /generate`."""
 
-    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
-    model: str = Field(description="that answered")
     text: str = Field(description="what was generated")
     canvas: str | None = Field(None, description="of a canvas: all of its text, with the gaps filled in")
     token_ids: list[int] = Field(description="its tokens, before any end of text")
     finish_reason: Literal["stop", "length"] = Field(
         description="stop: an end of text or a stop text; length: the generation region is full"
     )
-    usage: Usage = Field(description="tokens in and out")
-    diffusion: Diffusion = Field(description="how it came about")

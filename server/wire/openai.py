@@ -1,10 +1,11 @@
 """What the bodies of OpenAI's generation endpoints have in common."""
 
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from server.wire.answers import Answer, TokenSteps
 from server.wire.fields import GenerationFields, about
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,22 @@ class OpenAIFields(GenerationFields):
     def wants_tokens(self) -> bool:
         """Whether pieces of a stream tell their tokens or count them."""
         return bool(self.return_token_ids or self.alternatives is not None or self.wants_usage_all_along)
+
+
+class Choice(TokenSteps):
+    """What every choice holds."""
+
+    index: int = Field(description="which choice")
+    finish_reason: Literal["stop", "length"] = Field(
+        description="stop: an end of text or a stop text; length: the generation region is full; in a stream null "
+        "until the choice ends"
+    )
+
+
+class OpenAIAnswer(Answer):
+    """What the answers of OpenAI's endpoints hold besides."""
+
+    created: int = Field(description="when, in seconds since 1970")
 
 
 def _same(value: Any, other: object) -> bool:

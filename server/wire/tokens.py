@@ -67,4 +67,4 @@ class TokenizerInfo(BaseModel):
     mask_token: str = Field(description="stands for what is not written yet")
     mask_token_id: int = Field(description="its id")
     stop_token_ids: list[int] = Field(description="tokens that end a text")
-    chat_template: str | None = Field(description="in Jinja")
+    chat_template: str | None = Field(description="in Jinja; the one in use")
