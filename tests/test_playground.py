@@ -4,34 +4,34 @@
 test would look like a page that works.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from schedulers import json_schema, scheduler_class, scheduler_names
 from server.playground import PARTS
+from tests.browser import (
+    BACKGROUNDS,
+    NUMBERS,
+    OUTLINES,
+    PLACES,
+    asked,
+    check,
+    chromium,
+    figure,
+    finish,
+    run,
+    shown,
+)
 from tests.live import PATIENCE, Live, live, wait_for
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 PHONE = {"width": 360, "height": 640}
 SUDOKU = "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5"
-OUTLINES = """() => [document.activeElement, document.activeElement.nextElementSibling]
-  .map((one) => one && getComputedStyle(one).outlineStyle)"""  # a hidden radio button shows its focus on its name
 READY = "Served here: llada-nano, which sees 512 tokens."
 KEY = "open sésame"
-BACKGROUNDS = "all => all.map((one) => getComputedStyle(one).backgroundColor)"
-NUMBERS = "all => all.map((one) => [one.dataset.step, getComputedStyle(one, '::after').content])"
-PLACES = "all => all.map((one) => [...one.parentNode.children].indexOf(one) - 1)"  # the first child is what is given
 CLEAR = "rgba(0, 0, 0, 0)"
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -53,13 +53,8 @@ def guarded() -> Iterator[Live]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.fail("no Chromium found: install it (Debian: apt-get install chromium), or give its path in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -94,32 +89,6 @@ def open_page(browser: Browser, server: Live, complaints: list[str]) -> Iterator
 @pytest.fixture
 def page(open_page: Open) -> Page:
     return open_page()
-
-
-def run(page: Page) -> None:
-    page.click("#run")
-    finish(page)
-
-
-def finish(page: Page) -> None:
-    expect(page.locator("#stop")).to_be_disabled()
-    assert page.locator("#announcement").inner_text(), page.locator("#results").inner_text()
-    expect(page.locator("#play")).to_have_text("Play")
-
-
-def shown(lane: Locator) -> str:
-    """The text on a canvas: what is given and what is revealed, without masks and ends of text."""
-    return "".join(lane.locator(".canvas .token").all_text_contents())
-
-
-def figure(lane: Locator, name: str) -> str:
-    return lane.locator("dl div", has=lane.page.get_by_text(name, exact=True)).locator("dd").inner_text()
-
-
-def asked(live: Live, content: str, **fields: Any) -> dict[str, Any]:
-    """What the API answers to a chat of the page's."""
-    body = {"messages": [{"role": "user", "content": content}], "temperature": 0, "seed": 0, **fields}
-    return live.generate(**body)
 
 
 def test_page_is_served_with_a_policy(server: Live) -> None:
@@ -406,11 +375,6 @@ def test_axe_finds_nothing(open_page: Open, complaints: list[str], scheme: str) 
     expect(page.locator("#scheduler-error-1")).not_to_be_empty()
     check(page)
     complaints.clear()
-
-
-def check(page: Page) -> None:
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
 
 
 def test_fits_a_phone(open_page: Open, complaints: list[str]) -> None:
