@@ -24,6 +24,7 @@ from tests.synthetic import synthetic_llada
 ROWS, WAITING = 16, 64
 GROWTH = 24 * 2**20  # bytes that may come and go with buffers and allocators; a body of each request would be more
 MAX_BODY = 200_000
+PADDING = 150_000  # bytes of a crowd's bodies, so that those of two hundred would be seen
 JSON = "Content-Type: application/json\r\n"
 
 SHORT: list[dict[str, Any]] = [
@@ -104,6 +105,7 @@ def malformed(chance: random.Random) -> tuple[str, bytes]:
         "deep and closed": b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}",
         "no UTF-8": good.replace(b"a", bytes([chance.randrange(128, 256)]), 1),
         "half a surrogate": b'{"prompt": "\\ud800"}',
+        "half a surrogate as a key": b'{"prompt": "a", "\\ud800": 1}',
         "not a number": b'{"prompt": "a", "temperature": ' + chance.choice([b"NaN", b"Infinity", b"-Infinity"]) + b"}",
         "truncated": good[: chance.randrange(len(good))],
         "noise": chance.randbytes(chance.randrange(1, 500)),
@@ -203,17 +205,18 @@ def test_five_hundred_who_leave_take_no_rows_with_them(server: Server, right: li
 
 
 async def ask(client: httpx.AsyncClient, i: int) -> tuple[int, str]:
-    """(status, text or code of the error) of one request, every third of them a stream."""
-    body = SHORT[i % len(SHORT)]
+    """(status, text or code of the error) of one request, every third of them a stream; padded, to leave a trace."""
+    content = json.dumps({**SHORT[i % len(SHORT)], "stream": i % 3 == 0}) + " " * PADDING
+    headers = {"content-type": "application/json"}
     if i % 3:
-        response = await client.post("/generate", json=body)
+        response = await client.post("/generate", content=content, headers=headers)
         answer = response.json()
         return response.status_code, answer["text"] if response.status_code == 200 else answer["error"]["code"]
-    async with client.stream("POST", "/generate", json={**body, "stream": True}) as response:
-        content = (await response.aread()).decode()
+    async with client.stream("POST", "/generate", content=content, headers=headers) as response:
+        said = (await response.aread()).decode()
     if response.status_code != 200:
-        return response.status_code, json.loads(content)["error"]["code"]
-    name, data = content.strip().rsplit("\n\n", 1)[-1].split("\n")
+        return response.status_code, json.loads(said)["error"]["code"]
+    name, data = said.strip().rsplit("\n\n", 1)[-1].split("\n")
     assert name == "event: done"
     return 200, json.loads(data.removeprefix("data: "))["text"]
 
@@ -248,6 +251,5 @@ def test_crowds_that_wait_lose_no_answer_and_leave_no_trace(server: Server, righ
         outcomes = asyncio.run(crowd(server.url, 200, patient=True))
         assert [one[-1] for one in outcomes] == [(200, right[i % len(right)]) for i in range(200)]
         sizes.append(server.size)
-    assert any(len(one) > 1 for one in outcomes)
     assert sizes[-1] - sizes[0] < GROWTH
     assert server.idle()

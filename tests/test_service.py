@@ -3,8 +3,10 @@
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,16 @@ def test_steps_arrive_in_order_and_end_with_a_result(service: EngineService) -> 
             break
     assert indices == list(range(event.result.forward_passes))
     assert events.empty()
+
+
+def test_a_listener_is_let_go_with_its_last_event(service: EngineService) -> None:
+    events: Events = queue.Queue()
+    listener = partial(events.put)
+    gone = weakref.ref(listener)
+    service.submit(make("a"), listener)
+    del listener
+    assert finish(events) == "length"
+    assert service.call(lambda engine: gone()).result(PATIENCE) is None  # asked after the step is over
 
 
 def test_more_than_may_wait_are_refused_and_the_others_answered(service: EngineService) -> None:
