@@ -189,7 +189,9 @@ async def leave_all(port: int, count: int) -> Counter[bytes]:
 
     async def one(i: int) -> bytes:
         async with gate:
-            return (await asyncio.to_thread(leave, port, body, i % 2 == 0))[9:12]
+            while (status := (await asyncio.to_thread(leave, port, body, i % 2 == 0))[9:12]) == b"429":
+                await asyncio.sleep(0.1)  # those who left are let go once a step
+            return status
 
     return Counter(await asyncio.gather(*(one(i) for i in range(count))))
 
@@ -197,8 +199,7 @@ async def leave_all(port: int, count: int) -> Counter[bytes]:
 def test_five_hundred_who_leave_take_no_rows_with_them(server: Server, right: list[str]) -> None:
     before = server.passes()
     statuses = asyncio.run(leave_all(server.port, 500))
-    assert statuses[b"200"] > 400, statuses
-    assert statuses.keys() <= {b"200", b"429"}
+    assert statuses == {b"200": 500}
     wait_for(server.idle)
     assert server.passes() - before < 500 * LONG["max_tokens"] / 10  # they were not left to end
     assert [server.generate(body) for body in SHORT] == right
