@@ -236,7 +236,8 @@ class Trainer:
         for shift in SHIFTS:
             shifts.fill_(shift)
             passes.append(self._play(asks).passes.float().mean())
-        shifts.copy_(shifts_of_speeds(torch.stack(passes).cpu()))
+        of_all = self._accelerator.reduce(torch.stack(passes), reduction="mean")  # each has played its own problems
+        shifts.copy_(shifts_of_speeds(of_all.cpu()))
 
     # --- both
 
