@@ -38,7 +38,7 @@ test: check clients browser ## run all that CI runs; ARGS="..." adds arguments f
 clients: install $(CLIENTS)/.installed ## install the clients of others that tests run, beside the development tools
 
 # Their pins and ours exclude each other, so theirs are complete, and lie apart.
-$(CLIENTS)/.installed: tests/clients.txt
+$(CLIENTS)/.installed: tests/clients.txt | $(INSTALLED)
 	@echo "installing clients into $(CLIENTS)"
 	@rm -rf $(CLIENTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
