@@ -31,8 +31,8 @@ class PolicyOptions:
     temperature: float = option(1.0, "divides the logits: below 1 is surer, above 1 more random", minimum=0.01)
     speed: float = option(
         0.5,
-        "from 0, careful, to 1, everything at once; at 0.5 a policy that was trained for it takes twice as many passes "
-        "as at 1, at 0.25 four times, in the mean of what it was trained on. Others multiply their probabilities, and "
+        "from 0, careful, to 1, everything at once; at 0.5 a policy that was trained for it takes about twice as many "
+        "passes as at 1, in the mean of what it was trained on. Others multiply their probabilities, and "
         "in mode likely their odds, by 16 ** (2 speed - 1), so that 0.5 leaves them as they are",
         minimum=0.0,
         maximum=1.0,

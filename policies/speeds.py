@@ -1,7 +1,7 @@
 """What a speed is to a policy that is told it: the fewest passes possible, divided by those that it takes.
 
-At speed 1 it reveals everything at once, at 0.5 it takes twice as many passes, at 0.25 four times; in the mean of the
-tasks and block lengths that it was trained for, as passes go where they are needed. All logits are shifted alike, so
+At speed 1 it reveals everything at once, at 0.5 it takes about twice as many passes; in the mean of the tasks and block
+lengths that it was trained for, as passes go where they are needed. All logits are shifted alike, so
 more speed can only reveal more; which shift makes a speed is measured.
 """
 
