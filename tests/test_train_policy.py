@@ -259,7 +259,7 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path) -> None:
 def test_two_processes_train_one_policy(tmp_path: Path) -> None:
     out = tmp_path / "policy"
     launch = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
-    train = "--batches 2 --imitation 1 --prompts 1 --group 2 --problems 0"
+    train = "--batches 2 --imitation 1 --prompts 1 --group 2 --problems 0 --any-speed"
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split()]
     command += ["-m", "unmask", "train-policy", *train.split(), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
