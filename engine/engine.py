@@ -10,14 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from engine.batch import Batch
 from engine.caching import check_cache, check_window
 from engine.canvas import Canvas
-from engine.choosing import Chooser
 from engine.errors import RequestError
 from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
-from engine.recall import Recall
 from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
 from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
@@ -38,10 +37,12 @@ class Engine:
     memory_fraction  share of the memory that is free when the engine is made which keys and values may take
     static           whether steps are padded to a few shapes and replayed (on CUDA, captured); by default where the
                      model is compiled for CUDA
+    batch_invariant  whether each row has forward passes of its own, in turn
     watch            takes the times of each step
 
     Requests join and leave at any step, and rows of a batch may differ in everything. A request's result depends on
-    its own fields alone, up to the rounding of matrix products, which may differ between batches of different shapes.
+    its own fields alone: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix products, which
+    differs between batches of different shapes.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         max_rows: int = 64,
         memory_fraction: float = MEMORY_FRACTION,
         static: bool | None = None,
+        batch_invariant: bool = False,
         watch: Stopwatch | None = None,
     ):
         self.model = model
@@ -59,6 +61,7 @@ class Engine:
         capturable = model.device.type == "cuda" and self._architecture.experts is None
         self._static = model.compiled and capturable if static is None else static
         self._shapes: Shapes = "padded" if self._static else "uniform" if model.compiled else "exact"
+        self._batch_invariant = batch_invariant
         self._watch = watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
@@ -71,16 +74,14 @@ class Engine:
     def reset(self) -> None:
         """Forget every request, waiting or running."""
         self._waiting: deque[Canvas] = deque()
-        self._canvases: list[Canvas] = []  # row i of the batch belongs to canvas i
+        self._batches: deque[Batch] = deque()  # the first has the next pass
         self._slots = Slots(self._cache)
-        self._chooser = Chooser()
-        self._recall = Recall()
         self._graphs = Graphs(self.model.device)
 
     @property
     def running(self) -> int:
-        """Requests that are rows of the batch."""
-        return len(self._canvases)
+        """Requests that are rows of a batch."""
+        return sum(len(batch.canvases) for batch in self._batches)
 
     @property
     def waiting(self) -> int:
@@ -116,59 +117,66 @@ class Engine:
 
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
-        for canvas in [*self._waiting, *self._canvases]:
-            if canvas.request.id == request_id:
-                self._waiting = deque(other for other in self._waiting if other is not canvas)
-                self._retain([other is not canvas for other in self._canvases])
-                return canvas.cancelled()
-        return None
+        canvas = next((canvas for canvas in self._waiting if canvas.request.id == request_id), None)
+        if canvas is not None:
+            self._waiting.remove(canvas)
+            return canvas.cancelled()
+        return next((canvas.cancelled() for canvas in self._leave({request_id})), None)
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Advance every running request by one forward pass.
+        """Advance every running request by one forward pass; where rows are computed one by one, the next of them.
 
         Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
         """
         self._admit()
-        if not self._canvases:
+        if not self._batches:
             return []
-        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes)
-        outcome = read(self._run(plan), self._canvases)
-        steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
-        if self._chooser.records:
-            steps = [replace(step, record=self._chooser.records.get(step.request_id, {})) for step in steps]
-        self._retain([step.result is None for step in steps])
+        batch = self._batches[0]
+        cache = self._cache.from_slot(self._first_slot(batch))
+        plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._first_slot(batch))
+        outcome = read(self._run(batch, plan, cache), batch.canvases)
+        steps = [canvas.advance(*change) for canvas, change in zip(batch.canvases, outcome, strict=True)]
+        if batch.chooser.records:
+            steps = [replace(step, record=batch.chooser.records.get(step.request_id, {})) for step in steps]
+        self._batches.rotate(-1)
+        self._leave({step.request_id for step in steps if step.result is not None})
         return steps
 
-    def _run(self, plan: Plan) -> Tensor:
-        """Decide on the device, by a replay where steps are static and nobody times their parts."""
-        arrays = {**plan.arrays, **self._chooser.arrays}
-        if self._watch is not None:
-            self._watch.count(len(self._canvases), plan.columns)
-        elif self._static and not self._chooser.stateful:
-            key = (plan.key, self._chooser.key, self._cache.capacity)
-            return self._graphs.run(key, arrays, partial(self._decide, plan))
-        return self._decide(plan, as_tensors(arrays, self.model.device))
+    def _first_slot(self, batch: Batch) -> int:
+        """The slot from which on a pass sees the cache: a row that is computed by itself sees its own slot alone."""
+        return (batch.canvases[0].slot or 0) if self._batch_invariant else 0
 
-    def _decide(self, plan: Plan, arrays: dict[str, Tensor]) -> Tensor:
+    def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Tensor:
+        """Decide on the device, by a replay where steps are static and nobody times their parts."""
+        arrays = {**plan.arrays, **batch.chooser.arrays}
+        if self._watch is not None:
+            self._watch.count(len(batch.canvases), plan.columns)
+        elif self._static and not batch.chooser.stateful:
+            key = (plan.key, batch.chooser.key, cache.capacity, self._first_slot(batch))
+            return self._graphs.run(key, arrays, partial(self._decide, batch, plan, cache))
+        return self._decide(batch, plan, cache, as_tensors(arrays, self.model.device))
+
+    def _decide(self, batch: Batch, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
         """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32.
 
         Where rows ask for the K most probable tokens, K more of ids and of probabilities follow: (4 + 2K, B, W).
         """
+        chooser = batch.chooser
         with self._phase("model"):
-            hidden = self._forward(plan.layout, arrays, self._cache)
+            hidden = self._forward(plan.layout, arrays, cache)
         with self._phase("statistics"):
-            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._chooser.needs
-            at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
-            before = self._recall.before(*at) if needs.kl else None
+            head, sampling, needs = self.model.network.head, Sampling.of(arrays), chooser.needs
+            at = (batch.canvases, hidden, arrays["target"], plan.rows, plan.width)
+            before = batch.recall.before(*at) if needs.kl else None
             proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
-            reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
+            reveal, remask = chooser.choose(view, arrays["last_pass"].bool(), arrays)
             if needs.kl:
-                self._recall.keep(*at)
+                batch.recall.keep(*at)
         decided = [reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)]
-        if (told := self._chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
+        if (told := chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
             decided += view.top_ids[..., :told].int().unbind(-1)
             decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
         return torch.stack(decided)
@@ -180,6 +188,10 @@ class Engine:
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
         """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size."""
+        lots = [[question] for question in questions] if self._batch_invariant else [questions]
+        return [scored for lot in lots for scored in self._score(lot, top)]
+
+    def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         layout = lay_out_questions(questions, self._architecture, self._shapes)
         hidden = self._forward(layout, as_tensors(layout.arrays, self.model.device))
         return answers(questions, hidden, self.model.network.head, self._forbidden, top)
@@ -197,27 +209,37 @@ class Engine:
 
     def _admit(self) -> None:
         """Let waiting requests join, first come first served, while there is room."""
-        now, before = time.monotonic(), len(self._canvases)
-        while self._waiting and len(self._canvases) < self._max_rows:
+        now, joining = time.monotonic(), list[Canvas]()
+        while self._waiting and self.running + len(joining) < self._max_rows:
             canvas = self._waiting[0]
             if canvas.request.cache.name != "none":
                 if not self._slots.has_room(canvas):
                     break
                 self._slots.take(canvas)
             canvas.started = now
-            self._canvases.append(self._waiting.popleft())
-        if len(self._canvases) > before:
-            self._chooser.regroup(self._canvases, self._static)
-
-    def _retain(self, keep: list[bool]) -> None:
-        """Let the rows leave whose flag is false."""
-        if all(keep):
+            joining.append(self._waiting.popleft())
+        if not joining:
             return
-        for canvas, stays in zip(self._canvases, keep, strict=True):
-            if not stays and canvas.slot is not None:
+        if self._batch_invariant:
+            self._batches.extend(self._batch([canvas]) for canvas in joining)
+        elif self._batches:
+            self._batches[0].join(joining)
+        else:
+            self._batches.append(self._batch(joining))
+
+    def _batch(self, canvases: Sequence[Canvas]) -> Batch:
+        batch = Batch(padded=self._static)
+        batch.join(canvases)
+        return batch
+
+    def _leave(self, request_ids: set[str]) -> list[Canvas]:
+        """Take out the rows of some requests, and return them."""
+        gone = [canvas for batch in self._batches for canvas in batch.leave(lambda row: row.request.id in request_ids)]
+        for canvas in gone:
+            if canvas.slot is not None:
                 self._slots.release(canvas)
-        self._canvases = [canvas for canvas, stays in zip(self._canvases, keep, strict=True) if stays]
-        self._chooser.regroup(self._canvases, self._static)
+        self._batches = deque(batch for batch in self._batches if batch.canvases)
+        return gone
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)

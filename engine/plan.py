@@ -66,11 +66,12 @@ class Plan:
 _VIEW_FIELDS = ("block_start", "block_end", "length", "step", "block_step", "seed")
 
 
-def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes) -> Plan:
+def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes, first_slot: int = 0) -> Plan:
     """The next step of some running requests.
 
-    capacity  columns of a slot of the cache
-    shapes    how alike steps are made, so that the same code can run again
+    capacity    columns of a slot of the cache
+    shapes      how alike steps are made, so that the same code can run again
+    first_slot  the slot that the pass counts as its first
     """
     size = SIZES[shapes]
     windows = [slice(*map(canvas.column, canvas.window)) for canvas in canvases]
@@ -79,7 +80,7 @@ def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes
         rows, width = round_up(rows), round_up(width)
     wanted = [canvas.wanted for canvas in canvases]
     spans = [
-        _span(canvas, window.start + columns, a)
+        _span(canvas, window.start + columns, a, first_slot)
         for canvas, window, columns in zip(canvases, windows, wanted, strict=True)
     ]
     layout = lay_out(spans, a, capacity, shapes)
@@ -98,9 +99,10 @@ def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes
     return Plan(layout, arrays, rows, width, columns=sum(len(span.tokens) for span in spans))
 
 
-def _span(canvas: Canvas, wanted: Array, a: Architecture) -> Span:
+def _span(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Span:
     start, stop, visible = computed(canvas, canvas.request.cache, a)
-    return Span(canvas.ids[start:stop], start, visible, wanted, canvas.slot)
+    slot = None if canvas.slot is None else canvas.slot - first_slot
+    return Span(canvas.ids[start:stop], start, visible, wanted, slot)
 
 
 def _row_arrays(canvases: Sequence[Canvas], rows: int) -> Arrays:

@@ -61,6 +61,11 @@ class ModelSettings(CommandSettings):
     )
 
 
+BATCH_INVARIANT = (
+    "compute each row by itself, so that an answer depends on its own request alone, bit for bit; "
+    "docs/performance.md says what it costs"
+)
+
 Settings = TypeVar("Settings", bound=CommandSettings)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from engine.caching import NO_CACHE, choose_cache
-from engine.settings import CommandSettings, ModelSettings
+from engine.settings import BATCH_INVARIANT, CommandSettings, ModelSettings
 from evals.measure import label
 from evals.plot import check_plot, draw
 from evals.sweep import FULL, BlockLength, Curve, Point, Sweep, SweepError, read_points, run_cells
@@ -47,6 +47,7 @@ class EvalSettings(ModelSettings):
     problems: int = Field(500, ge=2, description="held-out problems a cell")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")
+    batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
     raw: bool = Field(False, description="ask without the chat template")
     json_file: Path | None = Field(
         None, alias="json", description="also write the results there, one JSON object a line"
@@ -81,7 +82,7 @@ def evaluate(settings: EvalSettings) -> None:
         settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
     )
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
-    how = {"rows": settings.rows, "memory_fraction": settings.memory_fraction}
+    how = {name: getattr(settings, name) for name in ("rows", "memory_fraction", "batch_invariant")}
     points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
     for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
         Console().print(_table(list(panel)))

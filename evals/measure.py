@@ -64,6 +64,7 @@ def measure(
     raw: bool = False,
     rows: int = 64,
     memory_fraction: float = MEMORY_FRACTION,
+    batch_invariant: bool = False,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
     """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer.
@@ -84,7 +85,7 @@ def measure(
         )
         for i, problem in enumerate(asked)
     ]
-    engine = Engine(model, max_rows=rows, memory_fraction=memory_fraction)
+    engine = Engine(model, rows, memory_fraction, batch_invariant=batch_invariant)
     results: dict[str, Result] = {}
     started = time.perf_counter()
     for step in engine.run(requests):

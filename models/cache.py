@@ -1,5 +1,7 @@
 """Keys and values of earlier passes, after RoPE, in memory that is allocated once."""
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,15 @@ class KeyValues:
         start, to = source * self.capacity, target * self.capacity
         for layer in (*self._keys, *self._values):
             layer[to : to + self.capacity] = layer[start : start + self.capacity]
+
+    def from_slot(self, slot: int) -> "KeyValues":
+        """The same memory without the slots before this one."""
+        if slot == 0:
+            return self
+        rest, start = copy(self), slot * self.capacity
+        rest.columns = self.columns - start
+        rest._keys, rest._values = ([layer[start:] for layer in store] for store in (self._keys, self._values))
+        return rest
 
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""

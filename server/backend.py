@@ -189,7 +189,9 @@ class Backend:
                 settings.chat_template,
             )
             model = _limited(model, settings.max_model_len)
-            engine = Engine(model, settings.max_rows, settings.memory_fraction)
+            engine = Engine(
+                model, settings.max_rows, settings.memory_fraction, batch_invariant=settings.batch_invariant
+            )
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
             service = EngineService(engine, settings.max_waiting, self.metrics.count_pass)
             with self._lock:

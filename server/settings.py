@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
 from engine.caching import AUTO, parse_cache
-from engine.settings import ModelSettings
+from engine.settings import BATCH_INVARIANT, ModelSettings
 from models.tokenizer import read_chat_template
 from schedulers import UnknownSchedulerError, scheduler_class
 from server.logs import LogFormat
@@ -55,6 +55,7 @@ class ServeSettings(ModelSettings):
     allow_policy: Several = Field(
         (), description="a folder that requests may name as their policy beside the shipped ones, or *; may be repeated"
     )
+    batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
     max_model_len: int | None = Field(

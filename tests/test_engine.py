@@ -112,7 +112,7 @@ def test_a_prompt_with_mask_tokens_stays_as_it_is(llada: Model) -> None:
     engine = Engine(llada)
     engine.submit(make(prompt=prompt, scheduler="greedy"))
     engine.step()
-    assert engine._canvases[0].ids[: len(prompt)].tolist() == list(prompt)
+    assert engine._batches[0].canvases[0].ids[: len(prompt)].tolist() == list(prompt)
 
 
 # --- invariant 2: progress per row

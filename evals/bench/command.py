@@ -19,7 +19,7 @@ from rich.progress import Progress
 from engine.caching import choose_cache
 from engine.engine import Engine
 from engine.request import Request
-from engine.settings import ModelSettings
+from engine.settings import BATCH_INVARIANT, ModelSettings
 from evals.bench.http import run_http, serving
 from evals.bench.offline import Profile, profile_offline, run_offline
 from evals.bench.reference import require_plain, run_reference
@@ -45,6 +45,7 @@ class BenchSettings(ModelSettings):
     scheduler: list[str] = Field(["topk"], description="schedulers, with options as name:option=value")
     cache: list[str] = Field(["none"], description="caches of keys and values, as none, prefix, dual:refresh=4")
     concurrency: list[Count] = Field([1, 16], description="requests that run side by side")
+    batch_invariant: list[bool] = Field([False], description=f"false, true or both; true: {BATCH_INVARIANT}")
     block_length: int = Field(32, ge=1, description="tokens a block")
     max_tokens: list[Count] = Field(
         [], description="lengths of the generation region, which requests take in turn; by default each task's own"
@@ -83,10 +84,12 @@ class Cell:
     cache: str
     concurrency: int
     over: Over
+    batch_invariant: bool
 
     @property
     def name(self) -> str:
-        return f"{self.scheduler} {self.cache} {self.concurrency}" + " http" * (self.over == "http")
+        how = " http" * (self.over == "http") + " invariant" * self.batch_invariant
+        return f"{self.scheduler} {self.cache} {self.concurrency}{how}"
 
 
 def bench(settings: BenchSettings) -> None:
@@ -96,15 +99,15 @@ def bench(settings: BenchSettings) -> None:
         settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
     )
     overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
-    cells = [Cell(*parts) for parts in product(settings.scheduler, settings.cache, settings.concurrency, overs)]
+    kinds_of_cells = (settings.scheduler, settings.cache, settings.concurrency, overs, settings.batch_invariant)
+    cells = [Cell(*parts) for parts in product(*kinds_of_cells)]
     if settings.against:
         require_plain(model.network)
     requests = {cell: _requests(model, settings, cell) for cell in cells}
     machine = measure_machine(model.device, model.dtype)
     with ExitStack() as stack:
         url = _url(settings, stack)
-        engine = Engine(model, max(settings.concurrency), settings.memory_fraction)
-        contestants = _contestants(engine, settings, requests, url)
+        contestants = _contestants(model, settings, requests, url)
         # Drawn between runs only: what draws by itself takes the time of what is measured.
         progress = stack.enter_context(Progress(console=Console(stderr=True), auto_refresh=False))
         bar = progress.add_task("", total=(1 + settings.rounds) * len(contestants))
@@ -112,8 +115,7 @@ def bench(settings: BenchSettings) -> None:
         # A first run pays for what is set up; the largest first, as compiled code is made for the sizes it sees first.
         alternate(dict(sorted(contestants.items(), key=_rows, reverse=True)), 1, advance)
         watched = [cell for cell in cells if cell.over == "offline"]
-        fraction = settings.memory_fraction
-        profiles = {cell: _profile(model, requests[cell], cell, machine, fraction) for cell in watched}
+        profiles = {cell: _profile(model, settings, requests[cell], cell, machine) for cell in watched}
         runs = alternate(contestants, settings.rounds, advance)
     lines = [Line(cell.name, vars(cell), runs[cell], _against(cell, runs), profiles.get(cell)) for cell in cells]
     if settings.against:
@@ -135,6 +137,8 @@ def _check(settings: BenchSettings) -> None:
     for flag in ("url", "rate"):
         if getattr(settings, flag) is not None and not settings.http:
             raise SystemExit(f"unmask bench: --{flag} is about runs over HTTP; add --http")
+    if settings.http and any(settings.batch_invariant):
+        raise SystemExit("unmask bench: --batch-invariant is measured without HTTP; leave out --http")
     if settings.rate is not None and len(settings.concurrency) > 1:
         raise SystemExit("unmask bench: --rate takes the place of --concurrency over HTTP; give one --concurrency")
     if not settings.against:
@@ -167,26 +171,28 @@ def _url(settings: BenchSettings, stack: ExitStack) -> str:
 
 
 def _contestants(
-    engine: Engine, settings: BenchSettings, requests: Mapping[Cell, Sequence[Request]], url: str
+    model: Model, settings: BenchSettings, requests: Mapping[Cell, Sequence[Request]], url: str
 ) -> dict[Cell | None, Callable[[], Run]]:
     """What runs in each round, by cell; the reference is under None."""
     runs: dict[Cell | None, Callable[[], Run]] = {}
     if settings.against:
         asked = next(iter(requests.values()))[: settings.reference_requests]
-        runs[None] = partial(run_reference, engine.model, asked)
+        runs[None] = partial(run_reference, model, asked)
+    rows, fraction = max(settings.concurrency), settings.memory_fraction
+    engines = {mode: Engine(model, rows, fraction, batch_invariant=mode) for mode in settings.batch_invariant}
     for cell, asked in requests.items():
         if cell.over == "http":
             runs[cell] = partial(run_http, url, asked, cell.concurrency, settings.rate, settings.seed, settings.stream)
         else:
-            runs[cell] = partial(run_offline, engine, asked, cell.concurrency)
+            runs[cell] = partial(run_offline, engines[cell.batch_invariant], asked, cell.concurrency)
     return runs
 
 
 def _profile(
-    model: Model, requests: Sequence[Request], cell: Cell, machine: Machine, memory_fraction: float
+    model: Model, settings: BenchSettings, requests: Sequence[Request], cell: Cell, machine: Machine
 ) -> tuple[Profile, tuple[float, float] | None]:
     """Where the time of a watched run went, and the shares of the machine that it reached."""
-    profile = profile_offline(model, requests, cell.concurrency, memory_fraction)
+    profile = profile_offline(model, requests, cell.concurrency, settings.memory_fraction, cell.batch_invariant)
     a, quantised = model.network.architecture, model.quantization is not None
     return profile, reached(a, profile.work, model.dtype.itemsize, profile.seconds, machine, quantised)
 

@@ -39,11 +39,15 @@ def run_offline(engine: Engine, requests: Sequence[Request], concurrency: int) -
 
 
 def profile_offline(
-    model: Model, requests: Sequence[Request], concurrency: int, memory_fraction: float = MEMORY_FRACTION
+    model: Model,
+    requests: Sequence[Request],
+    concurrency: int,
+    memory_fraction: float = MEMORY_FRACTION,
+    batch_invariant: bool = False,
 ) -> Profile:
     """The same under a stopwatch. Apart from the timed runs, since a stopwatch may have to wait for the device."""
     watch, count = Stopwatch(), _Count(model.network.architecture.block_size is not None)
-    engine = Engine(model, concurrency, memory_fraction, watch=watch)
+    engine = Engine(model, concurrency, memory_fraction, batch_invariant=batch_invariant, watch=watch)
     started = time.perf_counter()
     closed_loop(engine, requests, concurrency, count)
     seconds = time.perf_counter() - started
