@@ -11,7 +11,7 @@ from models.config import Config, read_json
 from models.errors import CheckpointError
 from models.families import Family, find_family
 from models.hub import fetch_weights, locate
-from models.memory import require_memory
+from models.memory import bound_kernel_caches, require_memory
 from models.quantization import choose_packing, precision
 from models.tokenizer import Tokenizer
 from models.transformer import MaskedTransformer
@@ -84,6 +84,7 @@ def load_model(
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
     require_memory(network, on, as_dtype, quantization)
+    bound_kernel_caches()
     fetch_weights(found, weight_files(found.folder))
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
     if compiled is None:

@@ -1,5 +1,6 @@
 """Does a network fit? Asked before any weight is read."""
 
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from models.quantization import packed_bytes, precision
 from models.transformer import MaskedTransformer
 
 GIB = 1 << 30
+KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of torch, and of oneDNN beneath it
+KERNELS = "64"
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -50,6 +53,16 @@ def container_bytes(cgroup: Path) -> int:
     except OSError:
         return unlimited
     return unlimited if limit == "max" else int(limit) - int(statistics["anon"])
+
+
+def bound_kernel_caches() -> None:
+    """Have few kernels kept of those that a CPU makes for products in bfloat16, one for each shape.
+
+    The caches are made at the first product. By default each holds 1024 kernels of half a megabyte, and a server meets
+    more shapes than that. A variable that is set already stays as it is.
+    """
+    for variable in KERNEL_CACHES:
+        os.environ.setdefault(variable, KERNELS)
 
 
 def require_memory(
