@@ -13,10 +13,10 @@ CLIENTS := $(VENV)/clients
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test clients browser check format clean
+.PHONY: help install serve test test-quick clients browser check format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## install unmask and its development tools into .venv
 
@@ -34,6 +34,9 @@ serve: install ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds fl
 
 test: check clients browser ## run all that CI runs; ARGS="..." adds arguments for pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+test-quick: install ## run the tests that take about a minute in all; ARGS="..." adds arguments for pytest
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 clients: install $(CLIENTS)/.installed ## install the clients of others that tests run, beside the development tools
 

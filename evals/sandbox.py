@@ -1,44 +1,38 @@
 """Run generated code against tests: in a process of its own, for a short while, with little to reach.
 
-`run(parts)` starts this very file with `python -I` and an empty environment in a temporary folder. The child gives up
-what it can, then executes the parts one after another in one module. Only a run that comes to the end of the last
-part counts: an exception, `sys.exit`, `os._exit` and a kill do not.
+`run(parts)` starts `evals/confinement.py` with `python -I -S`, an empty environment and the standard library alone.
+The child gives up what computing does not need, then executes the parts one after another in one module. Only a run
+that comes to the end of the last part counts: an exception, `sys.exit`, `os._exit` and a kill do not.
 
-This is a seat belt against code that a model got wrong, not a jail for code that means harm. On Linux
+  held by the kernel       wall-clock time (the child is killed), CPU time, memory, no byte into any file
+  held by Linux, on        no process, no thread, no signal, no socket, no change of any file: system calls other
+  x86-64 and AArch64       than those to compute and to read are refused (seccomp, which needs no privilege); the
+                           child dies with its parent
+  held by the interpreter  the same again, threads apart. An audit event that computing does not need is refused,
+                           and so is a module in C that does more than compute. On another system this is all there
+                           is, and native code can evade it
 
-  held by the kernel         wall-clock time (the whole process group is killed), CPU time, memory, size of a file,
-                             number of processes and threads (but root's are not counted by Linux)
-  held where the kernel      no network, by an empty network namespace: it needs user namespaces, which some
-  allows it                  containers forbid
-  held by the interpreter    no sockets, no new processes, no signals, no loading of libraries, no change of files
-                             outside the temporary folder. Native code of an extension module can evade this
-
-and nothing else is: files can be read, and code that looks for the tests or for the proof of success in its own
-process finds them. Give a stranger's code a container or a virtual machine.
+This holds code that a model got wrong and code that tries to get out. It does not hold a verdict against a program
+that wants to pass: the program and its tests share an interpreter, so that it can find the tests, change what `==`
+means to them, or hand in the proof of success itself. Nor does it hide files: the program reads what this user reads,
+though it can tell nobody. A stranger's code belongs into a container or a virtual machine.
 """
 
-import ctypes
 import functools
 import json
 import math
 import os
-import resource
 import secrets
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from dataclasses import dataclass
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # of Linux's sched.h; in `os` from Python 3.12 on
-REFUSED = ("ctypes.", "fcntl.", "os.", "pty.", "resource.", "shutil.", "signal.", "socket.", "subprocess.")
-HARMLESS = ("os.fwalk", "os.listdir", "os.putenv", "os.scandir", "os.unsetenv", "os.walk")  # imports need some of them
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+from evals import confinement
 
 
 class SandboxError(RuntimeError):
@@ -49,14 +43,12 @@ class SandboxError(RuntimeError):
 class Limits:
     """What a run may use.
 
-    seconds     of wall-clock time, the start of the interpreter included
-    memory      bytes of address space
-    file_bytes  bytes of any one file that it writes
+    seconds  of wall-clock time, the start of the interpreter included
+    memory   bytes of address space
     """
 
     seconds: float = 10.0
     memory: int = 1 << 30
-    file_bytes: int = 1 << 20
 
 
 LIMITS = Limits()
@@ -79,76 +71,37 @@ def _check() -> None:
     if not _run(["import collections, math, re, typing"], LIMITS):
         raise SandboxError(
             f"generated code cannot be run here: an empty program does not come to its end under {sys.executable} -I "
-            "with an empty environment; use a Python that starts so, on Linux"
+            "-S with an empty environment; use a Python that starts so, on Linux"
         )
 
 
 def _run(parts: Sequence[str], limits: Limits) -> bool:
-    proof = secrets.token_hex(16)  # the name of a file that only a run to the end leaves behind
-    job = json.dumps({"parts": list(parts), "proof": proof, "limits": asdict(limits)})
-    with tempfile.TemporaryDirectory(prefix="unmask-", ignore_cleanup_errors=True) as folder:
+    proof = secrets.token_hex(confinement.PROOF_BYTES // 2).encode()
+    wanted = {"parts": list(parts), "seconds": math.ceil(limits.seconds), "memory": limits.memory}
+    with tempfile.TemporaryFile() as job:
+        job.write(proof + json.dumps(wanted).encode())
+        job.flush()
+        os.lseek(job.fileno(), len(proof), os.SEEK_SET)
         with subprocess.Popen(
-            [sys.executable, "-I", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-I", "-S", confinement.__file__],
+            stdin=job,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=folder,
+            cwd="/",
             env={},
             start_new_session=True,
         ) as process:
             try:
-                process.communicate(job.encode(), limits.seconds)
-            except subprocess.TimeoutExpired:
-                return False
+                return _read(process, limits.seconds) == proof
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # the whole session, whoever is left of it
-        return (Path(folder) / proof).exists()
 
 
-def _inside() -> NoReturn:
-    """What the child does: read the job, give up what it can, execute, leave the proof."""
-    job = json.load(sys.stdin)
-    _limit(Limits(**job["limits"]))
-    _leave_network()
-    proof = Path(job["proof"]).absolute()
-    module = ModuleType("answer")  # not __main__: an answer's own main() stays asleep
-    sys.modules["answer"] = module  # where dataclasses look it up
-    sys.addaudithook(functools.partial(_refuse, os.getcwd() + os.sep))
-    for part in job["parts"]:
-        exec(compile(part, "<answer>", "exec"), module.__dict__)
-    proof.touch()
-    os._exit(0)  # without what the program left to be done at the end
-
-
-def _limit(limits: Limits) -> None:
-    """Bind this process; a limit once lowered stays so."""
-    seconds = math.ceil(limits.seconds)
-    for kind, most in (
-        (resource.RLIMIT_AS, limits.memory),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, limits.file_bytes),
-        (resource.RLIMIT_NPROC, 0),  # no further process or thread
-    ):
-        resource.setrlimit(kind, (most, most))
-
-
-def _leave_network() -> None:
-    """Enter a network namespace with no device in it, where the kernel lets us; root's powers end there as well."""
-    with suppress(AttributeError):  # no Linux
-        ctypes.CDLL(None).unshare(CLONE_NEWUSER | CLONE_NEWNET)
-
-
-def _refuse(folder: str, event: str, args: tuple[Any, ...]) -> None:
-    """An audit hook (PEP 578), which cannot be taken off: no way out of this process but files of its folder."""
-    if event == "open":
-        path, _, flags = args
-        if flags & WRITES and not isinstance(path, int) and not os.path.realpath(os.fsdecode(path)).startswith(folder):
-            raise PermissionError(f"generated code may not write {path!r}")
-    elif event.startswith(REFUSED) and event not in HARMLESS:
-        raise PermissionError(f"generated code may not use {event}")
-
-
-if __name__ == "__main__":
-    _inside()
+def _read(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """What a child hands in first, be it too much; nothing if it ends without, or does not end."""
+    assert process.stdout is not None
+    file = process.stdout.fileno()
+    ready = select.poll()
+    ready.register(file, select.POLLIN)
+    return os.read(file, confinement.PROOF_BYTES + 1) if ready.poll(seconds * 1000) else b""

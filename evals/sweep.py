@@ -93,11 +93,11 @@ class Point:
 def read_points(file: Path) -> list[Point]:
     """The points of a JSON file; none if there is no such file. Raises SweepError."""
     points = []
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], 1):
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
         try:
             fields = json.loads(line)
             points.append(Point(fields.pop("curve"), Measurement(**fields)))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             message = f"line {number} of {file} is no point of a sweep; delete the file or give --json another"
             raise SweepError(message) from None
     return points

@@ -48,11 +48,13 @@ def read_sweep(name: str) -> Sweep:
     """The sweep in a file, or the shipped one of that name. Raises SweepError."""
     file = _locate(name)
     try:
-        table = _SweepTable.model_validate(tomllib.loads(file.read_text()))
+        table = _SweepTable.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
         curves = [Curve(curve.label or curve.scheduler, curve.schedulers()) for curve in table.curves]
         tasks = [find_task(task) for task in table.tasks]
     except (tomllib.TOMLDecodeError, OptionError, TaskError, UnknownSchedulerError) as error:
         raise SweepError(f"sweep {file}: {error.args[0]}") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise SweepError(f"sweep {file} cannot be read as TOML in UTF-8: {error}") from None
     except ValidationError as error:
         raise SweepError(f"sweep {file}: {_sentence(error)}") from None
     return Sweep(tasks, table.block_lengths, table.problems, table.seed, curves, table.max_tokens)

@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.config import read_json
-from models.errors import CheckpointError
+from models.errors import CheckpointError, require_regular
 from models.quantization import Pack
 from models.transformer import Block, MaskedTransformer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 IGNORED = ("*.rotary_emb.inv_freq",)  # computed, not learned; older exports store it
+HEADER_BYTES, TENSOR_BYTES = 1 << 20, 1 << 10  # of a header: what it may take, and besides for each tensor
 PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -64,8 +65,8 @@ def load_weights(
     it will stay is never more than one block. Raises CheckpointError if a tensor is missing, extra or misshapen; all of
     that is checked before the first is read.
     """
-    stored = _read_headers([folder / name for name in weight_files(folder)])
     names = list(names)
+    stored = _read_headers([folder / name for name in weight_files(folder)], len(names))
     places = _places(network, names)
     tied = {theirs for theirs, _ in names} - places.keys()
     _check_coverage(stored, {theirs: _joined_shape(parts) for theirs, parts in places.items()}, tied)
@@ -122,9 +123,11 @@ def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype
         network.head.weight = network.embed.weight
 
 
-def _read_headers(files: list[Path]) -> dict[str, StoredTensor]:
+def _read_headers(files: list[Path], tensors: int) -> dict[str, StoredTensor]:
+    """What the files say of their tensors, of which the network has so many."""
     stored: dict[str, StoredTensor] = {}
     for path in files:
+        _check_header_size(path, tensors)
         with _open(path, torch.device("cpu")) as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 if name in stored:
@@ -132,6 +135,21 @@ def _read_headers(files: list[Path]) -> dict[str, StoredTensor]:
                 header = file.get_slice(name)
                 stored[name] = StoredTensor(path, tuple(header.get_shape()), header.get_dtype())
     return stored
+
+
+def _check_header_size(path: Path, tensors: int) -> None:
+    """The library takes half a minute over a million tensors, none of which may be the network's."""
+    _require_weights(path)
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; make it readable") from error
+    if size > HEADER_BYTES + TENSOR_BYTES * tensors:
+        raise CheckpointError(
+            f"{path} is damaged or another network's: its header of {size} bytes is too long for the {tensors} "
+            "tensors of its config.json; download it again"
+        )
 
 
 def _check_coverage(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], tied: set[str]) -> None:
@@ -170,13 +188,17 @@ def _read_tensors(
                 yield name, file.get_tensor(name)
 
 
-@contextmanager
-def _open(path: Path, device: torch.device) -> Iterator[Any]:
-    """A safetensors file. The library checks its header against its length, here it becomes one sentence."""
+def _require_weights(path: Path) -> None:
+    require_regular(path)
     if not path.exists():
         raise CheckpointError(
             f"{path.parent} has no {path.name}; only safetensors is read: download or convert the weights"
         )
+
+
+@contextmanager
+def _open(path: Path, device: torch.device) -> Iterator[Any]:
+    """A safetensors file. The library checks its header against its length, here it becomes one sentence."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file

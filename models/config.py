@@ -9,6 +9,9 @@ from models.errors import CheckpointError
 
 Config = Mapping[str, Any]
 
+# Far above any published network. What is built of more keeps a machine busy before it is found not to fit.
+MAX_LAYERS, MAX_EXPERTS = 1024, 4096
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises CheckpointError if there is no such file or no object in it."""
@@ -16,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read in {path.parent}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, an object is expected")
@@ -37,6 +40,16 @@ def at_most(config: Config, key: str, limit: int, what: str) -> int:
     if value > limit:
         raise CheckpointError(f"config.json has {key} = {value}, which must be at most {limit}: {what}")
     return value
+
+
+def layer_count(config: Config, key: str) -> int:
+    """How many layers a network has."""
+    return at_most(config, key, MAX_LAYERS, "no network is deeper")
+
+
+def expert_count(config: Config, key: str) -> int:
+    """How many experts a layer has."""
+    return at_most(config, key, MAX_EXPERTS, "no layer has more experts")
 
 
 def number(config: Config, key: str) -> float:

@@ -5,6 +5,8 @@ ValueError
   ChatTemplateError  messages cannot be turned into a prompt
 """
 
+from pathlib import Path
+
 
 class CheckpointError(ValueError):
     """A model that cannot be loaded. The message is one sentence: what is wrong and what to do."""
@@ -12,6 +14,12 @@ class CheckpointError(ValueError):
 
 class ChatTemplateError(ValueError):
     """Messages that the model's chat template cannot render, or a model without one."""
+
+
+def require_regular(path: Path) -> None:
+    """Raise CheckpointError for what is there and would be read for ever, like a pipe, or cannot be, like a folder."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file; put the original checkpoint's in its place")
 
 
 def first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import weights
 from models.checkpoint import INDEX_FILE
-from models.errors import CheckpointError, first_line
+from models.errors import CheckpointError, first_line, require_regular
 
 # All that is needed beside the weights. No Python file is ever fetched.
 SMALL_FILES = (
@@ -62,6 +62,8 @@ def fetch_weights(source: Source, files: list[str]) -> None:
 def _local(folder: Path, revision: str | None) -> Source:
     if revision is not None:
         raise CheckpointError(f"revision {revision!r} is for Hub ids and {folder.name!r} is a folder; leave it out")
+    for name in SMALL_FILES:
+        require_regular(folder / name)
     return Source(folder.name, folder, on_hub=False)
 
 

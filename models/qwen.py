@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from models.architecture import Architecture, Experts
-from models.config import Config, flag, integer, number
+from models.config import Config, flag, integer, layer_count, number
 
 # None stands where Qwen's own default for an absent key is the same.
 SUPPORTED: dict[str, tuple[object, ...]] = {
@@ -29,7 +29,7 @@ def architecture(config: Config, head_dim: int, ffn_width: int) -> Architecture:
     return Architecture(
         vocab_rows=integer(config, "vocab_size"),
         width=integer(config, "hidden_size"),
-        layers=integer(config, "num_hidden_layers"),
+        layers=layer_count(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=integer(config, "num_key_value_heads"),
         head_dim=head_dim,

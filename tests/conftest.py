@@ -1,4 +1,4 @@
-"""What holds for every test: no network, and GPU tests run where there is a GPU."""
+"""What holds for every test: no network, GPU tests run where there is a GPU, and some files are slow."""
 
 import os
 
@@ -6,11 +6,22 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
 
+# Files that take most of the suite's time: they start processes and browsers, train, or count memory over crowds.
+SLOW = {
+    *("test_abuse", "test_bench", "test_block_decoding", "test_caching", "test_clients", "test_commands"),
+    *("test_confinement", "test_docs_page", "test_infilling", "test_playground", "test_policies", "test_quantization"),
+    *("test_ray", "test_recipe", "test_scheduler_page", "test_serve", "test_server_score", "test_server_tokens"),
+    *("test_sweep", "test_train_policy"),
+}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where torch finds no CUDA device."""
+    """Mark tests of slow files, and skip those marked `gpu` where torch finds no CUDA device."""
     import torch
 
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

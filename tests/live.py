@@ -23,7 +23,7 @@ QUESTION = (
     "How many pears does Tom have?"
 )
 ANSWER = "1 + 8 = 9\n9 + 6 = 15\n15 - 4 = 11\n11 + 9 = 20\n#### 20"
-PATIENCE = 60.0  # seconds; the machine may be busy
+PATIENCE = 300.0  # seconds, which only a failure waits; the machine may be busy
 POLL = 0.01
 
 
@@ -54,6 +54,15 @@ class Live:
             events = named_events(response)  # kept, as the connection ends with the last reader of the response
             assert "step" in (name for name, _ in events)
             yield events
+
+    def leave(self, path: str, when: Callable[[], bool], **body: Any) -> None:
+        """Send a request, and close its connection without an answer once `when` holds."""
+        content = json.dumps(body)
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+        address = self.http.base_url.host, self.http.base_url.port or 0
+        with socket.create_connection(address, PATIENCE) as client:
+            client.sendall(f"{head}\r\n\r\n{content}".encode())
+            wait_for(when)
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of one sample of /metrics; 0 if there is none."""

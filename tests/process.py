@@ -43,6 +43,6 @@ def free_port() -> int:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/ready").status_code == httpx.codes.OK
+        return httpx.get(f"{url}/ready", timeout=PATIENCE).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -49,11 +49,11 @@ class Server:
         return size
 
     def idle(self) -> bool:
-        return bool(httpx.get(f"{self.url}/load").json()["server_load"] == 0)
+        return bool(httpx.get(f"{self.url}/load", timeout=PATIENCE).json()["server_load"] == 0)
 
     def passes(self) -> float:
         """Forward passes that requests have had so far."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("unmask_forward_passes_total"))
 
     def generate(self, body: dict[str, Any]) -> Any:
@@ -78,6 +78,7 @@ def right(server: Server) -> list[str]:
 
 def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     arguments = ["--phases", "coverage,fuzzing", "--max-examples", "15", "--generation-deterministic", "--no-color"]
+    arguments += ["--request-timeout", str(PATIENCE)]
     # A schema cannot tell how many tokens a text has, nor that just one of three fields may be given.
     arguments += ["--exclude-checks", "positive_data_acceptance"]
     command = [str(Path(sys.executable).with_name("st")), "run", f"{server.url}/openapi.json", *arguments]
@@ -85,7 +86,8 @@ def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, timeout=3 * PATIENCE, check=False
     )
     assert found.returncode == 0, found.stdout
-    operations = sum(len(methods) for methods in httpx.get(f"{server.url}/openapi.json").json()["paths"].values())
+    paths = httpx.get(f"{server.url}/openapi.json", timeout=PATIENCE).json()["paths"]
+    operations = sum(len(methods) for methods in paths.values())
     assert f"Tested: {operations}\n" in found.stdout
 
 
@@ -243,7 +245,7 @@ def test_two_hundred_at_once_get_an_answer_or_a_refusal(server: Server, right: l
         assert outcome in ((200, right[i % len(right)]), (429, "queue_full"))
     answered = sum(status == 200 for status, _ in outcomes)
     assert answered >= WAITING
-    assert server.idle()
+    wait_for(server.idle)
 
 
 def test_crowds_that_wait_lose_no_answer_and_leave_no_trace(server: Server, right: list[str]) -> None:
@@ -253,4 +255,4 @@ def test_crowds_that_wait_lose_no_answer_and_leave_no_trace(server: Server, righ
         assert [one[-1] for one in outcomes] == [(200, right[i % len(right)]) for i in range(200)]
         sizes.append(server.size)
     assert sizes[-1] - sizes[0] < GROWTH
-    assert server.idle()
+    wait_for(server.idle)

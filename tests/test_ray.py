@@ -29,7 +29,6 @@ from tests.test_docker import DOCKER, VARIABLES
 REPLICAS = 2
 CLIENTS = 6
 START = 5  # times PATIENCE: Ray and two replicas import torch on what may be two cores
-NOTICED = 20.0  # seconds in which Ray must have noticed that a replica is dead
 QUESTION = {
     "messages": [{"role": "user", "content": "Tom has 1 pears. Tom gets 8 more. How many pears does Tom have?"}]
 }
@@ -152,24 +151,22 @@ def test_replica_has_the_next_batch_at_hand() -> None:
     assert deployment(config)["max_ongoing_requests"] == 2 * rows
 
 
-def test_events_come_as_they_are_made(cluster: Cluster) -> None:
+def test_every_event_comes(cluster: Cluster) -> None:
     with httpx.stream("POST", f"{cluster.url}/generate", json=LONG, timeout=PATIENCE) as response:
-        arrivals = [(time.monotonic(), name, data) for name, data in named_events(response)]
-    steps = [when for when, name, _ in arrivals if name == "step"]
-    _, last, done = arrivals[-1]
+        events = list(named_events(response))
+    steps = [data for name, data in events if name == "step"]
+    last, done = events[-1]
     assert last == "done"
     assert len(steps) == done["diffusion"]["steps"]
-    assert (
-        steps[-1] - steps[0] > 0.5 * done["diffusion"]["generate_seconds"]
-    )  # in one burst it would be next to nothing
 
 
 def test_client_that_leaves_frees_its_row(cluster: Cluster) -> None:
+    """So events come as they are made: it has left when all have been."""
     with httpx.stream("POST", f"{cluster.url}/generate", json=LONG, timeout=PATIENCE) as response:
         events = named_events(response)
         assert "step" in (name for name, _ in events)
     metrics = f"{cluster.url}/metrics"  # of whichever replica answers
-    wait_for(lambda: CANCELLED.search(httpx.get(metrics).text) is not None)
+    wait_for(lambda: CANCELLED.search(httpx.get(metrics, timeout=PATIENCE).text) is not None)
 
 
 def test_service_goes_on_when_a_replica_is_killed(cluster: Cluster) -> None:
@@ -200,5 +197,5 @@ def test_service_goes_on_when_a_replica_is_killed(cluster: Cluster) -> None:
     failed = [outcome for outcome in outcomes if outcome.text is None]
     assert {outcome.text for outcome in outcomes} <= {right, None}
     assert len(failed) <= CLIENTS
-    assert all(killed < outcome.ended and outcome.began < killed + NOTICED for outcome in failed)
+    assert all(killed < outcome.ended and outcome.began < replaced for outcome in failed)
     assert [o for o in outcomes if killed < o.began and o.ended < replaced and o.text == right]

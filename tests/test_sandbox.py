@@ -1,15 +1,15 @@
-"""The sandbox: only a program that comes to its end passes, and none outlives, outgrows or leaves it."""
+"""The sandbox: only a program that comes to its end passes, and none outlives or outgrows it."""
 
-import os
 import socket
+import subprocess
 import sys
-import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from evals import sandbox
 from evals.sandbox import Limits, SandboxError, run
+from tests.live import PATIENCE, wait_for
 
 TEST = "assert double(21) == 42"
 
@@ -46,9 +46,23 @@ def test_an_open_string_does_not_swallow_the_tests() -> None:
     "loop", ["while True: pass", "import time; time.sleep(60)", "while True:\n try: 1/0\n except: pass"]
 )
 def test_an_endless_run_ends_at_the_limit(loop: str) -> None:
-    started = time.monotonic()
+    """Nothing else would end the first and the last, and the second would pass."""
     assert not run([loop], Limits(seconds=1.0))
-    assert time.monotonic() - started < 5
+
+
+def test_a_run_ends_with_who_started_it() -> None:
+    program = "from evals.sandbox import run; run(['while True: pass'])"
+    with subprocess.Popen([sys.executable, "-c", program]) as parent:
+        runs: list[psutil.Process] = []
+
+        def started() -> bool:
+            runs[:] = psutil.Process(parent.pid).children()
+            return bool(runs) and runs[0].cpu_times().user > 0.5  # the interpreter's start takes less
+
+        wait_for(started)
+        parent.kill()
+    psutil.wait_procs(runs, timeout=PATIENCE)
+    assert not runs[0].is_running()
 
 
 def test_memory_is_limited() -> None:
@@ -63,7 +77,7 @@ def test_no_process_is_started() -> None:
     assert run([bomb])
     refused = "import subprocess\ntry: subprocess.run(['true'])\nexcept OSError: pass\nelse: raise ValueError"
     assert run([refused])
-    assert run(["import resource", "assert resource.getrlimit(resource.RLIMIT_NPROC) == (0, 0)"])
+    assert not run(["import threading; threading.Thread(target=print).start()"])
 
 
 CONNECT = """
@@ -89,25 +103,9 @@ def test_a_flood_of_output_goes_nowhere(number: int) -> None:
     assert run([f"import os\nfor _ in range(2000): os.write({number}, b'x' * 100_000)"])
 
 
-def test_files_are_written_in_its_own_folder_only(tmp_path: Path) -> None:
-    assert run(["open('note', 'w').write('x')", "assert open('note').read() == 'x'"])
-    kept = tmp_path / "kept"
-    kept.write_text("kept")
-    for attempt in (f"open({str(kept)!r}, 'w')", f"import os; os.remove({str(kept)!r})", "open('../over', 'w')"):
-        assert not run([attempt])
-    assert kept.read_text() == "kept"
-    assert not run(["open('large', 'wb').write(bytes(2 << 20))"])
-
-
 def test_environment_and_input_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     assert run(["import os", "assert 'SECRET' not in os.environ", "import sys", "assert sys.stdin.read() == ''"])
-
-
-def test_its_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert run(["open('note', 'w').write('x')"])
-    assert os.listdir(tmp_path) == []
 
 
 def test_what_answers_use_works() -> None:
@@ -117,7 +115,9 @@ def test_what_answers_use_works() -> None:
             "from __future__ import annotations\nfrom dataclasses import dataclass",
             "@dataclass\nclass Point:\n    x: 'int'\n    y: int = 0",
             "if __name__ == '__main__':\n    raise ValueError",
-            "import collections, concurrent.futures, decimal, fractions, heapq, itertools, random, string, typing",
+            "import asyncio, collections, concurrent.futures, decimal, fractions, hashlib, heapq, itertools, random",
+            "import importlib.util, inspect, re, string, subprocess, tempfile, typing, unittest, zoneinfo",
+            "assert hashlib.md5(b'').hexdigest()[:4] == 'd41d' and open(string.__file__).read()",
             "assert Point(1) == Point(1, 0)",
         ]
     )

@@ -56,10 +56,10 @@ def test_signal_lets_requests_end_and_refuses_others(tmp_path: Path) -> None:
     with busy(tmp_path) as (process, url, events):
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not answers(url))
-        refused = httpx.post(f"{url}/generate", json={"prompt": "a"})
+        refused = httpx.post(f"{url}/generate", json={"prompt": "a"}, timeout=PATIENCE)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
         assert refused.headers["retry-after"] == "1"
-        assert httpx.get(f"{url}/health").status_code == httpx.codes.OK
+        assert httpx.get(f"{url}/health", timeout=PATIENCE).status_code == httpx.codes.OK
         *_, (last, data) = events
         assert (last, len(data["token_ids"])) == ("done", 400)
         _, log = process.communicate(timeout=PATIENCE)
@@ -99,8 +99,8 @@ def test_log_is_json_if_asked_and_holds_no_text_of_a_client(tmp_path: Path) -> N
     with busy(tmp_path, program=FRAGILE + PROGRAM, log_format="json", api_key=f"{secret},b") as (process, url, events):
         for path in ("/generate", "/v1/completions"):
             for body in bodies:
-                httpx.post(url + path, json=body, headers={"X-Request-Id": "mine", **KEY})
-        httpx.get(f"{url}/{'x' * 1000}?{secret}", headers=KEY)
+                httpx.post(url + path, json=body, headers={"X-Request-Id": "mine", **KEY}, timeout=PATIENCE)
+        httpx.get(f"{url}/{'x' * 1000}?{secret}", headers=KEY, timeout=PATIENCE)
         (tmp_path / "tiny" / "lost").touch()
         assert "error" in (name for name, _ in events)
         _, log = process.communicate(timeout=PATIENCE)

@@ -1,14 +1,11 @@
 """The native and the information endpoints, over a real socket, with the real engine and a tiny real checkpoint."""
 
-import json
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from engine.order import global_ar_ness, local_ar_ness
@@ -216,12 +213,7 @@ def test_row_is_free_within_a_step(server: Live, monkeypatch: pytest.MonkeyPatch
         return done
 
     monkeypatch.setattr(engine, "step", slow)
-    body = json.dumps({**LONG, "stream": stream})
-    host, port = server.http.base_url.host, server.http.base_url.port or 0
-    with socket.create_connection((host, port)) as client:
-        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        client.sendall(f"{head}\r\n\r\n{body}".encode())
-        wait_for(lambda: len(steps) >= 2)
+    server.leave(path, lambda: len(steps) >= 2, **{**LONG, "stream": stream})
     left = len(steps)
     wait_for(lambda: engine.running == 0)
     assert len(steps) <= left + 2  # the one that was under way, and one that began before the news came
@@ -233,8 +225,7 @@ def _leave(server: Live, stream: bool) -> None:
         with server.running(**LONG):
             pass
     else:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}/generate", json=LONG, timeout=0.3)
+        server.leave("/generate", lambda: server.metric("unmask_num_requests_running") == 1, **LONG)
 
 
 def test_metrics_count_what_was_done(server: Live) -> None:

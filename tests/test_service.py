@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from engine import (
 )
 from models.loading import load_model
 from schedulers import Decision, State, View, parse_scheduler_text
+from tests.live import PATIENCE, wait_for
 from tests.rogues import registered
 from tests.synthetic import synthetic_llada
 
-PATIENCE = 30.0  # seconds; only a failure waits so long
 Events = queue.Queue[Step | EngineError]
 
 
@@ -187,9 +186,7 @@ def test_the_engine_tells_how_long_a_step_takes(service: EngineService, monkeypa
     gate, events = threading.Event(), queue.Queue()  # type: tuple[threading.Event, Events]
     assert service.step_seconds == 0
     service.submit(make("stuck", "idle"), events.put)
-    deadline = time.monotonic() + PATIENCE
-    while not service.step_seconds > 0.05:
-        assert time.monotonic() < deadline
+    wait_for(lambda: service.step_seconds > 0.05)
     gate.set()
     assert isinstance(last(events), EngineError)
 

@@ -148,7 +148,7 @@ def test_gsm8k_grades_the_final_number(completion: str, right: bool, tmp_path: P
         ("5", "12-7=5, or 10-5", True),
         (".5", "0.50", True),
         ("3", "1,2,3", True),
-        ("no number", "none either", False),
+        ("18", "no number", False),
     ],
 )
 def test_gsm8k_reads_numbers_as_they_are_written(answer: str, completion: str, right: bool, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from policies.store import WEIGHTS, Card, load_policy
 from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
 from policies.warm_start import REPLACED, followed, replaced
 from schedulers import OptionError, parse_scheduler, parse_scheduler_text
+from tests.live import PATIENCE as PROCESS_PATIENCE
 
 ROUNDING = 1e-6
 SUDOKU = TASKS["sudoku"]
@@ -263,7 +264,9 @@ def test_two_processes_train_one_policy(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split()]
     command += ["-m", "unmask", "train-policy", *train.split(), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PROCESS_PATIENCE, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert len((out / LOG_FILE).read_text().splitlines()) == 3
 

@@ -28,7 +28,7 @@ class Files:
 class Dataset:
     """A published dataset: where its splits lie and how a row becomes a problem.
 
-    parse  raises KeyError for a field that a row lacks
+    parse  raises KeyError for a field that a row lacks, TaskError for one that holds what it may not
     """
 
     name: str
@@ -81,6 +81,8 @@ def _problem(dataset: Dataset, row: Row, where: str) -> Problem:
     except KeyError as error:
         fields = ", ".join(row)
         raise TaskError(f"{where} has no field {error} and is no row of {dataset.name}; it has {fields}") from error
+    except TaskError as error:
+        raise TaskError(f"{where} is no row of {dataset.name}: {error}") from error
 
 
 def _files(dataset: Dataset, path: str, split: Split) -> list[Path]:

@@ -5,11 +5,13 @@ examples, so figures compare with zero-shot ones only.
 """
 
 import re
+import reprlib
 from dataclasses import dataclass
 from decimal import Decimal
 
+from evals.tasks.base import TaskError
 from evals.tasks.dataset import Dataset, Files
-from evals.tasks.rows import Row
+from evals.tasks.rows import Row, text_of
 
 # A minus counts where it is no operator (7-2), a comma where it parts thousands; a full stop behind is none of it.
 _NUMBER = r"(?:(?<![\w)])-)?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
@@ -36,7 +38,11 @@ def final_number(text: str) -> Decimal | None:
 
 
 def parse(row: Row) -> Gsm8kProblem:
-    return Gsm8kProblem(row["question"], row["answer"])
+    """Raises TaskError for an answer without a number to grade by."""
+    question, answer = text_of(row, "question"), text_of(row, "answer")
+    if not MARKED.search(answer):
+        raise TaskError(f"field 'answer' is {reprlib.repr(answer)}; it must end in a line #### and a number")
+    return Gsm8kProblem(question, answer)
 
 
 DATASET = Dataset(

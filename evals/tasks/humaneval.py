@@ -11,7 +11,7 @@ from itertools import takewhile
 from evals import sandbox
 from evals.tasks.dataset import Dataset, Files
 from evals.tasks.programs import INSTRUCTION, code_of
-from evals.tasks.rows import Row
+from evals.tasks.rows import Row, text_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def _body(code: str) -> str:
 
 
 def parse(row: Row) -> HumanEvalProblem:
-    return HumanEvalProblem(row["prompt"], row["canonical_solution"], row["test"], row["entry_point"])
+    return HumanEvalProblem(*(text_of(row, field) for field in ("prompt", "canonical_solution", "test", "entry_point")))
 
 
 DATASET = Dataset(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from evals.tasks.dataset import Dataset, Files
-from evals.tasks.rows import Row
+from evals.tasks.rows import Row, text_of
 
 # Models box their answers when told to; the words are Qwen2.5-Math's (arXiv 2409.12122), in wide use since.
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -105,10 +105,11 @@ def _number(text: str) -> Fraction | None:
 
 def parse(row: Row) -> MathProblem:
     """Raises KeyError for a row with neither `answer` nor a box in its solution."""
-    answer = row["answer"] if "answer" in row else last_boxed(row["solution"])
+    problem, solution = text_of(row, "problem"), text_of(row, "solution")
+    answer = text_of(row, "answer") if "answer" in row else last_boxed(solution)
     if answer is None:
         raise KeyError("answer")
-    return MathProblem(row["problem"], row["solution"], answer)
+    return MathProblem(problem, solution, answer)
 
 
 DATASET = Dataset(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from evals import sandbox
 from evals.tasks.dataset import Dataset, Files
 from evals.tasks.programs import INSTRUCTION, code_of
-from evals.tasks.rows import Row
+from evals.tasks.rows import Row, text_of, texts_of
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class MbppProblem:
 
 
 def parse(row: Row) -> MbppProblem:
-    text = row["text"] if "text" in row else row["prompt"]
-    setup = row["test_setup_code"] if "test_setup_code" in row else "\n".join(row["test_imports"])
-    return MbppProblem(text, row["code"], tuple(row["test_list"]), setup)
+    text = text_of(row, "text" if "text" in row else "prompt")
+    setup = text_of(row, "test_setup_code") if "test_setup_code" in row else "\n".join(texts_of(row, "test_imports"))
+    return MbppProblem(text, text_of(row, "code"), tuple(texts_of(row, "test_list")), setup)
 
 
 DATASET = Dataset(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from models.architecture import Architecture
-from models.config import Config, divide, flag, integer, number
+from models.config import Config, divide, flag, integer, layer_count, number
 
 MODEL_TYPE = "llada"
 ARCHITECTURES = ("LLaDAModelLM",)
@@ -37,7 +37,7 @@ def architecture(config: Config) -> Architecture:
     return Architecture(
         vocab_rows=integer(config, "embedding_size", integer(config, "vocab_size")),
         width=integer(config, "d_model"),
-        layers=integer(config, "n_layers"),
+        layers=layer_count(config, "n_layers"),
         heads=heads,
         kv_heads=integer(config, "n_kv_heads", 1 if flag(config, "multi_query_attention", False) else heads),
         head_dim=divide(config, "d_model", "n_heads", "the width of a head"),

@@ -7,7 +7,7 @@ The first block begins at position 0 and the prompt is cut into blocks like the 
 from collections.abc import Iterator
 
 from models.architecture import Architecture, Experts, Groups
-from models.config import Config, at_most, divide, flag, integer, number
+from models.config import Config, at_most, divide, expert_count, flag, integer, layer_count, number
 from models.errors import CheckpointError
 from models.qwen import FEED_FORWARD, expert_names
 
@@ -39,7 +39,7 @@ def architecture(config: Config) -> Architecture:
     return Architecture(
         vocab_rows=integer(config, "vocab_size"),
         width=integer(config, "hidden_size"),
-        layers=integer(config, "num_hidden_layers"),
+        layers=layer_count(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=integer(config, "num_key_value_heads"),
         head_dim=integer(config, "head_dim"),
@@ -77,7 +77,7 @@ def _experts(config: Config) -> Experts:
         raise CheckpointError("config.json has num_experts = n_group; a group is judged by its two best experts")
     width = integer(config, "moe_intermediate_size")
     return Experts(
-        count=integer(config, "num_experts"),
+        count=expert_count(config, "num_experts"),
         chosen=at_most(config, "num_experts_per_tok", of_group * groups.kept, "the experts of topk_group groups"),
         ffn_width=width,
         first_layer=integer(config, "first_k_dense_replace"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from models import qwen
 from models.architecture import Architecture, Experts
-from models.config import Config, at_most, integer
+from models.config import Config, at_most, expert_count, integer
 
 MODEL_TYPE = "sdar_moe"
 ARCHITECTURES = ("SDARMoeForCausalLM",)
@@ -27,7 +27,7 @@ tensor_names = qwen.tensor_names
 
 def architecture(config: Config) -> Architecture:
     """Read Qwen3-MoE's keys. Every layer has experts, so `intermediate_size`, of dense ones, is not read."""
-    count, width = integer(config, "num_experts"), integer(config, "moe_intermediate_size")
+    count, width = expert_count(config, "num_experts"), integer(config, "moe_intermediate_size")
     experts = Experts(count, at_most(config, "num_experts_per_tok", count, "num_experts"), width)
     a = qwen.architecture(config, integer(config, "head_dim"), width)
     return replace(a, qk_norm=True, experts=experts, block_size=integer(config, "block_size", BLOCK_SIZE))
