@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.caching import check_cache, check_window
 from engine.canvas import Canvas
 from engine.choosing import Chooser
-from engine.errors import RequestError
+from engine.errors import NotFiniteError, RequestError
 from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
@@ -128,16 +130,22 @@ class Engine:
         """Advance every running request by one forward pass.
 
         Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        Raises NotFiniteError, with the steps of the others, if the model computes NaN for some, which end by that.
         """
         self._admit()
         if not self._canvases:
             return []
         plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes)
         outcome = read(self._run(plan), self._canvases)
-        steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
+        steps = [c.advance(*change) for c, change in zip(self._canvases, outcome, strict=True) if change is not None]
         if self._chooser.records:
             steps = [replace(step, record=self._chooser.records.get(step.request_id, {})) for step in steps]
-        self._retain([step.result is None for step in steps])
+        lost = tuple(c.request.id for c, change in zip(self._canvases, outcome, strict=True) if change is None)
+        self._slots.wipe(lost)
+        going_on = {step.request_id for step in steps if step.result is None}
+        self._retain([canvas.request.id in going_on for canvas in self._canvases])
+        if lost:
+            raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
     def _run(self, plan: Plan) -> Tensor:
@@ -179,10 +187,16 @@ class Engine:
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
-        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size."""
+        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size.
+
+        Raises NotFiniteError if the model computes NaN.
+        """
         layout = lay_out_questions(questions, self._architecture, self._shapes)
         hidden = self._forward(layout, as_tensors(layout.arrays, self.model.device))
-        return answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        if not all(isfinite(value) for one in scored for value in one.log_probabilities):
+            raise NotFiniteError(self.model.precision)
+        return scored
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:
         """Submit requests and yield every step until all have ended."""
@@ -223,14 +237,18 @@ class Engine:
         return nullcontext() if self._watch is None else self._watch.phase(name)
 
 
-def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
-    """What each row revealed and remasked: the step's one transfer to the host."""
+def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None]:
+    """What each row revealed and remasked, or None if a confidence is not finite: the step's one transfer to the host."""
     revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
     probabilities = bits.view("float32")
     told = len(tops) // 2
     top_ids, top_probabilities = tops[:told], [plane.view("float32") for plane in tops[told:]]
-    outcome = []
+    sound = np.isfinite(probabilities).all(1)
+    outcome: list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None] = []
     for row, canvas in enumerate(canvases):
+        if not sound[row]:
+            outcome.append(None)
+            continue
         start, _ = canvas.window
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)

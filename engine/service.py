@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.engine import Engine
-from engine.errors import RequestError, SchedulerError
+from engine.errors import NotFiniteError, RequestError, SchedulerError
 from engine.request import Request, Step, fit_block_length
 from schedulers import parse_scheduler
 
@@ -32,6 +32,10 @@ class EngineStoppedError(EngineError):
 
 class SchedulerFailedError(EngineError):
     """The request's scheduler raised; other requests went on."""
+
+
+class ModelNotFiniteError(EngineError):
+    """The model computed NaN for the request; other requests went on."""
 
 
 T = TypeVar("T")
@@ -126,6 +130,9 @@ class EngineService:
                 return
             try:
                 future.set_result(work(self.engine))
+            except NotFiniteError as error:
+                log.error("what was asked of the engine failed: %s", error)
+                future.set_exception(ModelNotFiniteError(str(error)))
             except Exception as error:
                 log.exception("what was asked of the engine failed")
                 future.set_exception(EngineError(f"the engine failed: {error}"))
@@ -150,7 +157,7 @@ class EngineService:
         """One step; what goes wrong ends the requests that it concerns. Raises if the engine is beyond repair."""
         self._step_began = time.monotonic()
         try:
-            steps = self.engine.step()
+            steps = self._step()
             self._on_pass(steps)
             for step in steps:
                 self._tell(step.request_id, step, last=step.result is not None)
@@ -168,6 +175,16 @@ class EngineService:
             self._prove()
         finally:
             self._step_began = None
+
+    def _step(self) -> Sequence[Step]:
+        """The steps of the rows for which the model computes numbers; the others end."""
+        try:
+            return self.engine.step()
+        except NotFiniteError as error:
+            log.error("%d requests end with an error: %s", len(error.request_ids), error)
+            for request_id in error.request_ids:
+                self._tell(request_id, ModelNotFiniteError(str(error)), last=True)
+            return error.steps
 
     def _prove(self) -> None:
         """Generate a token, as a device that has failed once may fail for ever. Raises whatever goes wrong."""

@@ -47,6 +47,12 @@ class KeyValues:
         for layer in (*self._keys, *self._values):
             layer[to : to + self.capacity] = layer[start : start + self.capacity]
 
+    def clear(self, slot: int) -> None:
+        """Fill one slot with zeros."""
+        start = slot * self.capacity
+        for layer in (*self._keys, *self._values):
+            layer[start : start + self.capacity] = 0
+
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""
         self._keys[layer][at] = keys

@@ -14,6 +14,7 @@ Exception
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
     SchedulerFailedError 500  the scheduler of the request raised
+    ModelNotFiniteError 500  the model computed NaN for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
   RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
@@ -33,7 +34,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, QueueFullError, SchedulerFailedError
+from engine.service import EngineError, EngineStoppedError, ModelNotFiniteError, QueueFullError, SchedulerFailedError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -94,6 +95,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
+    ModelNotFiniteError: _Kind(500, "server_error", "model_not_finite"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
@@ -167,7 +169,7 @@ def _from_framework(error: HTTPException, request: Request) -> Response:
 
 def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
     # Escaped to ASCII: an error may quote a lone surrogate, which has no UTF-8.
-    return Response(json.dumps({"error": error}), status, headers, "application/json")
+    return Response(json.dumps({"error": error}, allow_nan=False), status, headers, "application/json")
 
 
 def _from_validation(found: Mapping[str, Any]) -> BadRequestError:

@@ -7,6 +7,7 @@ from types import FrameType
 
 import uvicorn
 
+from engine.service import ModelNotFiniteError
 from models.loading import Model
 from server.app import create_app
 from server.backend import Backend
@@ -16,6 +17,7 @@ from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError)  # their messages say it all
 FLUSH_SECONDS = 2  # for the last answers to reach their clients when the engine has ended
 
 
@@ -43,7 +45,7 @@ def serve(settings: ServeSettings) -> int:
     server = DrainingServer(config, app.state.backend)
     server.run()
     for error in failures or server.failures:
-        log.error("%s", error, exc_info=None if isinstance(error, ValueError | NotReadyError) else error)
+        log.error("%s", error, exc_info=None if isinstance(error, FORESEEN) else error)
     return 1 if failures or server.failures else 0
 
 
