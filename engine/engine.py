@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.caching import check_cache, check_window
+from engine.caching import check_cache, check_needs
 from engine.canvas import Canvas
 from engine.choosing import Chooser
 from engine.errors import NotFiniteError, RequestError
@@ -29,6 +29,7 @@ from models.cache import KeyValues
 from models.loading import Model
 from models.memory import available_bytes
 from models.spans import Layout, Shapes, round_up
+from schedulers import View
 
 MEMORY_FRACTION = 0.8
 
@@ -97,7 +98,7 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raise RequestError if cache, scheduler, block length or canvas do not fit, or there is no room."""
         check_cache(request.cache, self._architecture)
-        check_window(request.scheduler, request.cache, self._architecture)
+        check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
         length = request.length
@@ -111,7 +112,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request; it joins at the next step that has room. Raises RequestError."""
         self.check(request)
-        model, needs = self.model, request.scheduler.scheduler().needs
+        model, needs = self.model, request.scheduler.needs()
         stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
         grid, now = self._architecture.block_size, time.monotonic()
         self._waiting.append(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
@@ -172,14 +173,19 @@ class Engine:
             proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
+            proposed = self._proposed(view)  # copied before a scheduler sees it, as it might write into it
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
             if needs.kl:
                 self._recall.keep(*at)
-        decided = [reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)]
+        return torch.cat([torch.stack([reveal.int(), remask.int()]), proposed])
+
+    def _proposed(self, view: View) -> Tensor:
+        """The last 2 + 2K planes of what a step decides."""
+        planes = [view.proposal.int(), view.confidence.view(torch.int32)]
         if (told := self._chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
-            decided += view.top_ids[..., :told].int().unbind(-1)
-            decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
-        return torch.stack(decided)
+            planes += view.top_ids[..., :told].int().unbind(-1)
+            planes += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
+        return torch.stack(planes)
 
     def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
@@ -238,7 +244,7 @@ class Engine:
 
 
 def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None]:
-    """What each row revealed and remasked, or None if a confidence is not finite: the step's one transfer to the host."""
+    """What each row revealed and remasked, or None if it met NaN: the step's one transfer to the host."""
     revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
     probabilities = bits.view("float32")
     told = len(tops) // 2

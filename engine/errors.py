@@ -18,7 +18,7 @@ class RequestError(ValueError):
 class SchedulerError(RuntimeError):
     """A scheduler failed to decide; the requests that use it cannot go on. The step has changed nothing."""
 
-    def __init__(self, name: str, request_ids: tuple[str, ...], error: Exception):
+    def __init__(self, name: str, request_ids: tuple[str, ...], error: BaseException):
         super().__init__(f"scheduler {name!r} failed: {type(error).__name__}: {error}")
         self.request_ids = request_ids
 

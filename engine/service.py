@@ -133,7 +133,7 @@ class EngineService:
             except NotFiniteError as error:
                 log.error("what was asked of the engine failed: %s", error)
                 future.set_exception(ModelNotFiniteError(str(error)))
-            except Exception as error:
+            except BaseException as error:
                 log.exception("what was asked of the engine failed")
                 future.set_exception(EngineError(f"the engine failed: {error}"))
 
@@ -148,7 +148,7 @@ class EngineService:
             while not self._stopping:
                 self._obey()
                 self._advance()
-        except Exception:
+        except BaseException:  # nothing but this loop may end the thread: a scheduler that exits must not
             log.critical("the engine cannot go on", exc_info=True)
         finally:
             self._end()
@@ -166,7 +166,7 @@ class EngineService:
             for request_id in dict.fromkeys(error.request_ids):
                 self.engine.cancel(request_id)
                 self._tell(request_id, SchedulerFailedError(str(error)), last=True)
-        except Exception as error:
+        except BaseException as error:
             log.exception("the engine failed; its requests end with an error")
             try:
                 self.engine.reset()
@@ -222,7 +222,7 @@ class EngineService:
             self._unadmitted -= 1
         try:
             self.engine.submit(request)
-        except Exception as error:  # a scheduler that cannot be made must not end the thread
+        except BaseException as error:  # a scheduler that cannot be made, or exits, must not end the thread
             log.exception("request %s could not be taken", request.id)
             self._tell(request.id, EngineError(f"the request could not be taken: {error}"), last=True)
 

@@ -41,7 +41,7 @@ class Backend:
     """
 
     def __init__(
-        self, settings: ServeSettings, on_ready: Callable[[Model], None], on_failure: Callable[[Exception], None]
+        self, settings: ServeSettings, on_ready: Callable[[Model], None], on_failure: Callable[[BaseException], None]
     ):
         self.settings = settings
         self.metrics = Metrics(
@@ -53,7 +53,7 @@ class Backend:
         self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._ready = False
@@ -198,7 +198,7 @@ class Backend:
                 service.start()
                 self.service = service
             self._warm_up(model, service)
-        except Exception as error:  # whatever it was, the server must say so and not wait for ever
+        except BaseException as error:  # whatever it was, the server must say so and not wait for ever
             self.error = error
             self._on_failure(error)
         else:

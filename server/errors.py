@@ -110,7 +110,7 @@ def show(value: object) -> str:
     return _shorten.repr(value)
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: BaseException) -> dict[str, Any]:
     """The `error` object of an exception, in OpenAI's shape."""
     kind = _kind(error)
     # What went wrong inside is for the log: an unforeseen message may hold anything.
@@ -124,7 +124,7 @@ def error_body(error: Exception) -> dict[str, Any]:
     }
 
 
-def error_response(error: Exception) -> Response:
+def error_response(error: BaseException) -> Response:
     """The response to an exception."""
     status = _kind(error).status
     return _json(error_body(error), status, _HEADERS.get(status))
@@ -150,8 +150,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation)
 
 
-def _kind(error: Exception) -> _Kind:
-    return next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
+def _kind(error: BaseException) -> _Kind:
+    return next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), _KINDS[Exception])
 
 
 def _from_framework(error: HTTPException, request: Request) -> Response:

@@ -26,7 +26,7 @@ def serve(settings: ServeSettings) -> int:
 
     The log says why. A signal lets running requests end and refuses others; a second one ends it at once.
     """
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def ready(model: Model) -> None:
         name, where = settings.served_model_name or model.name, (settings.host, settings.port, model.device)
