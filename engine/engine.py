@@ -1,7 +1,6 @@
 """The decode loop. There is one, and this is it: commands, endpoints, evaluation and training all read its steps."""
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -25,6 +24,7 @@ from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
+from engine.waiting import Waiting
 from models.cache import KeyValues
 from models.loading import Model
 from models.memory import available_bytes
@@ -73,7 +73,7 @@ class Engine:
 
     def reset(self) -> None:
         """Forget every request, waiting or running."""
-        self._waiting: deque[Canvas] = deque()
+        self._waiting = Waiting()
         self._canvases: list[Canvas] = []  # row i of the batch belongs to canvas i
         self._slots = Slots(self._cache)
         self._chooser = Chooser()
@@ -115,13 +115,14 @@ class Engine:
         model, needs = self.model, request.scheduler.needs()
         stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
         grid, now = self._architecture.block_size, time.monotonic()
-        self._waiting.append(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
+        self._waiting.put(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
 
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
-        for canvas in [*self._waiting, *self._canvases]:
+        if (waiting := self._waiting.drop(request_id)) is not None:
+            return waiting.cancelled()
+        for canvas in self._canvases:
             if canvas.request.id == request_id:
-                self._waiting = deque(other for other in self._waiting if other is not canvas)
                 self._retain([other is not canvas for other in self._canvases])
                 return canvas.cancelled()
         return None
@@ -216,16 +217,21 @@ class Engine:
         return {step.request_id: step.result for step in self.run(requests) if step.result is not None}
 
     def _admit(self) -> None:
-        """Let waiting requests join, first come first served, while there is room."""
+        """Let waiting requests join, by turns of their clients, while there is room.
+
+        Whoever's turn it is may wait for memory until others end, which they do within their passes. The rest wait
+        behind it: if they went ahead, one that needs much would never find enough.
+        """
         now, before = time.monotonic(), len(self._canvases)
         while self._waiting and len(self._canvases) < self._max_rows:
-            canvas = self._waiting[0]
+            canvas = self._waiting.first()
             if canvas.request.cache.name != "none":
                 if not self._slots.has_room(canvas):
                     break
                 self._slots.take(canvas)
             canvas.started = now
-            self._canvases.append(self._waiting.popleft())
+            self._waiting.take(canvas)
+            self._canvases.append(canvas)
         if len(self._canvases) > before:
             self._chooser.regroup(self._canvases, self._static)
 

@@ -31,6 +31,8 @@ class Request:
     suffix             token ids behind the generation region
     ignore_eos         an end of text ends nothing
     top_logprobs       how many of the most probable tokens are told with each reveal
+    client             whose it is, names from the whole to the part; clients take turns when rows get free, and so do
+                       the parts of each. It changes when a request runs, and nothing else
     """
 
     id: str
@@ -50,6 +52,7 @@ class Request:
     suffix: tuple[int, ...] = ()
     ignore_eos: bool = False
     top_logprobs: int = 0
+    client: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:

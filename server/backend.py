@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -116,12 +117,16 @@ class Backend:
         """The same, whether it is ready or not; empty until it is loaded."""
         return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
 
-    def submit(self, requests: Sequence[Request], every_step: bool) -> Generations:
-        """Run requests; without `every_step` only their last steps come.
+    def submit(self, requests: Sequence[Request], every_step: bool, key: str = "") -> Generations:
+        """Run the requests of one call; without `every_step` only their last steps come.
+
+        Calls take turns with each other, and first of all those of one API key with those of another; `key` names it.
 
         Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
         """
         self.metrics.count_choices(len(requests))
+        call = (key, uuid.uuid4().hex)
+        requests = [replace(request, client=call) for request in requests]
         try:
             return Generations(self._engine(), self._follow, requests, every_step)
         except QueueFullError:

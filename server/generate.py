@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
-from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, key_of, scheduler_json, token_steps, usage
 from server.canvas import region_of
 from server.errors import error_body
 from server.parse import parse_generate
@@ -32,7 +32,7 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     check_model(body.model, backend.model_name)
     request = await asyncio.to_thread(parse_generate, body, model, backend.settings)
     head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
-    generations = backend.submit([request], every_step=bool(body.stream))
+    generations = backend.submit([request], bool(body.stream), key_of(http))
     if body.stream:
         return EventStream(_events(generations, body, model, head), generations.close)
     return await unless_disconnected(http, _whole(generations, body, model, head))

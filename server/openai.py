@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from engine.request import Request, Result
 from engine.service import EngineError
 from models.tokenizer import Tokenizer
-from server.answers import diffusion, token_steps, usage
+from server.answers import diffusion, key_of, token_steps, usage
 from server.backend import Backend
 from server.errors import error_body
 from server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
@@ -165,7 +165,7 @@ async def respond(
         "created": int(time.time()),
         "model": backend.model_name,
     }
-    generations = backend.submit(requests, every_step=bool(body.stream))
+    generations = backend.submit(requests, bool(body.stream), key_of(http))
     answering = Answering(body, generations, tokenizer, head, shape, echoes)
     if body.stream:
         return EventStream(answering.chunks(), generations.close)
