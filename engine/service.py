@@ -15,7 +15,7 @@ from schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 30  # that a step may take to end before the thread is left to itself
+STOP_SECONDS = 5.0  # that a step may take to end before the thread is left to itself
 
 
 class EngineError(RuntimeError):
@@ -59,19 +59,24 @@ class EngineService:
         self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
         self._lock = threading.Lock()
         self._stopping = False
+        self._left_behind = False
         self._step_began: float | None = None
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Cancel what still runs and end the thread; a step that does not come to its end is left behind."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Cancel what still runs and end the thread. A step that takes longer is left behind, once and for all."""
         with self._lock:
             self._stopping = True
             self._commands.put(lambda: None)  # wakes an idle thread
-        if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive() and not self._left_behind:
+            self._thread.join(seconds)
+            self._left_behind = self._thread.is_alive()
+        stopped = EngineStoppedError("the server is going down and has cancelled the request; send it again later")
+        for request_id in list(self._listeners):  # of a step that was left behind; the thread may tell some meanwhile
+            self._tell(request_id, stopped, last=True)
 
     @property
     def alive(self) -> bool:
@@ -237,7 +242,9 @@ class EngineService:
             self._tell(request_id, EngineError(f"the engine failed: {why}"), last=True)
 
     def _tell(self, request_id: str, event: Step | EngineError, last: bool) -> None:
-        listener = self._listeners.pop(request_id) if last else self._listeners[request_id]
+        listener = self._listeners.pop(request_id, None) if last else self._listeners.get(request_id)
+        if listener is None:  # whoever stopped the engine did not wait for this
+            return
         try:
             listener(event)
         except Exception:

@@ -45,12 +45,6 @@ def check_model(asked: str | None, served: str) -> None:
         raise UnknownModelError(f"model {show(asked)} is not served here; the model is {served!r}", "model")
 
 
-def key_of(http: HTTPRequest) -> str:
-    """A name for the API key that a request brought; empty where the server asks for none."""
-    key: str = getattr(http.state, "key", "")
-    return key
-
-
 def scheduler_json(spec: SchedulerSpec) -> dict[str, Any]:
     """A scheduler as responses show it, which is also how requests may name it."""
     return {"name": spec.name, **dataclasses.asdict(spec.options)}

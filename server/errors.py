@@ -6,6 +6,7 @@ Exception
     UnauthorizedError  401  the request brings no API key, or an unknown one
     UnknownModelError  404  the request names a model that is not the one served
     NotReadyError      503  the model is not loaded yet, or could not be
+    ClientLeftError    499  the client has closed the connection; nobody receives it, the metrics count it
   OptionError, UnknownSchedulerError   400  from the schedulers
   RequestError         400  from the engine: the request does not fit the model or the machine
   ChatTemplateError    400  from the tokenizer
@@ -70,6 +71,10 @@ class NotReadyError(HTTPError):
     """The model is not loaded yet, or could not be."""
 
 
+class ClientLeftError(HTTPError):
+    """The client has closed the connection."""
+
+
 class DeadlineError(EngineError):
     """The request was not done in the time that it, or the server, gave it."""
 
@@ -87,6 +92,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
     UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
+    ClientLeftError: _Kind(499, "client_error", "client_left"),  # nginx's status for it
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
     UnknownSchedulerError: _Kind(400, "invalid_request_error", "unknown_scheduler"),
     RequestError: _Kind(400, "invalid_request_error"),
