@@ -1,10 +1,12 @@
 """Requests that wait for a row, and whose turn it is."""
 
+from collections import OrderedDict
 from typing import Union
 
 from engine.canvas import Canvas
 
-_Branch = dict[object, Union["_Branch", Canvas]]
+# Ordered, as the first entry of a plain dict is found past all those that were there before.
+_Branch = OrderedDict[object, Union["_Branch", Canvas]]
 
 
 class Waiting:
@@ -17,7 +19,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._canvases: dict[str, Canvas] = {}  # by request
-        self._root: _Branch = {}  # by name; leaves by (request,), which no name is
+        self._root: _Branch = OrderedDict()  # by name; leaves by (request,), which no name is
 
     def __len__(self) -> int:
         return len(self._canvases)
@@ -26,7 +28,7 @@ class Waiting:
         """Let one more wait."""
         branch = self._root
         for name in canvas.request.client:
-            branch = _inner(branch.setdefault(name, {}))
+            branch = _inner(branch.setdefault(name, OrderedDict()))
         branch[(canvas.request.id,)] = canvas
         self._canvases[canvas.request.id] = canvas
 
@@ -59,9 +61,9 @@ class Waiting:
             if not branch[name]:
                 del branch[name]
             elif turn_over:
-                branch[name] = branch.pop(name)
+                branch.move_to_end(name)
 
 
 def _inner(node: _Branch | Canvas) -> _Branch:
-    assert isinstance(node, dict)
+    assert isinstance(node, OrderedDict)
     return node
