@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
-    from engine.errors import RequestError
+    from engine.errors import NotFiniteError, RequestError
     from engine.settings import parse_settings
     from models.errors import CheckpointError
     from schedulers import OptionError, UnknownSchedulerError
@@ -47,7 +47,7 @@ def _run(command: str, arguments: list[str]) -> None:
     module = import_module(room)
     try:
         code = getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
-    except (CheckpointError, OptionError, RequestError, UnknownSchedulerError) as error:
+    except (CheckpointError, NotFiniteError, OptionError, RequestError, UnknownSchedulerError) as error:
         print(f"unmask {command}: {error.args[0]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -2,7 +2,14 @@
 
 from engine.engine import Engine
 from engine.request import FinishReason, Request, Result, Reveal, Step
-from engine.service import EngineError, EngineService, EngineStoppedError, QueueFullError, SchedulerFailedError
+from engine.service import (
+    EngineError,
+    EngineService,
+    EngineStoppedError,
+    ModelNotFiniteError,
+    QueueFullError,
+    SchedulerFailedError,
+)
 
 __all__ = [
     "Engine",
@@ -10,6 +17,7 @@ __all__ = [
     "EngineService",
     "EngineStoppedError",
     "FinishReason",
+    "ModelNotFiniteError",
     "QueueFullError",
     "Request",
     "Result",

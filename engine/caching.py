@@ -75,9 +75,13 @@ def check_cache(cache: Cache, a: Architecture) -> None:
         raise RequestError(message, "cache")
 
 
-def check_window(scheduler: SchedulerSpec, cache: Cache, a: Architecture) -> None:
+def check_needs(scheduler: SchedulerSpec, cache: Cache, a: Architecture) -> None:
     """Raise RequestError unless passes with the cache compute what the scheduler wants to see."""
-    if scheduler.scheduler().needs.window != "generation":
+    needs = scheduler.needs()
+    if needs.top_k > a.vocab_rows:
+        message = f"wants to see the {needs.top_k} most probable tokens of {a.vocab_rows}; use another"
+        raise RequestError(f"scheduler {scheduler.name!r} {message}", "scheduler")
+    if needs.window != "generation":
         return
     if a.block_size is not None:
         message = "wants to see the whole generation region, and this model computes one block after another"

@@ -12,7 +12,7 @@ from engine.canvas import Canvas
 from engine.errors import SchedulerError
 from engine.transfer import Arrays, as_float, floats
 from models.spans import round_up
-from schedulers import Decision, Needs, Scheduler, State, View, top_n
+from schedulers import Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 
@@ -23,6 +23,7 @@ class _Group:
 
     name: str
     scheduler: Scheduler
+    needs: Needs
     ids: tuple[str, ...]  # the requests of those rows
     key: object  # name, fixed options and instance
     everyone: bool  # whether these are all rows, in order
@@ -66,9 +67,9 @@ class Chooser:
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.told = max((canvas.request.top_logprobs for canvas in canvases), default=0)
         self.needs = Needs(
-            top_k=max((self.told, *(group.scheduler.needs.top_k for group in self._groups))),
-            entropy=any(group.scheduler.needs.entropy for group in self._groups),
-            kl=any(group.scheduler.needs.kl for group in self._groups),
+            top_k=max((self.told, *(group.needs.top_k for group in self._groups))),
+            entropy=any(group.needs.entropy for group in self._groups),
+            kl=any(group.needs.kl for group in self._groups),
         )
 
     def choose(self, view: View, last_pass: Tensor, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -80,39 +81,46 @@ class Chooser:
 
         Whatever the schedulers answer: only eligible positions are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
-        positions of the block are remasked, and only by a scheduler that declared it.
+        positions of the block are remasked, and only by a scheduler that declared it. What a scheduler writes into the
+        view changes nothing but what it sees itself.
 
         Raises SchedulerError if a scheduler fails; nothing is kept of the step then, which may be done again.
         """
+        eligible = view.eligible.clone()
+        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
+        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
+        revealed = in_block & ~view.mask
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
-        decisions = [self._decide(i, group, view, arrays, reveal, remask) for i, group in enumerate(self._groups)]
+        kept = [self._decide(i, group, view, arrays, reveal, remask) for i, group in enumerate(self._groups)]
         self.records = {}
-        for group, decision in zip(self._groups, decisions, strict=True):
-            self._states |= _by_row(group, decision.state)
-            self.records |= _by_row(group, decision.record)
+        for states, records in kept:
+            self._states |= states
+            self.records |= records
         last = last_pass[:, None]
-        reveal = reveal & view.eligible
+        reveal = reveal & eligible
         stuck = ~reveal.any(1)
-        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
-        reveal = reveal | (best & stuck[:, None]) | (view.eligible & last)
-        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
-        return reveal, remask & in_block & ~view.mask & ~last
+        reveal = reveal | (best & stuck[:, None]) | (eligible & last)
+        return reveal, remask & revealed & ~last
 
     def _decide(
         self, i: int, group: _Group, view: View, arrays: Mapping[str, Tensor], reveal: Tensor, remask: Tensor
-    ) -> Decision:
-        """One group's decision, written to its rows of `reveal` and `remask`. Raises SchedulerError."""
+    ) -> tuple[dict[str, RowState], dict[str, RowState]]:
+        """One group's decision, written to its rows of `reveal` and `remask`; its states and records, by request.
+
+        Raises SchedulerError.
+        """
         rows = arrays[f"group{i}"]
         seen = replace(view if group.everyone else view.rows(rows), options=_options(i, group, arrays))
         try:
             decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
             reveal[rows] = decision.reveal
-            if decision.remask is not None and group.scheduler.needs.remask:
+            if decision.remask is not None and group.needs.remask:
                 remask[rows] = decision.remask
-        except Exception as error:
+            states = _by_row(group, "state", decision.state, (view.mask.shape[1],))
+            return states, _by_row(group, "record", decision.record)
+        except (Exception, SystemExit) as error:  # one that ends the process for itself has failed, too
             raise SchedulerError(group.name, group.ids, error) from error
-        return decision
 
     def _group(self, i: int, key: object, rows: list[int], canvases: Sequence[Canvas], padded: bool) -> _Group:
         everyone = len(rows) == len(canvases)
@@ -126,6 +134,7 @@ class Chooser:
         return _Group(
             specs[0].name,
             specs[0].scheduler(),
+            canvases[rows[0]].needs,
             tuple(canvases[row].request.id for row in rows),
             key,
             everyone,
@@ -144,10 +153,18 @@ class Chooser:
         return stacked
 
 
-def _by_row(group: _Group, tensors: State) -> dict[str, RowState]:
-    """What a group returned, by request; empty if it returned nothing."""
+def _by_row(group: _Group, what: str, tensors: State, columns: tuple[int, ...] = ()) -> dict[str, RowState]:
+    """What a group returned, by request; empty if it returned nothing.
+
+    Raises ValueError for what has not one entry a row, nor so many columns, if it has any.
+    """
     if not tensors:
         return {}
+    expected = (len(group.ids), *columns)
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[: len(expected)] != expected[: value.ndim]:
+            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{what} {name!r} must be a tensor whose shape begins with {expected}, not {found}")
     return {id: {name: value[row] for name, value in tensors.items()} for row, id in enumerate(group.ids)}
 
 

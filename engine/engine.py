@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from engine.batch import Batch
-from engine.caching import check_cache, check_window
+from engine.caching import check_cache, check_needs
 from engine.canvas import Canvas
-from engine.errors import RequestError
+from engine.errors import NotFiniteError, RequestError
 from engine.graphs import Graphs
 from engine.plan import Plan, plan_step
 from engine.proposal import Sampling, propose
@@ -22,10 +24,12 @@ from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
+from engine.waiting import Waiting
 from models.cache import KeyValues
 from models.loading import Model
 from models.memory import available_bytes
 from models.spans import Layout, Shapes, round_up
+from schedulers import View
 
 MEMORY_FRACTION = 0.8
 
@@ -73,7 +77,7 @@ class Engine:
 
     def reset(self) -> None:
         """Forget every request, waiting or running."""
-        self._waiting: deque[Canvas] = deque()
+        self._waiting = Waiting()
         self._batches: deque[Batch] = deque()  # the first has the next pass
         self._slots = Slots(self._cache)
         self._graphs = Graphs(self.model.device)
@@ -96,7 +100,7 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raise RequestError if cache, scheduler, block length or canvas do not fit, or there is no room."""
         check_cache(request.cache, self._architecture)
-        check_window(request.scheduler, request.cache, self._architecture)
+        check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
         length = request.length
@@ -110,17 +114,15 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request; it joins at the next step that has room. Raises RequestError."""
         self.check(request)
-        model, needs = self.model, request.scheduler.scheduler().needs
+        model, needs = self.model, request.scheduler.needs()
         stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
         grid, now = self._architecture.block_size, time.monotonic()
-        self._waiting.append(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
+        self._waiting.put(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
 
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
-        canvas = next((canvas for canvas in self._waiting if canvas.request.id == request_id), None)
-        if canvas is not None:
-            self._waiting.remove(canvas)
-            return canvas.cancelled()
+        if (waiting := self._waiting.drop(request_id)) is not None:
+            return waiting.cancelled()
         return next((canvas.cancelled() for canvas in self._leave({request_id})), None)
 
     @torch.inference_mode()
@@ -128,6 +130,7 @@ class Engine:
         """Advance every running request by one forward pass; where rows are computed one by one, the next of them.
 
         Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        Raises NotFiniteError, with the steps of the others, if the model computes NaN for some, which end by that.
         """
         self._admit()
         if not self._batches:
@@ -136,11 +139,15 @@ class Engine:
         cache = self._cache.from_slot(self._first_slot(batch))
         plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._first_slot(batch))
         outcome = read(self._run(batch, plan, cache), batch.canvases)
-        steps = [canvas.advance(*change) for canvas, change in zip(batch.canvases, outcome, strict=True)]
+        steps = [c.advance(*change) for c, change in zip(batch.canvases, outcome, strict=True) if change is not None]
         if batch.chooser.records:
             steps = [replace(step, record=batch.chooser.records.get(step.request_id, {})) for step in steps]
+        lost = tuple(c.request.id for c, change in zip(batch.canvases, outcome, strict=True) if change is None)
+        self._slots.wipe(lost)
         self._batches.rotate(-1)
-        self._leave({step.request_id for step in steps if step.result is not None})
+        self._leave({*lost, *(step.request_id for step in steps if step.result is not None)})
+        if lost:
+            raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
     def _first_slot(self, batch: Batch) -> int:
@@ -172,14 +179,11 @@ class Engine:
             proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
+            proposed = _proposed(view, chooser.told)  # copied before a scheduler sees it, as it might write into it
             reveal, remask = chooser.choose(view, arrays["last_pass"].bool(), arrays)
             if needs.kl:
                 batch.recall.keep(*at)
-        decided = [reveal.int(), remask.int(), view.proposal.int(), view.confidence.view(torch.int32)]
-        if (told := chooser.told) and view.top_ids is not None and view.top_probabilities is not None:
-            decided += view.top_ids[..., :told].int().unbind(-1)
-            decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
-        return torch.stack(decided)
+        return torch.cat([torch.stack([reveal.int(), remask.int()]), proposed])
 
     def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
@@ -187,14 +191,20 @@ class Engine:
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
-        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size."""
+        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size.
+
+        Raises NotFiniteError if the model computes NaN.
+        """
         lots = [[question] for question in questions] if self._batch_invariant else [questions]
         return [scored for lot in lots for scored in self._score(lot, top)]
 
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         layout = lay_out_questions(questions, self._architecture, self._shapes)
         hidden = self._forward(layout, as_tensors(layout.arrays, self.model.device))
-        return answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        if not all(isfinite(value) for one in scored for value in one.log_probabilities):
+            raise NotFiniteError(self.model.precision)
+        return scored
 
     def run(self, requests: Iterable[Request]) -> Iterator[Step]:
         """Submit requests and yield every step until all have ended."""
@@ -208,16 +218,21 @@ class Engine:
         return {step.request_id: step.result for step in self.run(requests) if step.result is not None}
 
     def _admit(self) -> None:
-        """Let waiting requests join, first come first served, while there is room."""
+        """Let waiting requests join, by turns of their clients, while there is room.
+
+        Whoever's turn it is may wait for memory until others end, which they do within their passes. The rest wait
+        behind it: if they went ahead, one that needs much would never find enough.
+        """
         now, joining = time.monotonic(), list[Canvas]()
         while self._waiting and self.running + len(joining) < self._max_rows:
-            canvas = self._waiting[0]
+            canvas = self._waiting.first()
             if canvas.request.cache.name != "none":
                 if not self._slots.has_room(canvas):
                     break
                 self._slots.take(canvas)
             canvas.started = now
-            joining.append(self._waiting.popleft())
+            self._waiting.take(canvas)
+            joining.append(canvas)
         if not joining:
             return
         if self._batch_invariant:
@@ -245,14 +260,27 @@ class Engine:
         return nullcontext() if self._watch is None else self._watch.phase(name)
 
 
-def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
-    """What each row revealed and remasked: the step's one transfer to the host."""
+def _proposed(view: View, told: int) -> Tensor:
+    """The last 2 + 2K planes of what a step decides, for the `told` most probable tokens K."""
+    planes = [view.proposal.int(), view.confidence.view(torch.int32)]
+    if told and view.top_ids is not None and view.top_probabilities is not None:
+        planes += view.top_ids[..., :told].int().unbind(-1)
+        planes += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
+    return torch.stack(planes)
+
+
+def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None]:
+    """What each row revealed and remasked, or None if it met NaN: the step's one transfer to the host."""
     revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
     probabilities = bits.view("float32")
     told = len(tops) // 2
     top_ids, top_probabilities = tops[:told], [plane.view("float32") for plane in tops[told:]]
-    outcome = []
+    sound = np.isfinite(probabilities).all(1)
+    outcome: list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None] = []
     for row, canvas in enumerate(canvases):
+        if not sound[row]:
+            outcome.append(None)
+            continue
         start, _ = canvas.window
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)

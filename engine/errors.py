@@ -1,5 +1,11 @@
 """What can go wrong with some requests and not with the others."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.request import Step
+
 
 class RequestError(ValueError):
     """A field of a request does not fit the model or the machine. The message names field, value and remedy."""
@@ -12,6 +18,24 @@ class RequestError(ValueError):
 class SchedulerError(RuntimeError):
     """A scheduler failed to decide; the requests that use it cannot go on. The step has changed nothing."""
 
-    def __init__(self, name: str, request_ids: tuple[str, ...], error: Exception):
+    def __init__(self, name: str, request_ids: tuple[str, ...], error: BaseException):
         super().__init__(f"scheduler {name!r} failed: {type(error).__name__}: {error}")
         self.request_ids = request_ids
+
+
+class NotFiniteError(RuntimeError):
+    """The model computed NaN or infinity where a probability belongs; the requests that met it have ended.
+
+    precision    what the model computes in
+    request_ids  of those requests; none where something was scored
+    steps        what the same pass did for the others, which go on
+    """
+
+    def __init__(self, precision: str, request_ids: tuple[str, ...] = (), steps: "Sequence[Step]" = ()):
+        too_small = precision.startswith("float16")
+        remedy = (
+            "use bfloat16 or float32" if too_small else "its weights are damaged or another network's; copy them anew"
+        )
+        super().__init__(f"the model computes NaN in {precision}; {remedy}")
+        self.request_ids = request_ids
+        self.steps = steps

@@ -25,12 +25,13 @@ class Request:
     stop               texts that end the generation; not part of the result
     max_forward_passes after so many, everything left is revealed at once; by default four for each token
     cache              which keys and values are kept from pass to pass
-    timeout            seconds, waiting included, after which whoever submitted it will cancel it
     template           the generation region at first: a token id where one is pinned, which never changes, None where
                        there is a mask; empty if there are only masks
     suffix             token ids behind the generation region
     ignore_eos         an end of text ends nothing
     top_logprobs       how many of the most probable tokens are told with each reveal
+    client             whose it is, names from the whole to the part; clients take turns when rows get free, and so do
+                       the parts of each. It changes when a request runs, and nothing else
     """
 
     id: str
@@ -45,11 +46,11 @@ class Request:
     stop: tuple[str, ...] = ()
     max_forward_passes: int | None = None
     cache: Cache = NO_CACHE
-    timeout: float | None = None
     template: tuple[int | None, ...] = ()
     suffix: tuple[int, ...] = ()
     ignore_eos: bool = False
     top_logprobs: int = 0
+    client: tuple[str, ...] = ()
 
     @property
     def length(self) -> int:

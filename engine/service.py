@@ -9,13 +9,13 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.engine import Engine
-from engine.errors import RequestError, SchedulerError
+from engine.errors import NotFiniteError, RequestError, SchedulerError
 from engine.request import Request, Step, fit_block_length
 from schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 30  # that a step may take to end before the thread is left to itself
+STOP_SECONDS = 5.0  # that a step may take to end before the thread is left to itself
 
 
 class EngineError(RuntimeError):
@@ -32,6 +32,10 @@ class EngineStoppedError(EngineError):
 
 class SchedulerFailedError(EngineError):
     """The request's scheduler raised; other requests went on."""
+
+
+class ModelNotFiniteError(EngineError):
+    """The model computed NaN for the request; other requests went on."""
 
 
 T = TypeVar("T")
@@ -55,19 +59,24 @@ class EngineService:
         self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
         self._lock = threading.Lock()
         self._stopping = False
+        self._left_behind = False
         self._step_began: float | None = None
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Cancel what still runs and end the thread; a step that does not come to its end is left behind."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Cancel what still runs and end the thread. A step that takes longer is left behind, once and for all."""
         with self._lock:
             self._stopping = True
             self._commands.put(lambda: None)  # wakes an idle thread
-        if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive() and not self._left_behind:
+            self._thread.join(seconds)
+            self._left_behind = self._thread.is_alive()
+        stopped = EngineStoppedError("the server is going down and has cancelled the request; send it again later")
+        for request_id in list(self._listeners):  # of a step that was left behind; the thread may tell some meanwhile
+            self._tell(request_id, stopped, last=True)
 
     @property
     def alive(self) -> bool:
@@ -126,7 +135,10 @@ class EngineService:
                 return
             try:
                 future.set_result(work(self.engine))
-            except Exception as error:
+            except NotFiniteError as error:
+                log.error("what was asked of the engine failed: %s", error)
+                future.set_exception(ModelNotFiniteError(str(error)))
+            except BaseException as error:
                 log.exception("what was asked of the engine failed")
                 future.set_exception(EngineError(f"the engine failed: {error}"))
 
@@ -141,7 +153,7 @@ class EngineService:
             while not self._stopping:
                 self._obey()
                 self._advance()
-        except Exception:
+        except BaseException:  # nothing but this loop may end the thread: a scheduler that exits must not
             log.critical("the engine cannot go on", exc_info=True)
         finally:
             self._end()
@@ -150,7 +162,7 @@ class EngineService:
         """One step; what goes wrong ends the requests that it concerns. Raises if the engine is beyond repair."""
         self._step_began = time.monotonic()
         try:
-            steps = self.engine.step()
+            steps = self._step()
             self._on_pass(steps)
             for step in steps:
                 self._tell(step.request_id, step, last=step.result is not None)
@@ -159,7 +171,7 @@ class EngineService:
             for request_id in dict.fromkeys(error.request_ids):
                 self.engine.cancel(request_id)
                 self._tell(request_id, SchedulerFailedError(str(error)), last=True)
-        except Exception as error:
+        except BaseException as error:
             log.exception("the engine failed; its requests end with an error")
             try:
                 self.engine.reset()
@@ -168,6 +180,16 @@ class EngineService:
             self._prove()
         finally:
             self._step_began = None
+
+    def _step(self) -> Sequence[Step]:
+        """The steps of the rows for which the model computes numbers; the others end."""
+        try:
+            return self.engine.step()
+        except NotFiniteError as error:
+            log.error("%d requests end with an error: %s", len(error.request_ids), error)
+            for request_id in error.request_ids:
+                self._tell(request_id, ModelNotFiniteError(str(error)), last=True)
+            return error.steps
 
     def _prove(self) -> None:
         """Generate a token, as a device that has failed once may fail for ever. Raises whatever goes wrong."""
@@ -205,7 +227,7 @@ class EngineService:
             self._unadmitted -= 1
         try:
             self.engine.submit(request)
-        except Exception as error:  # a scheduler that cannot be made must not end the thread
+        except BaseException as error:  # a scheduler that cannot be made, or exits, must not end the thread
             log.exception("request %s could not be taken", request.id)
             self._tell(request.id, EngineError(f"the request could not be taken: {error}"), last=True)
 
@@ -220,7 +242,9 @@ class EngineService:
             self._tell(request_id, EngineError(f"the engine failed: {why}"), last=True)
 
     def _tell(self, request_id: str, event: Step | EngineError, last: bool) -> None:
-        listener = self._listeners.pop(request_id) if last else self._listeners[request_id]
+        listener = self._listeners.pop(request_id, None) if last else self._listeners.get(request_id)
+        if listener is None:  # whoever stopped the engine did not wait for this
+            return
         try:
             listener(event)
         except Exception:

@@ -1,5 +1,7 @@
 """Who keeps keys and values where: slots of the cache, always the first ones, so that no pass gathers them."""
 
+from collections.abc import Sequence
+
 from engine.canvas import Canvas
 from models.cache import KeyValues
 from models.spans import STEP, round_up
@@ -37,6 +39,12 @@ class Slots:
             last.slot = canvas.slot
             self._holders[canvas.slot] = last
         canvas.slot = None
+
+    def wipe(self, request_ids: Sequence[str]) -> None:
+        """Forget what rows have kept that are about to leave with NaN: even a masked value counts, times zero."""
+        for canvas in self._holders:
+            if canvas.request.id in request_ids and canvas.slot is not None:
+                self.cache.clear(canvas.slot)
 
     def _capacity_with(self, canvas: Canvas) -> int:
         needed = columns_needed(len(canvas.ids))

@@ -87,7 +87,7 @@ class Point:
     measurement: Measurement
 
     def line(self) -> str:
-        return json.dumps({"curve": self.curve, **asdict(self.measurement)}) + "\n"
+        return json.dumps({"curve": self.curve, **asdict(self.measurement)}, allow_nan=False) + "\n"
 
 
 def read_points(file: Path) -> list[Point]:

@@ -58,6 +58,12 @@ class KeyValues:
         rest._keys, rest._values = ([layer[start:] for layer in store] for store in (self._keys, self._values))
         return rest
 
+    def clear(self, slot: int) -> None:
+        """Fill one slot with zeros."""
+        start = slot * self.capacity
+        for layer in (*self._keys, *self._values):
+            layer[start : start + self.capacity] = 0
+
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""
         self._keys[layer][at] = keys

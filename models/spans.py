@@ -218,6 +218,7 @@ def _arrange(
         width = size(max(len(runs[i]) for i in rows))
         index = np.zeros((_height(rows, members, shapes), width), dtype=np.int64)
         for i, row in rows.items():
+            index[row] = runs[i][-1]  # padding is the row's own: a masked value counts too, times zero, and may be NaN
             index[row, : len(runs[i])] = runs[i]
             places[i] = runs[i] + (before + row * width - runs[i][0])
         before += index.size

@@ -8,7 +8,7 @@ scheduler answers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -36,6 +36,12 @@ class Needs:
     kl: bool = False
     remask: bool = False
     window: Window = "masks"
+
+    def __post_init__(self) -> None:
+        if type(self.top_k) is not int or self.top_k < 0:
+            raise ValueError(f"Needs.top_k must be an integer from 0, not {self.top_k!r}")
+        if self.window not in (windows := get_args(Window)):
+            raise ValueError(f"Needs.window must be one of {', '.join(windows)}, not {self.window!r}")
 
 
 @dataclass(frozen=True)

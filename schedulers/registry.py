@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from schedulers.base import Scheduler
+from schedulers.base import Needs, Scheduler
 from schedulers.options import OptionError, is_numeric, parse_options
 
 GROUP = "unmask.schedulers"
@@ -32,6 +32,10 @@ class SchedulerSpec:
     def scheduler(self) -> Scheduler:
         """The scheduler; rows that agree in name and fixed options share it."""
         return make_scheduler(self.name, self.fixed()) if self.instance is None else self.instance
+
+    def needs(self) -> Needs:
+        """What the scheduler needs, read once for each: a plug-in may compute it, and differently every time."""
+        return read_needs(self.name, self.fixed()) if self.instance is None else self.instance.needs
 
     def numeric(self) -> dict[str, float | int | None]:
         """The options that vary by row."""
@@ -93,3 +97,12 @@ def _value(text: str) -> object:
 def make_scheduler(name: str, fixed: tuple[tuple[str, object], ...]) -> Scheduler:
     """The instance for a name and its fixed options; rows that agree in both share it."""
     return scheduler_class(name)(**dict(fixed))
+
+
+@cache
+def read_needs(name: str, fixed: tuple[tuple[str, object], ...]) -> Needs:
+    """The `needs` of the instance for a name and its fixed options. Raises TypeError if they are none."""
+    needs: object = make_scheduler(name, fixed).needs
+    if not isinstance(needs, Needs):
+        raise TypeError(f"scheduler {name!r} has needs of the type {type(needs).__name__}; make them by Needs(...)")
+    return needs

@@ -16,7 +16,8 @@ OPEN = PROBES | {"/", *(f"/static/{name}" for name in PARTS)}
 
 
 class ApiKeys:
-    """Answers 401 to requests that bring none of the keys as `Authorization: Bearer KEY`, their bodies unread.
+    """Answers 401 to requests that bring none of the keys as `Authorization: Bearer KEY`, their bodies unread. Of the
+    others, `request.state.key` says which key it is.
 
     Keys are compared by their digests, all of them and each in constant time: how long it takes tells nothing.
     """
@@ -26,17 +27,22 @@ class ApiKeys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or self._knows(headers := Headers(scope=scope)):
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if (name := self._name(headers)) is not None:
+            scope.setdefault("state", {})["key"] = name
             return await self._app(scope, receive, send)
         what = "the API key is none of this server's" if "authorization" in headers else "this server wants an API key"
         error = UnauthorizedError(f"{what}; send one of its keys as the header 'Authorization: Bearer KEY'")
         return await error_response(error)(scope, receive, send)
 
-    def _knows(self, headers: Headers) -> bool:
+    def _name(self, headers: Headers) -> str | None:
+        """A name for the key that is brought, which is not the key; None if it is none of these."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = _digest(key.strip().encode("latin-1"))  # a header is bytes, which Starlette reads so
         found = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return scheme.lower() == "bearer" and any(found)
+        return str(found.index(True)) if scheme.lower() == "bearer" and any(found) else None
 
 
 def _digest(key: bytes) -> bytes:

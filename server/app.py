@@ -26,14 +26,14 @@ def log_ready(model: Model) -> None:
     log.info("%s is ready on %s in %s", model.name, model.device, model.dtype)
 
 
-def log_failure(error: Exception) -> None:
+def log_failure(error: BaseException) -> None:
     log.error("%s", error)
 
 
 def create_app(
     settings: ServeSettings,
     on_ready: Callable[[Model], None] = log_ready,
-    on_failure: Callable[[Exception], None] = log_failure,
+    on_failure: Callable[[BaseException], None] = log_failure,
 ) -> FastAPI:
     """The app. It answers at once; the model loads on a thread from start-up on, and its engine ends with the app.
 

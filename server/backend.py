@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,14 +16,16 @@ from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
 from engine.scoring import Question, Scored, passes
-from engine.service import EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
+from engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
+from server.caller import Caller
 from server.errors import NotReadyError
 from server.metrics import Metrics
 from server.settings import ServeSettings
 from server.streams import Generations
 from server.vllm_metrics import VLLMMetrics
+from server.workers import Workers
 
 if TYPE_CHECKING:
     from server.tracing import Tracing
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 WARM_UP_TOKENS = 64  # of the prompt, and to generate
 WARM_UP_ROWS = 16
+WORKERS = 8
 
 
 class Backend:
@@ -41,7 +45,7 @@ class Backend:
     """
 
     def __init__(
-        self, settings: ServeSettings, on_ready: Callable[[Model], None], on_failure: Callable[[Exception], None]
+        self, settings: ServeSettings, on_ready: Callable[[Model], None], on_failure: Callable[[BaseException], None]
     ):
         self.settings = settings
         self.metrics = Metrics(
@@ -53,7 +57,9 @@ class Backend:
         self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
-        self.error: Exception | None = None
+        self.workers = Workers(WORKERS)
+        self._loader = threading.Thread(target=self._load, name="load", daemon=True)
+        self.error: BaseException | None = None
         self._on_ready = on_ready
         self._on_failure = on_failure
         self._ready = False
@@ -65,7 +71,8 @@ class Backend:
 
     def start(self) -> None:
         """Begin to load. Returns at once."""
-        threading.Thread(target=self._load, name="load", daemon=True).start()
+        self.workers.start()
+        self._loader.start()
 
     def drain(self) -> None:
         """Refuse requests from now on; those that run or wait go on."""
@@ -80,12 +87,18 @@ class Backend:
         """Requests of clients that run or wait."""
         return self.service.running + self.service.waiting + self._asking if self.service and self._ready else 0
 
-    def stop(self) -> None:
-        """Cancel what runs and end the engine. A load that is under way is abandoned."""
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work: at a load, at a step, or at reading a request."""
+        return self._loader.is_alive() or (self.service is not None and self.service.alive) or self.workers.seconds > 0
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Cancel what runs and end the engine, which may take so long. What is under way then is left behind."""
         with self._lock:
             self._stopping = True
         if self.service is not None:
-            self.service.stop()
+            self.service.stop(seconds)
+        self.workers.stop()
         if self.tracing is not None:
             self.tracing.stop()
 
@@ -99,6 +112,11 @@ class Backend:
             raise NotReadyError(
                 f"the model is not running: a step has taken more than {self.settings.step_timeout:g} seconds; "
                 "restart the server"
+            )
+        if self.workers.seconds > self.settings.step_timeout:
+            raise NotReadyError(
+                "the server is not well: to read a request, or render the chat template, has taken more than "
+                f"{self.settings.step_timeout:g} seconds; restart it"
             )
 
     @property
@@ -116,14 +134,18 @@ class Backend:
         """The same, whether it is ready or not; empty until it is loaded."""
         return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
 
-    def submit(self, requests: Sequence[Request], every_step: bool) -> Generations:
-        """Run requests; without `every_step` only their last steps come.
+    def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
+        """Run the requests of one caller; without `every_step` only their last steps come.
+
+        Callers take turns with each other, and first of all those with one API key with those with another.
 
         Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
         """
         self.metrics.count_choices(len(requests))
+        client = (caller.key, uuid.uuid4().hex)
+        requests = [replace(request, client=client) for request in requests]
         try:
-            return Generations(self._engine(), self._follow, requests, every_step)
+            return Generations(self._engine(), self._follow, requests, every_step, caller.deadline)
         except QueueFullError:
             self.metrics.count_rejection("queue_full")
             raise
@@ -200,9 +222,10 @@ class Backend:
                 service.start()
                 self.service = service
             self._warm_up(model, service)
-        except Exception as error:  # whatever it was, the server must say so and not wait for ever
-            self.error = error
-            self._on_failure(error)
+        except BaseException as error:  # whatever it was, the server must say so and not wait for ever
+            if not self._stopping:
+                self.error = error
+                self._on_failure(error)
         else:
             self._ready = True
             self._on_ready(model)

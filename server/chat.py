@@ -1,12 +1,11 @@
 """`POST /v1/chat/completions`: OpenAI's shape, through the model's chat template."""
 
-import asyncio
-
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.caller import Caller
 from server.logprobs import chat_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_chat
@@ -21,8 +20,9 @@ async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: Backen
     """OpenAI's chat completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
     model = backend.model
     check_model(body.model, backend.model_name)
-    requests = await asyncio.to_thread(parse_chat, body, model, backend.settings)
-    return await respond(body, requests, http, backend, SHAPE)
+    caller = Caller(http, body.timeout, backend.settings)
+    requests = await caller.wait(backend.workers.run(parse_chat, body, model, backend.settings))
+    return await respond(body, requests, caller, backend, SHAPE)
 
 
 def _message(piece: Piece) -> JSON:

@@ -1,6 +1,5 @@
 """`POST /v1/completions`: OpenAI's shape, for clients that know nothing of diffusion."""
 
-import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter
@@ -11,6 +10,7 @@ from engine.request import Request
 from engine.scoring import left_to_right
 from server.answers import ERRORS, SSE, BackendOf, check_model
 from server.backend import Backend
+from server.caller import Caller
 from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_completion
@@ -26,9 +26,10 @@ async def completions(body: CompletionRequest, http: HTTPRequest, backend: Backe
     """OpenAI's completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
     model = backend.model
     check_model(body.model, backend.model_name)
-    requests = await asyncio.to_thread(parse_completion, body, model, backend.settings)
-    echoes = await _echoes(body, requests[:: body.n or 1], backend) if body.echo else ()
-    return await respond(body, requests, http, backend, SHAPE, echoes)
+    caller = Caller(http, body.timeout, backend.settings)
+    requests = await caller.wait(backend.workers.run(parse_completion, body, model, backend.settings))
+    echoes = await caller.wait(_echoes(body, requests[:: body.n or 1], backend)) if body.echo else ()
+    return await respond(body, requests, caller, backend, SHAPE, echoes)
 
 
 async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend: Backend) -> list[Echo]:

@@ -6,6 +6,7 @@ Exception
     UnauthorizedError  401  the request brings no API key, or an unknown one
     UnknownModelError  404  the request names a model that is not the one served
     NotReadyError      503  the model is not loaded yet, or could not be
+    ClientLeftError    499  the client has closed the connection; nobody receives it, the metrics count it
   OptionError, UnknownSchedulerError   400  from the schedulers
   RequestError         400  from the engine: the request does not fit the model or the machine
   ChatTemplateError    400  from the tokenizer
@@ -14,6 +15,7 @@ Exception
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
     SchedulerFailedError 500  the scheduler of the request raised
+    ModelNotFiniteError 500  the model computed NaN for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
   RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
@@ -33,7 +35,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, QueueFullError, SchedulerFailedError
+from engine.service import EngineError, EngineStoppedError, ModelNotFiniteError, QueueFullError, SchedulerFailedError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -69,6 +71,10 @@ class NotReadyError(HTTPError):
     """The model is not loaded yet, or could not be."""
 
 
+class ClientLeftError(HTTPError):
+    """The client has closed the connection."""
+
+
 class DeadlineError(EngineError):
     """The request was not done in the time that it, or the server, gave it."""
 
@@ -86,6 +92,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
     UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
+    ClientLeftError: _Kind(499, "client_error", "client_left"),  # nginx's status for it
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
     UnknownSchedulerError: _Kind(400, "invalid_request_error", "unknown_scheduler"),
     RequestError: _Kind(400, "invalid_request_error"),
@@ -94,6 +101,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
+    ModelNotFiniteError: _Kind(500, "server_error", "model_not_finite"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
@@ -108,7 +116,7 @@ def show(value: object) -> str:
     return _shorten.repr(value)
 
 
-def error_body(error: Exception) -> dict[str, Any]:
+def error_body(error: BaseException) -> dict[str, Any]:
     """The `error` object of an exception, in OpenAI's shape."""
     kind = _kind(error)
     # What went wrong inside is for the log: an unforeseen message may hold anything.
@@ -122,7 +130,7 @@ def error_body(error: Exception) -> dict[str, Any]:
     }
 
 
-def error_response(error: Exception) -> Response:
+def error_response(error: BaseException) -> Response:
     """The response to an exception."""
     status = _kind(error).status
     return _json(error_body(error), status, _HEADERS.get(status))
@@ -148,8 +156,8 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation)
 
 
-def _kind(error: Exception) -> _Kind:
-    return next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
+def _kind(error: BaseException) -> _Kind:
+    return next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), _KINDS[Exception])
 
 
 def _from_framework(error: HTTPException, request: Request) -> Response:
@@ -167,7 +175,7 @@ def _from_framework(error: HTTPException, request: Request) -> Response:
 
 def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
     # Escaped to ASCII: an error may quote a lone surrogate, which has no UTF-8.
-    return Response(json.dumps({"error": error}), status, headers, "application/json")
+    return Response(json.dumps({"error": error}, allow_nan=False), status, headers, "application/json")
 
 
 def _from_validation(found: Mapping[str, Any]) -> BadRequestError:

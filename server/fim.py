@@ -1,12 +1,11 @@
 """`POST /v1/fim/completions`: filling in the middle, for editors that know Mistral's or Inception's endpoint."""
 
-import asyncio
-
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.caller import Caller
 from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_fim
@@ -21,8 +20,9 @@ async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendO
     """What fits between `prompt` and `suffix`. The gap has a fixed length; what ends before it is shorter."""
     model = backend.model
     check_model(body.model, backend.model_name)
-    requests = await asyncio.to_thread(parse_fim, body, model, backend.settings)
-    return await respond(body, requests, http, backend, SHAPE)
+    caller = Caller(http, body.timeout, backend.settings)
+    requests = await caller.wait(backend.workers.run(parse_fim, body, model, backend.settings))
+    return await respond(body, requests, caller, backend, SHAPE)
 
 
 def _choice(piece: Piece) -> JSON:

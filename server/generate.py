@@ -1,6 +1,5 @@
 """`POST /generate`, the native endpoint: every step can be watched."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,10 +11,11 @@ from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
 from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from server.caller import Caller
 from server.canvas import region_of
 from server.errors import error_body
 from server.parse import parse_generate
-from server.streams import EventStream, Generations, event, unless_disconnected
+from server.streams import EventStream, Generations, event
 from server.wire.generate import GenerateRequest, GenerateResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS)
@@ -30,12 +30,13 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     """
     model = backend.model
     check_model(body.model, backend.model_name)
-    request = await asyncio.to_thread(parse_generate, body, model, backend.settings)
-    head = {"id": f"gen-{http.state.request_id}", "model": backend.model_name}
-    generations = backend.submit([request], every_step=bool(body.stream))
+    caller = Caller(http, body.timeout, backend.settings)
+    request = await caller.wait(backend.workers.run(parse_generate, body, model, backend.settings))
+    head = {"id": f"gen-{caller.id}", "model": backend.model_name}
+    generations = backend.submit([request], bool(body.stream), caller)
     if body.stream:
         return EventStream(_events(generations, body, model, head), generations.close)
-    return await unless_disconnected(http, _whole(generations, body, model, head))
+    return await caller.wait(_whole(generations, body, model, head))
 
 
 async def _whole(generations: Generations, body: GenerateRequest, model: Model, head: dict[str, Any]) -> Response:

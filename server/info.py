@@ -92,8 +92,8 @@ def _scheduler(name: str) -> dict[str, Any] | None:
     """None if its package cannot be imported, which must not take the others from the list."""
     try:
         scheduler = scheduler_class(name)
-    except Exception:
+        options = json_schema(scheduler.Options)
+    except (Exception, SystemExit):
         log.exception("scheduler %r cannot be loaded", name)
         return None
-    description = (inspect.getdoc(scheduler) or "").partition("\n")[0]
-    return {"name": name, "description": description, "options": json_schema(scheduler.Options)}
+    return {"name": name, "description": (inspect.getdoc(scheduler) or "").partition("\n")[0], "options": options}

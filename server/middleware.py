@@ -52,7 +52,7 @@ class Observe:
 
         try:
             await self._app(scope, _limited(receive, scope, self._max_body_bytes), observed)
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # a plug-in that exits must not end the server
             log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if status:
                 raise  # half an answer; the server closes the connection

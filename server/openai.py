@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
 from engine.request import Request, Result
@@ -17,9 +16,10 @@ from engine.service import EngineError
 from models.tokenizer import Tokenizer
 from server.answers import diffusion, token_steps, usage
 from server.backend import Backend
+from server.caller import Caller
 from server.errors import error_body
 from server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
-from server.streams import EventStream, Generations, event, unless_disconnected
+from server.streams import EventStream, Generations, event
 from server.wire.answers import Usage
 from server.wire.openai import OpenAIFields
 
@@ -152,7 +152,7 @@ class Answering:
 async def respond(
     body: OpenAIFields,
     requests: Sequence[Request],
-    http: HTTPRequest,
+    caller: Caller,
     backend: Backend,
     shape: Shape,
     echoes: Sequence[Echo] = (),
@@ -160,13 +160,13 @@ async def respond(
     """Run the requests and answer in the endpoint's shape."""
     tokenizer = backend.model.tokenizer
     head = {
-        "id": f"{shape.prefix}-{http.state.request_id}",
+        "id": f"{shape.prefix}-{caller.id}",
         "object": shape.chunk if body.stream else shape.object,
         "created": int(time.time()),
         "model": backend.model_name,
     }
-    generations = backend.submit(requests, every_step=bool(body.stream))
+    generations = backend.submit(requests, bool(body.stream), caller)
     answering = Answering(body, generations, tokenizer, head, shape, echoes)
     if body.stream:
         return EventStream(answering.chunks(), generations.close)
-    return await unless_disconnected(http, answering.whole())
+    return await caller.wait(answering.whole())

@@ -130,7 +130,6 @@ def _request(
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         max_forward_passes=body.max_forward_passes,
         cache=choose_cache(body.cache or settings.cache, architecture),
-        timeout=min((t for t in (body.timeout, settings.request_timeout) if t is not None), default=None),
         template=region.template,
         suffix=region.suffix,
     )

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 import time
 from types import FrameType
 
 import uvicorn
 
+from engine.service import STOP_SECONDS, ModelNotFiniteError
 from models.loading import Model
 from server.app import create_app
 from server.backend import Backend
@@ -16,15 +18,18 @@ from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
+FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError)  # their messages say it all
 FLUSH_SECONDS = 2  # for the last answers to reach their clients when the engine has ended
 
 
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal ends it; returns the exit code: 1 if the model could not be loaded or its engine is lost.
 
-    The log says why. A signal lets running requests end and refuses others; a second one ends it at once.
+    3 if it cannot listen. The log says why. A signal lets running requests end and refuses others; a second one ends it
+    at once. Where a thread is left behind that does not end, the process ends here and now: Python would wait for a
+    download, and other code that still runs might crash it.
     """
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
     def ready(model: Model) -> None:
         name, where = settings.served_model_name or model.name, (settings.host, settings.port, model.device)
@@ -41,10 +46,25 @@ def serve(settings: ServeSettings) -> int:
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
     server = DrainingServer(config, app.state.backend)
-    server.run()
+    code = _run(server)
     for error in failures or server.failures:
-        log.error("%s", error, exc_info=None if isinstance(error, ValueError | NotReadyError) else error)
-    return 1 if failures or server.failures else 0
+        log.error("%s", error, exc_info=None if isinstance(error, FORESEEN) else error)
+        code = 1
+    if app.state.backend.busy:
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _run(server: uvicorn.Server) -> int:
+    """The exit code, as far as uvicorn knows it."""
+    try:
+        server.run()
+    except KeyboardInterrupt:  # uvicorn raises a second signal anew when it has ended
+        return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    return 0
 
 
 class DrainingServer(uvicorn.Server):
@@ -66,10 +86,11 @@ class DrainingServer(uvicorn.Server):
         self._backend.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end. What still runs then is told so."""
+        """Ten times a second: whether to end. What still runs then is told so; nobody waits for a step after a second
+        signal, nor for one that hangs."""
         ends = await super().on_tick(counter) or self._has_drained() or self._is_lost()
         if ends:
-            await asyncio.to_thread(self._backend.stop)
+            await asyncio.to_thread(self._backend.stop, 0 if self.should_exit or self.failures else STOP_SECONDS)
         return ends
 
     def _has_drained(self) -> bool:

@@ -1,6 +1,5 @@
 """`POST /score`: how probable a given text is, in plain passes beside the decoding."""
 
-import asyncio
 from collections.abc import Sequence
 from itertools import islice
 
@@ -19,10 +18,10 @@ from engine.scoring import (
 from models.loading import Model
 from server.answers import ERRORS, BackendOf, check_model
 from server.backend import Backend
+from server.caller import Caller
 from server.canvas import Region, check_length
 from server.errors import BadRequestError
 from server.parse import given_prompt
-from server.streams import unless_disconnected
 from server.tokens import check_scored, check_tokens, encoded
 from server.wire.answers import Usage
 from server.wire.score import (
@@ -45,8 +44,9 @@ async def score(body: ScoreRequest, http: HTTPRequest, backend: BackendOf) -> Re
     They are those of the softmax of the raw logits in float32, from one plain pass for each mask.
     """
     check_model(body.model, backend.model_name)
-    prompt, completion = await asyncio.to_thread(_parse, body, backend.model)
-    return await unless_disconnected(http, _answer(body, prompt, completion, backend, http.state.request_id))
+    caller = Caller(http, body.timeout, backend.settings)
+    prompt, completion = await caller.wait(backend.workers.run(_parse, body, backend.model))
+    return await caller.wait(_answer(body, prompt, completion, backend, caller.id))
 
 
 async def _answer(

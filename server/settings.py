@@ -81,7 +81,9 @@ class ServeSettings(ModelSettings):
     )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
     step_timeout: float = Field(
-        600, gt=0, description="seconds after which a step of the engine counts as hung, and the server ends"
+        600,
+        gt=0,
+        description="seconds after which a step, or reading a request, counts as hung, and the server ends",
     )
 
     @field_validator("chat_template")

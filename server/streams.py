@@ -2,21 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import RequestError
 from engine.request import Request, Result, Step
 from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
-from server.errors import DeadlineError
-
-CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
-
-T = TypeVar("T")
+from server.caller import Deadline
 
 
 class Generations:
@@ -28,6 +22,7 @@ class Generations:
         follow: Callable[[Request], OnStep],
         requests: Sequence[Request],
         every_step: bool,
+        deadline: Deadline,
     ):
         """Submit all requests, or none; without `every_step` only their last steps come.
 
@@ -41,8 +36,7 @@ class Generations:
         self._service = service
         self._every_step = every_step
         self._loop = asyncio.get_running_loop()
-        self._timeout = min((request.timeout for request in requests if request.timeout is not None), default=None)
-        self._deadline = None if self._timeout is None else self._loop.time() + self._timeout
+        self._deadline = deadline
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._running: set[str] = set()
         try:
@@ -82,13 +76,8 @@ class Generations:
         self._running.clear()
 
     async def _next(self) -> tuple[int, Step | EngineError]:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                return await self._events.get()
-        except TimeoutError:
-            raise DeadlineError(
-                f"the request was not done within {self._timeout:g} seconds; ask for fewer tokens or give it more time"
-            ) from None
+        async with self._deadline.kept():
+            return await self._events.get()
 
     def _listener(self, index: int, record: OnStep) -> OnStep:
         def listen(event: Step | EngineError) -> None:  # on the engine's thread
@@ -122,24 +111,7 @@ class EventStream(StreamingResponse):
             self._close()
 
 
-async def unless_disconnected(http: HTTPRequest, work: Coroutine[Any, Any, Response]) -> Response:
-    """The outcome of `work`, which is cancelled if the client leaves before."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnect(http))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else Response(status_code=CLIENT_CLOSED)
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
 def event(data: object, name: str | None = None) -> str:
     """One server-sent event: JSON, with a name or without."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-async def _disconnect(http: HTTPRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"

@@ -1,11 +1,11 @@
 """`/tokenize`, `/detokenize` and `/tokenizer_info`: text and tokens, without generating."""
 
-import asyncio
-
 from fastapi import APIRouter
+from starlette.requests import Request as HTTPRequest
 
 from models.loading import Model
 from server.answers import ERRORS, BackendOf, check_model
+from server.caller import Caller
 from server.parse import conversation
 from server.tokens import check_characters, check_tokens
 from server.wire.tokens import (
@@ -20,11 +20,11 @@ router = APIRouter(tags=["tokens"], responses={status: ERRORS[status] for status
 
 
 @router.post("/tokenize", response_model_exclude_none=True)
-async def tokenize(body: TokenizeRequest, backend: BackendOf) -> TokenizeResponse:
+async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf) -> TokenizeResponse:
     """The tokens of a text, or of a conversation as the chat template writes it."""
     model = backend.model
     check_model(body.model, backend.model_name)
-    tokens = await asyncio.to_thread(_tokens, body, model)
+    tokens = await Caller(http, None, backend.settings).wait(backend.workers.run(_tokens, body, model))
     strings = [model.tokenizer.token_string(token) for token in tokens] if body.return_token_strs else None
     return TokenizeResponse(tokens=tokens, count=len(tokens), max_model_len=model.max_positions, token_strs=strings)
 
@@ -43,7 +43,7 @@ async def detokenize(body: DetokenizeRequest, backend: BackendOf) -> DetokenizeR
     model = backend.model
     check_model(body.model, backend.model_name)
     check_tokens(body.tokens, "tokens", model)
-    return DetokenizeResponse(prompt=await asyncio.to_thread(model.tokenizer.decode_all, body.tokens))
+    return DetokenizeResponse(prompt=await backend.workers.run(model.tokenizer.decode_all, body.tokens))
 
 
 @router.get("/tokenizer_info")

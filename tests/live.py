@@ -74,7 +74,7 @@ class Live:
 @contextmanager
 def live(folder: Path | str, ready: bool = True, **changes: Any) -> Iterator[Live]:
     """Serve a checkpoint; `changes` are to the settings. Waits until it is ready, unless told not to."""
-    app = create_app(ServeSettings(model=str(folder), device="cpu", dtype="float32", **changes))
+    app = create_app(ServeSettings(**{"model": str(folder), "device": "cpu", "dtype": "float32"} | changes))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -128,8 +128,12 @@ def registered() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "entry_points", entry_points)
-        registry.scheduler_class.cache_clear()
-        registry.make_scheduler.cache_clear()
+        forget_instances()
         yield
-    registry.scheduler_class.cache_clear()
-    registry.make_scheduler.cache_clear()
+    forget_instances()
+
+
+def forget_instances() -> None:
+    """Let every scheduler be found and made anew."""
+    for found in (registry.scheduler_class, registry.make_scheduler, registry.read_needs):
+        found.cache_clear()

@@ -228,7 +228,7 @@ def test_fault_in_a_completions_stream_reaches_the_client(server: Live, monkeypa
 
 
 def test_unforeseen_fault_is_answered_and_not_told(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.app.state.backend, "submit", lambda requests: int("secret"))
+    monkeypatch.setattr(server.app.state.backend, "submit", lambda *arguments: int("secret"))
     error = refusal(server, 500, json={"prompt": "a"})
     assert (error["code"], "secret" in error["message"]) == ("internal_error", False)
     assert server.metric("unmask_http_requests_total", method="POST", path="/generate", status="500") > 0

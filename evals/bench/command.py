@@ -124,7 +124,7 @@ def bench(settings: BenchSettings) -> None:
     show(Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), machine, where, lines)
     if settings.json_file:
         found = as_json(settings.model_dump(mode="json"), machine, where, lines)
-        settings.json_file.write_text(json.dumps(found, indent=1) + "\n")
+        settings.json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
 def _rows(contestant: tuple[Cell | None, object]) -> int:

@@ -48,6 +48,9 @@ class ScoreRequest(Body):
         le=MAX_SAMPLES,
         description="the Monte-Carlo estimate of a lower bound of log p(completion | prompt), from so many masks",
     )
+    timeout: float | None = Field(
+        None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="of the masks that are drawn; 0 if left out")
 
     @model_validator(mode="after")

@@ -1,0 +1,67 @@
+"""Whoever waits for an answer: which key it brought, and how long it waits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HTTPRequest
+
+from server.errors import ClientLeftError, DeadlineError
+from server.settings import ServeSettings
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """So many seconds from when this is made; None for no end."""
+
+    def __init__(self, seconds: float | None):
+        self._seconds = seconds
+        self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Cancel what is done inside once the time is up. Raises DeadlineError."""
+        try:
+            async with asyncio.timeout_at(self._at):
+                yield
+        except TimeoutError:
+            raise DeadlineError(
+                f"the request was not done within {self._seconds:g} seconds; ask for less or give it more time"
+            ) from None
+
+
+class Caller:
+    """The client of one HTTP request. Its time runs from when this is made.
+
+    timeout  what the request asks for; the server may set less
+    """
+
+    def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings):
+        self._http = http
+        self.id: str = http.state.request_id
+        self.key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
+        given = [seconds for seconds in (timeout, settings.request_timeout) if seconds is not None]
+        self.deadline = Deadline(min(given, default=None))
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of `work`, which is cancelled if the time is up or the client leaves before.
+
+        Raises DeadlineError, ClientLeftError, or what the work raises.
+        """
+        working = asyncio.create_task(work)
+        leaving = asyncio.create_task(self._disconnect())
+        try:
+            async with self.deadline.kept():
+                await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientLeftError("the client has left")
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
+
+    async def _disconnect(self) -> None:
+        while (await self._http.receive())["type"] != "http.disconnect":
+            pass
