@@ -125,7 +125,9 @@ def test_cells_stay_where_they_are(open_page: Open, what: str) -> None:
 def test_the_result_is_above_the_fold(open_page: Open) -> None:
     page = open_page(viewport=LAPTOP)
     assert inside(page, "#run", "#verdict", ".headline", ".canvas")
+    before = page.locator(".cell").evaluate_all(BOXES)
     example(page, "Word problem")
+    assert page.locator(".cell").evaluate_all(BOXES) == before
     assert page.evaluate("scrollY") == 0
     assert inside(page, "#run", "#verdict", ".headline", ".canvas", "#legend", "#player")
 

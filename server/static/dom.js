@@ -10,4 +10,4 @@ export function element(name, properties = {}, ...children) {
 
 export const copy = (template) => $(template).content.cloneNode(true).firstElementChild;
 
-export const plural = (count, word, words = `${word}s`) => `${count} ${count === 1 ? word : words}`;
+export const passes = (count) => `${count} ${count === 1 ? "pass" : "passes"}`;

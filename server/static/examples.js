@@ -8,8 +8,8 @@ const NANO = {
     { label: "Sudoku", mode: "messages", max_tokens: 42, block_length: 42,
       prompt: "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5" },
     { label: "Fill gaps", mode: "canvas", max_tokens: 42, block_length: 42,
-      prompt: "Tom has 1 pears. Tom gets 8 more. Tom finds 6 more. Tom gives away 4. Tom gets 9 more. How many pears does Tom have?",
-      canvas: "1 + 8 = 9\n[MASK:5]\n15 - 4 =[MASK]\n[MASK:5]\n#### 20" },
+      prompt: "Mia has 4 pears. Mia finds 9 more. Mia gives away 6. Mia gets 8 more. Mia sells 7. How many pears does Mia have?",
+      canvas: "4 + 9 = 13\n[MASK:5]\n7 + 8 =[MASK]\n[MASK:5]\n#### 8" },
   ],
   columns: (prompt) => (/^\s*sudoku/i.test(prompt) ? 7 : 6), // tokens per line of its answers, the newline included
 };

@@ -1,7 +1,7 @@
 // One lane: a scheduler, its canvas, its headline, and the figures folded below.
 
 import { canvasAfter, inWords, onPick, paint } from "./canvas.js";
-import { copy, element, plural } from "./dom.js";
+import { copy, element, passes } from "./dom.js";
 
 /** A lane that has not run yet. The lane is kept from run to run; `reset` empties it. */
 export function createLane(i, schedulers, first) {
@@ -60,9 +60,9 @@ function surround(lane, mask) {
   lane.find(".after").textContent = parts.at(-1).replace(/^\n/, "");
 }
 
-function headline(lane, passes, rate) {
-  lane.find(".passes b").textContent = passes;
-  lane.find(".passes span").textContent = passes === 1 ? "pass" : "passes";
+function headline(lane, count, rate) {
+  lane.find(".passes b").textContent = count;
+  lane.find(".passes span").textContent = count === 1 ? "pass" : "passes";
   lane.find(".rate b").textContent = rate;
 }
 
@@ -73,12 +73,12 @@ export function describe(lane) {
 }
 
 function words({ body, start, steps, done, failure, stopped, at }) {
-  const passes = plural(steps.length, "pass", "passes");
+  const ran = passes(steps.length);
   if (failure) return `Failed: ${failure}`;
-  if (stopped) return `Stopped by you after ${passes}.`;
+  if (stopped) return `Stopped by you after ${ran}.`;
   if (!body) return "";
-  if (!done) return start ? `Running: ${passes} so far.` : "Waiting for the server.";
-  const took = `Done in ${passes} and ${done.diffusion.generate_seconds.toFixed(2)} s.`;
+  if (!done) return start ? `Running: ${ran} so far.` : "Waiting for the server.";
+  const took = `Done in ${ran} and ${done.diffusion.generate_seconds.toFixed(2)} s.`;
   if (at < steps.length) return `${took} Replay at pass ${at}.`;
   if (!done.text.trim()) return `${took} The model wrote no text.`;
   return done.finish_reason === "length" && !body.canvas ? `${took} The canvas is full.` : took;
@@ -112,11 +112,11 @@ function row(token, i) {
 export function compare(lanes) {
   if (lanes.every(({ done }) => !done.text.trim())) return "The model wrote no text. Try an example.";
   const [fewest, most] = [...lanes].sort((a, b) => passesOf(a) - passesOf(b));
-  const passes = plural(passesOf(fewest), "pass", "passes");
-  if (!most) return `${fewest.name} took ${passes}.`;
+  const least = passes(passesOf(fewest));
+  if (!most) return `${fewest.name} took ${least}.`;
   const same = fewest.done.text === most.done.text ? "Both wrote the same text." : "Their texts differ.";
   const [left, right] = fewest.name === most.name ? ["AB"[fewest.i], "AB"[most.i]] : [fewest.name, most.name];
-  if (passesOf(fewest) === passesOf(most)) return `Both took ${passes}. ${same}`;
+  if (passesOf(fewest) === passesOf(most)) return `Both took ${least}. ${same}`;
   const ratio = passesOf(most) / passesOf(fewest);
   const times = `${Number(ratio.toFixed(1))}×`;
   fewest.node.classList.add("fewest");
