@@ -9,7 +9,7 @@ from starlette.responses import FileResponse
 router = APIRouter(include_in_schema=False)
 
 STATIC = Path(__file__).parent / "static"
-PARTS = ("playground.css", "playground.js")
+PARTS = tuple(sorted(file.name for file in STATIC.iterdir() if file.suffix in {".css", ".js"}))
 
 # All comes from this server, nothing may frame the page, and the browser itself refuses text as markup.
 POLICY = (

@@ -1,0 +1,33 @@
+// What one click starts. The embedded model knows two kinds of task; any other model gets questions of general interest.
+
+const NANO = {
+  note: "llada-nano is a tiny model. It knows two tasks only: word problems about one running total, and 6 × 6 Sudokus. Anything else gives nonsense.",
+  examples: [
+    { label: "Word problem", mode: "messages", max_tokens: 42, block_length: 42,
+      prompt: "Tom has 4 cards. Tom sells 1. Tom finds 3 more. Tom finds 2 more. Tom loses 6. Tom wins 5 more. How many cards does Tom have?" },
+    { label: "Sudoku", mode: "messages", max_tokens: 42, block_length: 42,
+      prompt: "Sudoku\n _ _ 2 5 1 _\n _ _ _ 2 6 4\n 1 6 5 3 4 _\n _ _ 4 1 _ 6\n _ _ 6 _ 2 _\n _ 2 1 _ 3 5" },
+    { label: "Fill gaps", mode: "canvas", max_tokens: 42, block_length: 42,
+      prompt: "Mia has 4 pears. Mia finds 9 more. Mia gives away 6. Mia gets 8 more. Mia sells 7. How many pears does Mia have?",
+      canvas: "4 + 9 = 13\n[MASK:5]\n7 + 8 =[MASK]\n[MASK:5]\n#### 8" },
+  ],
+  columns: (prompt) => (/^\s*sudoku/i.test(prompt) ? 7 : 6), // tokens per line of its answers, the newline included
+};
+
+const ANY = {
+  note: "",
+  examples: [
+    { label: "Question", mode: "messages", max_tokens: 128, block_length: 32,
+      prompt: "A farmer has 17 sheep. All but 9 run away. How many are left? Explain in two sentences." },
+    { label: "Code", mode: "messages", max_tokens: 128, block_length: 32,
+      prompt: "Write a Python function that tells whether a word is a palindrome." },
+    { label: "Fill gaps", mode: "canvas", max_tokens: 128, block_length: 32,
+      prompt: "", canvas: "Once upon a time, there was[MASK:12] who lived by the sea. One day[MASK:16], and that is how it ended." },
+  ],
+  columns: () => 0, // as many as there is room for
+};
+
+export const examplesFor = (model) => (model === "llada-nano" ? NANO : ANY);
+
+/** Values of options that are texts, where the server has something to choose from. */
+export const CHOICES = { policy: ["any-speed", "block-32", "full-diffusion"] };
