@@ -1,10 +1,14 @@
 """Rows that share forward passes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from engine.canvas import Canvas
 from engine.choosing import Chooser
 from engine.recall import Recall
+from engine.request import Reveal, Step
+
+Change = tuple[tuple[Reveal, ...], tuple[int, ...]]  # what a pass revealed and remasked in one row
 
 
 class Batch:
@@ -24,10 +28,18 @@ class Batch:
         self.canvases += canvases
         self.chooser.regroup(self.canvases, self._padded)
 
+    def advance(self, changes: Sequence[Change | None]) -> tuple[list[Step], tuple[str, ...]]:
+        """Take in one forward pass: the steps, and the requests without a change, for which the model computed NaN."""
+        rows = list(zip(self.canvases, changes, strict=True))
+        steps = [canvas.advance(*change) for canvas, change in rows if change is not None]
+        if records := self.chooser.records:
+            steps = [replace(step, record=records.get(step.request_id, {})) for step in steps]
+        return steps, tuple(canvas.request.id for canvas, change in rows if change is None)
+
     def leave(self, goes: Callable[[Canvas], bool]) -> list[Canvas]:
         """Take out the rows that go, and return them."""
         gone = [canvas for canvas in self.canvases if goes(canvas)]
         if gone:
-            self.canvases = [canvas for canvas in self.canvases if canvas not in gone]
+            self.canvases = [canvas for canvas in self.canvases if not goes(canvas)]
             self.chooser.regroup(self.canvases, self._padded)
         return gone

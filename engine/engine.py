@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from math import isfinite
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import Batch
+from engine.batch import Batch, Change
 from engine.caching import check_cache, check_needs
 from engine.canvas import Canvas
 from engine.errors import NotFiniteError, RequestError
@@ -138,11 +137,7 @@ class Engine:
         batch = self._batches[0]
         cache = self._cache.from_slot(self._first_slot(batch))
         plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._first_slot(batch))
-        outcome = read(self._run(batch, plan, cache), batch.canvases)
-        steps = [c.advance(*change) for c, change in zip(batch.canvases, outcome, strict=True) if change is not None]
-        if batch.chooser.records:
-            steps = [replace(step, record=batch.chooser.records.get(step.request_id, {})) for step in steps]
-        lost = tuple(c.request.id for c, change in zip(batch.canvases, outcome, strict=True) if change is None)
+        steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
         self._batches.rotate(-1)
         self._leave({*lost, *(step.request_id for step in steps if step.result is not None)})
@@ -269,14 +264,14 @@ def _proposed(view: View, told: int) -> Tensor:
     return torch.stack(planes)
 
 
-def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None]:
+def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[Change | None]:
     """What each row revealed and remasked, or None if it met NaN: the step's one transfer to the host."""
     revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
     probabilities = bits.view("float32")
     told = len(tops) // 2
     top_ids, top_probabilities = tops[:told], [plane.view("float32") for plane in tops[told:]]
     sound = np.isfinite(probabilities).all(1)
-    outcome: list[tuple[tuple[Reveal, ...], tuple[int, ...]] | None] = []
+    outcome: list[Change | None] = []
     for row, canvas in enumerate(canvases):
         if not sound[row]:
             outcome.append(None)

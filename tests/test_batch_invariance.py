@@ -99,7 +99,7 @@ def test_leaving_and_joining_changes_nothing(nano: Model) -> None:
     engine = Engine(nano, 8, 0.05, batch_invariant=True)
     for request in requests:
         engine.submit(request)
-    found = {}
+    found: dict[str, Any] = {}
     for count in range(10_000):
         steps = engine.step()
         if count % 5 == 0 and count < 60:

@@ -122,7 +122,7 @@ def test_a_fault_ends_the_requests_in_it_and_the_next_are_served(
     service: EngineService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, faults = service.engine._run, iter([1])
-    monkeypatch.setattr(service.engine, "_run", lambda plan: 1 / 0 if next(faults, 0) else run(plan))
+    monkeypatch.setattr(service.engine, "_run", lambda *step: 1 / 0 if next(faults, 0) else run(*step))
     events: Events = queue.Queue()
     service.submit(make("faulty"), events.put)
     event = last(events)
