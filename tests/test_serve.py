@@ -23,7 +23,7 @@ FRAGILE = """
 import os
 from engine.engine import Engine
 run = Engine._run
-Engine._run = lambda self, plan: 1 / 0 if os.path.exists(os.environ["LOST"]) else run(self, plan)
+Engine._run = lambda self, *step: 1 / 0 if os.path.exists(os.environ["LOST"]) else run(self, *step)
 """
 KEY = {"Authorization": "Bearer b"}
 LONG = {"prompt": "hello", "max_tokens": 400, "stream": True}
