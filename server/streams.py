@@ -16,6 +16,9 @@ from server.errors import DeadlineError
 
 CLIENT_CLOSED = 499  # nginx's status for a client that left; nobody receives it, the metrics count it
 
+# Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+
 T = TypeVar("T")
 
 
@@ -137,7 +140,8 @@ async def unless_disconnected(http: HTTPRequest, work: Coroutine[Any, Any, Respo
 def event(data: object, name: str | None = None) -> str:
     """One server-sent event: JSON, with a name or without."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
+    return f"{head}data: {text}\n\n"
 
 
 async def _disconnect(http: HTTPRequest) -> None:
