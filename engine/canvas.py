@@ -1,18 +1,17 @@
 """One running request on the host: its phase, what it has revealed, how far it is settled, and when it ends."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.request import FinishReason, Request, Result, Reveal, Step
+from engine.settled import SettledText
 from models.tokenizer import Tokenizer
 from schedulers import Needs
 
 PASSES_PER_TOKEN = 4  # the cap of requests that give none; only remasking can need more than one
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what a decoder writes for an incomplete UTF-8 sequence
 
 
 @dataclass
@@ -50,7 +49,12 @@ class Canvas:
     block_start: int = 0
     block_step: int = 0
     text: str = ""
-    _settled: int = 0
+    _settled: int = 0  # positions
+    _gap_ended: bool = False  # whether an end of text has ended the gap that the last settled position is in
+    _told: int = 0  # tokens that the steps so far have told of as settled
+    _answer: SettledText = field(init=False)
+    _gaps: NDArray[np.int64] = field(init=False)  # positions that are masks at first
+    _blocks: NDArray[np.int64] = field(init=False)  # those with masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
 
     def __post_init__(self) -> None:
@@ -61,6 +65,9 @@ class Canvas:
         self.masked = np.array([token is None for token in known])
         self.pinned = ~self.masked[len(prompt) : len(prompt) + len(region)]
         self.last_gap = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
+        self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
+        self._gaps = np.flatnonzero(~self.pinned)
+        self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
         self._skip_full_blocks()
 
     def column(self, position: int) -> int:
@@ -70,7 +77,7 @@ class Canvas:
     @property
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
-        cap = self.request.max_forward_passes or PASSES_PER_TOKEN * int((~self.pinned).sum())
+        cap = self.request.max_forward_passes or PASSES_PER_TOKEN * self.masks
         return self.step + 1 >= cap
 
     @property
@@ -89,6 +96,22 @@ class Canvas:
         """Which positions to predict, counted from the start of the window."""
         start, end = map(self.column, self.window)
         return np.flatnonzero(self.masked[start:end]) if self.needs.window == "masks" else np.arange(end - start)
+
+    @property
+    def masks(self) -> int:
+        """Masks of the generation region at first."""
+        return len(self._gaps)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks had masks at first."""
+        return len(self._blocks)
+
+    @property
+    def later(self) -> tuple[int, int]:
+        """Masks, and blocks with masks, after the current block."""
+        masks = self.masks - int(np.searchsorted(self._gaps, self.block_end))
+        return masks, self.blocks - int(np.searchsorted(self._blocks, self._block, side="right"))
 
     @property
     def _offset(self) -> int:
@@ -116,7 +139,12 @@ class Canvas:
         if ended:
             self.block_start, self.block_step = block_end, 0
             self._skip_full_blocks()
-        return Step(self.request.id, self.step - 1, revealed, remasked, block, ended, *self._settle())
+        result = self._settle()
+        before, self._told = self._told, len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
+        offsets = tuple(self._answer.offsets[before : self._told])
+        return Step(
+            self.request.id, self.step - 1, revealed, remasked, block, ended, self.text, result, offsets=offsets
+        )
 
     def _skip_full_blocks(self) -> None:
         """Go on to the next block with masks: what is pinned from end to end needs no pass."""
@@ -132,61 +160,52 @@ class Canvas:
 
     def cancelled(self) -> Step:
         """The last step of a request that ends before its time."""
-        result = self._result(self._settled, "cancelled")
+        result = self._result(self._answer.tokens_of(len(self.text)), "cancelled")
         return Step(self.request.id, self.step, (), (), self._block, False, self.text, result)
 
-    def _settle(self) -> tuple[str, Result | None]:
-        """(settled text, result if this was the last step)."""
+    def _settle(self) -> Result | None:
+        """Let the settled text grow; the result if this was the last step."""
         grown = self._settled
         limit = self.block_start if self.needs.remask else self.request.max_tokens
         masked = self.masked[self.column(0) :]
         while grown < limit and not masked[grown] and not (grown >= self.last_gap and self._is_stop(grown)):
             grown += 1
-        at_end = grown == self.request.max_tokens
         at_stop_id = grown < limit and not masked[grown]
-        if grown == self._settled and not (at_end or at_stop_id):
-            return self.text, None
+        last = at_stop_id or grown == self.request.max_tokens
+        if grown == self._settled and not last:
+            return None
+        kept = self._kept(self._settled, grown)
+        self._answer.add(kept, self._tokens(kept), last)
         self._settled = grown
-        text = self._decode(grown)
-        if (found := _first_stop(text, self.request.stop)) is not None:
-            self.text = text[:found]
-            return self.text, self._result(self._tokens_to_cover(found), "stop")
-        if at_end or at_stop_id:
-            self.text = text
-            result = self._result(grown, "stop" if at_stop_id else "length")
-            return text, replace(result, end=self._reveals.get(grown)) if at_stop_id else result
-        self.text = _without_unsure_end(text, self.request.stop)
-        return self.text, None
+        if (stop := self._answer.first_stop()) is not None:
+            self.text = self._answer.text[:stop]
+            return self._result(self._answer.tokens_of(stop), "stop")
+        self.text = self._answer.text if last else self._answer.without_begun_stop()
+        if not last:
+            return None
+        result = self._result(len(self._answer.positions), "stop" if at_stop_id else "length")
+        return replace(result, end=self._reveals.get(grown)) if at_stop_id else result
 
-    def _decode(self, count: int) -> str:
-        return self.tokenizer.decode(self._tokens(self._kept(count)))
-
-    def _tokens(self, positions: Sequence[int]) -> list[int]:
-        tokens: list[int] = self.ids[self.column(0) :][list(positions)].tolist()
+    def _tokens(self, positions: list[int]) -> list[int]:
+        tokens: list[int] = self.ids[self.column(0) :][positions].tolist()
         return tokens
 
     def _is_stop(self, position: int) -> bool:
         return int(self.ids[self.column(position)]) in self.stop_ids
 
-    def _kept(self, count: int) -> Sequence[int]:
-        """Which of the first positions, none of them masks, are text: in a gap, those before its end of text."""
-        if not self.last_gap:
-            return range(count)
-        kept, ended = [], False
-        for position, pinned in enumerate(self.pinned[:count]):
-            ended = not pinned and (ended or self._is_stop(position))
-            if not ended:
+    def _kept(self, start: int, end: int) -> list[int]:
+        """Which of the positions that settle now are text: in a gap, those before its end of text."""
+        kept = []
+        for position in range(start, end):
+            self._gap_ended = not self.pinned[position] and (self._gap_ended or self._is_stop(position))
+            if not self._gap_ended:
                 kept.append(position)
         return kept
-
-    def _tokens_to_cover(self, characters: int) -> int:
-        """How many tokens it takes to write the first so many characters."""
-        return next(count for count in range(self.request.max_tokens + 1) if len(self._decode(count)) >= characters)
 
     def _result(self, count: int, reason: FinishReason) -> Result:
         now = time.monotonic()
         started = self.started or now
-        kept = self._kept(count)
+        kept = self._answer.positions[:count]
         return Result(
             token_ids=tuple(self._tokens(kept)),
             positions=tuple(kept),
@@ -194,20 +213,9 @@ class Canvas:
             text=self.text,
             finish_reason=reason,
             prompt_tokens=len(self.request.prompt) + len(self.request.suffix) + int(self.pinned.sum()),
-            generated=int((~self.pinned[list(kept)]).sum()),
+            generated=int((~self.pinned[kept]).sum()),
             forward_passes=self.step,
             queue_seconds=started - self.submitted,
             generate_seconds=now - started,
+            offsets=tuple(self._answer.offsets[:count]),
         )
-
-
-def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
-    found = [index for stop in stops if (index := text.find(stop)) >= 0]
-    return min(found, default=None)
-
-
-def _without_unsure_end(text: str, stops: tuple[str, ...]) -> str:
-    """Hold back what more tokens may still change: an incomplete character, or the beginning of a stop text."""
-    text = text.rstrip(REPLACEMENT)
-    longest = max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
-    return text[: len(text) - longest]

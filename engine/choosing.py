@@ -129,7 +129,8 @@ class Chooser:
             rows = rows + rows[-1:] * (round_up(len(rows)) - len(rows))
         specs = [canvases[row].request.scheduler for row in rows]
         self.arrays[f"group{i}"] = np.array(rows)
-        columns = {name: _column([spec.numeric()[name] for spec in specs]) for name in specs[0].numeric()}
+        numbers = [spec.numeric() for spec in specs]
+        columns = {name: _column([row[name] for row in numbers]) for name in numbers[0]}
         self.arrays |= {f"group{i}.{name}": column for name, (column, _) in columns.items()}
         return _Group(
             specs[0].name,
@@ -173,11 +174,10 @@ def _options(i: int, group: _Group, arrays: Mapping[str, Tensor]) -> dict[str, T
     return {name: as_float(column) if is_float else column for name, (column, is_float) in columns.items()}
 
 
-def _column(values: Sequence[float | int | None]) -> tuple[NDArray[np.int64], bool]:
-    """One option of some rows and whether it is a float: integers with -1 for None, or floats with NaN for None."""
-    if any(isinstance(value, float) for value in values):
-        return floats([np.nan if value is None else value for value in values]), True
-    return np.array([-1 if value is None else value for value in values]), False
+def _column(values: Sequence[float | int]) -> tuple[NDArray[np.int64], bool]:
+    """One option of some rows, all of its declared type, and whether that is a float."""
+    is_float = isinstance(values[0], float)
+    return floats(values) if is_float else np.array(values), is_float
 
 
 def _fit(row: Tensor, width: int) -> Tensor:

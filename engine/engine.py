@@ -280,12 +280,17 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[Change | None]:
         columns = revealed[row].nonzero()[0]
         chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
         asked = canvas.request.top_logprobs
-        best = [list(zip(top_ids[k][row], top_probabilities[k][row], strict=True)) for k in range(asked)]  # (K, W)
+        best_ids = [plane[row, columns].tolist() for plane in top_ids[:asked]]  # (K, revealed), as is the next
+        best_probabilities = [plane[row, columns].tolist() for plane in top_probabilities[:asked]]
         reveals = tuple(
             Reveal(
-                start + column, token, p, canvas.step, tuple((int(id), float(q)) for id, q in (b[column] for b in best))
+                start + column,
+                token,
+                p,
+                canvas.step,
+                tuple((ids[i], q[i]) for ids, q in zip(best_ids, best_probabilities, strict=True)),
             )
-            for column, token, p in chosen
+            for i, (column, token, p) in enumerate(chosen)
         )
         back = start + remasked[row].nonzero()[0]
         outcome.append((reveals, tuple(back[~canvas.pinned[back]].tolist())))

@@ -25,8 +25,8 @@ class Plan:
     layout  what the network computes
     arrays  those of the layout, and: `target` (M,), the place of each prediction among B x W, one past the last for
             none; `tokens_seen` and `masked` (B, W) of the windows; `window_start`, `block_start`, `block_end`,
-            `length`, `step`, `block_step`, `last_pass`, `seed` (B,); and of the predictions that are drawn, `sampled`
-            (S,), which of the M they are, and how
+            `length`, `masks`, `blocks`, `later_masks`, `later_blocks`, `step`, `block_step`, `last_pass`, `seed` (B,);
+            and of the predictions that are drawn, `sampled` (S,), which of the M they are, and how
     columns that the network computes, padding left out
     """
 
@@ -63,7 +63,10 @@ class Plan:
         )
 
 
-_VIEW_FIELDS = ("block_start", "block_end", "length", "step", "block_step", "seed")
+_VIEW_FIELDS = (
+    *("block_start", "block_end", "length", "masks", "blocks", "later_masks", "later_blocks"),
+    *("step", "block_step", "seed"),
+)
 
 
 def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes, first_slot: int = 0) -> Plan:
@@ -109,7 +112,10 @@ def _row_arrays(canvases: Sequence[Canvas], rows: int) -> Arrays:
     names = (*_VIEW_FIELDS, "last_pass", "window_start")
     table = np.zeros((rows, len(names)), dtype=np.int64)  # padding rows have an empty block
     table[: len(canvases)] = [
-        (c.block_start, c.block_end, c.request.max_tokens, c.step, c.block_step, seed(c), c.last_pass, c.window[0])
+        (
+            *(c.block_start, c.block_end, c.request.max_tokens, c.masks, c.blocks, *c.later),
+            *(c.step, c.block_step, seed(c), c.last_pass, c.window[0]),
+        )
         for c in canvases
     ]
     return dict(zip(names, np.ascontiguousarray(table.T), strict=True))

@@ -110,6 +110,8 @@ class Step:
     text      the settled text so far: it only grows, and never past a stop
     result    set on the last step, and only there
     record    what the scheduler told of this step, one row of each tensor, on the model's device
+    offsets   for each token that the text has grown by, the characters of the text before it; a character settles with
+              all of its tokens
     """
 
     request_id: str
@@ -121,15 +123,18 @@ class Step:
     text: str
     result: "Result | None" = None
     record: State = field(default_factory=dict)
+    offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished generation. `token_ids` ends before the first end-of-text; `text` also before the first stop text.
+    """A finished generation. `token_ids` ends before the first end of text; both end before the first stop text.
 
     An end of text in a gap before pinned tokens ends that gap alone: what stands behind it in the gap is left out.
 
     positions      where each of the token_ids stands in the generation region
+    offsets        for each of the token_ids, the characters of the text before it; all tokens of a character have that
+                   of the character
     prompt_tokens  that were given: the prompt, the suffix and what is pinned
     generated      how many of the token_ids were not pinned
     reveals        all that is revealed at the end, what lies behind the end of the text too, in the order in which it
@@ -148,3 +153,4 @@ class Result:
     queue_seconds: float
     generate_seconds: float
     end: Reveal | None = None
+    offsets: tuple[int, ...] = ()

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tokenizers.decoders import ByteLevel
+
+from models.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
 from models.errors import ChatTemplateError, CheckpointError, first_line
 
 TokenizerKind = Literal["PreTrainedTokenizerFast", "Qwen2Tokenizer"]
@@ -16,6 +19,10 @@ _FILES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 # A Unicode noncharacter, which has no business in text: it marks where text is cut before it is encoded.
 _CUT = "\ufdd0"
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+# How byte-level vocabularies write bytes (GPT-2): as the character of that number, the others as those from 256 on.
+_BYTES = {chr(byte): byte for byte in _PRINTABLE}
+_BYTES |= {chr(256 + i): byte for i, byte in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
 
 class Tokenizer:
@@ -35,6 +42,8 @@ class Tokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         added = sorted((token.content for token in self._full.added_tokens_decoder.values()), key=len, reverse=True)
+        self._special = frozenset(t.content for t in self._full.added_tokens_decoder.values() if t.special)
+        self._byte_level = isinstance(self._backend.decoder, ByteLevel)
         self._added = re.compile("|".join(map(re.escape, added)) or "(?!)")
         self._begun = tuple({text[:length] for text in added for length in range(1, len(text))})
         self._length = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -75,6 +84,39 @@ class Tokenizer:
     def token_string(self, token_id: int) -> str:
         """One token as the vocabulary writes it, which may stand for bytes in ways of its own."""
         return self._backend.id_to_token(token_id) or ""
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes that one token writes, special tokens included; None if the vocabulary does not tell.
+
+        It tells if it is byte-level, or if the token's text is whole characters.
+        """
+        if not self._byte_level:
+            text = self.token_text(token_id)
+            return None if REPLACEMENT in text else text.encode()
+        written = self.token_string(token_id)
+        if all(character in _BYTES for character in written):
+            return bytes(_BYTES[character] for character in written)
+        return written.encode()  # an added token, which is written as it is
+
+    def detokenizer(self, skip_special_tokens: bool = True) -> Detokenizer:
+        """For the text of tokens that come one after another: that of `decode`, or of `decode_all`."""
+        skipped = {"", *self._special} if skip_special_tokens else {""}
+
+        def has_text(token_id: int) -> bool:
+            return self.token_string(token_id) not in skipped
+
+        def written(token_id: int) -> bytes:
+            return (self.token_bytes(token_id) or b"") if has_text(token_id) else b""
+
+        decode = self.decode if skip_special_tokens else self.decode_all
+        return ByteDetokenizer(written) if self._byte_level else WindowDetokenizer(decode, has_text)
+
+    def offsets(self, ids: Sequence[int], text: str) -> list[int]:
+        """For each of some ids the characters of their text before it, with special tokens or without them."""
+        detokenizer = self.detokenizer(skip_special_tokens=self.decode(ids) == text)
+        for token_id in ids:
+            detokenizer.add(token_id)
+        return [min(start, len(text)) for start in detokenizer.starts]
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """The ids of a raw text.

@@ -67,10 +67,8 @@ class Recorder:
 
 def _ask(expert: SchedulerSpec, view: View) -> Tensor:
     """What a scheduler without state would reveal, (B, W)."""
-    options = {name: torch.full_like(view.step, -1) for name, value in expert.numeric().items() if value is None}
-    for name, value in expert.numeric().items():
-        if value is not None:
-            options[name] = torch.full(view.step.shape, value, device=view.step.device)
+    rows, device = view.step.shape, view.step.device
+    options = {name: torch.full(rows, value, device=device) for name, value in expert.numeric().items()}
     return expert.scheduler().decide(replace(view, options=options), {}).reveal & view.eligible
 
 

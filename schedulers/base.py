@@ -58,9 +58,14 @@ class View:
     block_start  (B,) long       first position of the current block
     block_end    (B,) long       one past its last position
     length       (B,) long       length of the generation region
+    masks        (B,) long       masks of the generation region at first
+    blocks       (B,) long       blocks that had masks at first
+    later_masks  (B,) long       masks after the current block
+    later_blocks (B,) long       blocks with masks after the current one
     step         (B,) long       forward passes that the request had before this one
     block_step   (B,) long       forward passes that the current block had before this one
-    options      {name: (B,)}    the numeric options of each row; integers long, numbers float32, None is NaN or -1
+    options      {name: (B,)}    the numeric options of each row, by declared type: `int` is long, with -1 for None, and
+                                 `float` float32, with NaN for None
     seed         (B,) long       names the random stream of each row at this step; see `uniform`
     top_ids      (B, W, K) long, top_probabilities (B, W, K) float32   if `Needs.top_k` asks for K; descending
     entropy      (B, W) float32  in nats, if `Needs.entropy` asks for it
@@ -77,6 +82,10 @@ class View:
     block_start: Tensor
     block_end: Tensor
     length: Tensor
+    masks: Tensor
+    blocks: Tensor
+    later_masks: Tensor
+    later_blocks: Tensor
     step: Tensor
     block_step: Tensor
     options: Mapping[str, Tensor]

@@ -15,7 +15,10 @@ class CountOptions:
 
     n: int = option(1, "tokens revealed at each step", minimum=1)
     steps: int | None = option(
-        None, "forward passes for the whole generation, shared evenly among its tokens", minimum=1
+        None,
+        "forward passes for the whole generation, shared evenly among its tokens; at least one for each block, and at "
+        "most one for each token",
+        minimum=1,
     )
 
     def __post_init__(self) -> None:
@@ -26,13 +29,14 @@ class CountOptions:
 def tokens_due(view: View) -> Tensor:
     """How many tokens each row reveals now, (B,) long.
 
-    With `steps`, a block gets its share of the steps by length, and its masks are spread evenly over the steps that
-    are left, the larger shares first: ceil(masks left / steps left). This is LLaDA's `get_num_transfer_tokens`
-    (arXiv 2502.09992, published code), without its empty steps where there are more steps than tokens.
+    With `steps`, a block's masks are spread evenly over the passes that are left to it, the larger shares first:
+    ceil(masks / passes). Each block with masks has one pass; the others are shared by the masks beyond the first of
+    each block, rounded as they add up, so that all take `steps` together wherever blocks <= steps <= masks. Where
+    blocks are equal and divide `steps`, this is LLaDA's `get_num_transfer_tokens` (arXiv 2502.09992, published code).
     """
-    steps, length = view.options["steps"], view.length
-    block_steps = (steps * (view.block_end - view.block_start) + length // 2) // length
-    steps_left = (block_steps - view.block_step).clamp(min=1)
-    masks_left = view.mask.sum(1)
-    scheduled = (masks_left + steps_left - 1) // steps_left
+    steps, masks = view.options["steps"], view.eligible.sum(1)
+    spare, room = (steps - view.blocks).clamp(min=0), (view.masks - view.blocks).clamp(min=1)
+    later = view.later_blocks + spare * (view.later_masks - view.later_blocks) // room
+    passes = (steps - view.step - later).clamp(min=1)
+    scheduled = (masks + passes - 1) // passes
     return torch.where(steps > 0, scheduled, view.options["n"])

@@ -1,9 +1,11 @@
 """Typed scheduler options: declared as a dataclass, parsed from JSON values, described as a JSON schema."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -62,9 +64,17 @@ def json_schema(options: type[Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def is_numeric(options: type[Any], name: str) -> bool:
-    """Whether an option can vary by row inside one batch, as an entry of `View.options`."""
-    return _kind(typing.get_type_hints(options)[name])[0] in (int, float)
+@cache
+def numeric_kinds(options: type[Any]) -> dict[str, type[int] | type[float]]:
+    """The declared types of the options that can vary by row inside one batch, as entries of `View.options`."""
+    hints = typing.get_type_hints(options)
+    kinds = {field.name: _kind(hints[field.name])[0] for field in dataclasses.fields(options)}
+    return {name: kind for name, kind in kinds.items() if kind in (int, float)}
+
+
+def number(value: float | None, kind: type[int] | type[float]) -> float | int:
+    """An option's value as a number of its declared type, whatever it is: None is NaN, or -1 of an integer."""
+    return kind(value) if value is not None else math.nan if kind is float else -1
 
 
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}

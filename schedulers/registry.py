@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from schedulers.base import Needs, Scheduler
-from schedulers.options import OptionError, is_numeric, parse_options
+from schedulers.options import OptionError, number, numeric_kinds, parse_options
 
 GROUP = "unmask.schedulers"
 
@@ -37,22 +37,32 @@ class SchedulerSpec:
         """What the scheduler needs, read once for each: a plug-in may compute it, and differently every time."""
         return read_needs(self.name, self.fixed()) if self.instance is None else self.instance.needs
 
-    def numeric(self) -> dict[str, float | int | None]:
-        """The options that vary by row."""
-        return {name: value for name, value in self.values().items() if is_numeric(type(self.options), name)}
+    def numeric(self) -> dict[str, float | int]:
+        """The options that vary by row, each of its declared type in every row: None is NaN, or -1 of an integer."""
+        return {name: number(getattr(self.options, name), kind) for name, kind in self._kinds.items()}
 
     def fixed(self) -> tuple[tuple[str, object], ...]:
         """The options that an instance of the scheduler is made with."""
-        return tuple((name, value) for name, value in self.values().items() if not is_numeric(type(self.options), name))
+        return tuple((name, value) for name, value in self.values().items() if name not in self._kinds)
 
     def values(self) -> dict[str, Any]:
         """All options as plain values."""
         return {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
 
+    @property
+    def _kinds(self) -> dict[str, type[int] | type[float]]:
+        return numeric_kinds(self.options.__class__)
+
 
 def scheduler_names() -> list[str]:
     """The names of all installed schedulers, sorted."""
-    return sorted(entry_points(group=GROUP).names)
+    return list(installed_names())
+
+
+@cache  # it scans all that is installed
+def installed_names() -> tuple[str, ...]:
+    """The same, looked up once."""
+    return tuple(sorted(entry_points(group=GROUP).names))
 
 
 @cache

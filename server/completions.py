@@ -40,15 +40,21 @@ async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend:
     if body.logprobs is None:
         return [Echo(text) for text in texts]
     check_scored(sum(len(request.prompt) ** 2 for request in requests), "echo")
-    tokens = [await _tokens(request.prompt, body.logprobs, backend) for request in requests]
-    return [Echo(text, of) for text, of in zip(texts, tokens, strict=True)]
+    return [
+        Echo(text, await _tokens(request.prompt, text, body.logprobs, backend))
+        for request, text in zip(requests, texts, strict=True)
+    ]
 
 
-async def _tokens(prompt: Sequence[int], top: int, backend: Backend) -> tuple[Token, ...]:
+async def _tokens(prompt: Sequence[int], text: str, top: int, backend: Backend) -> tuple[Token, ...]:
     """The tokens of a prompt, each seen from those before it; the first from nothing."""
+    first, *offsets = backend.model.tokenizer.offsets(prompt, text)
     scored = await backend.score(left_to_right(prompt, backend.model.mask_id), top)
-    seen = [Token(token, one.log_probabilities[0], one.top[0]) for token, one in zip(prompt[1:], scored, strict=True)]
-    return (Token(prompt[0], None), *seen)
+    seen = [
+        Token(token, one.log_probabilities[0], offset, one.top[0])
+        for token, offset, one in zip(prompt[1:], offsets, scored, strict=True)
+    ]
+    return (Token(prompt[0], None, first), *seen)
 
 
 def _text(piece: Piece) -> JSON:

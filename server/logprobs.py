@@ -1,9 +1,9 @@
 """Log-probabilities as OpenAI's endpoints write them: of each token at the step that revealed it."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.canvas import REPLACEMENT
 from models.tokenizer import Tokenizer
 from server.pieces import Piece, Token
 
@@ -12,27 +12,39 @@ JSON = dict[str, Any]
 
 def completion_logprobs(piece: Piece, tokenizer: Tokenizer) -> JSON:
     """Four lists with an entry a token; those of an echoed prompt come first, and last the end of text that ended the
-    answer. An offset counts the characters of the tokens before."""
+    answer."""
     tokens = [*piece.echo.tokens, *piece.tokens, *piece.end]
-    texts = [tokenizer.token_text(token.id) for token in tokens]
-    offsets, offset = [], piece.before
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
+    named = [_named(token, tokenizer) for token in tokens]
     return {
-        "tokens": texts,
+        "tokens": [name for name, _ in named],
         "token_logprobs": [token.log_probability for token in tokens],
-        "top_logprobs": [_top(token, tokenizer) for token in tokens],
-        "text_offset": offsets,
+        "top_logprobs": [top for _, top in named],
+        "text_offset": [token.offset for token in tokens],
     }
 
 
-def _top(token: Token, tokenizer: Tokenizer) -> JSON | None:
-    """The most probable tokens and the token itself; None where there is no prediction."""
-    if token.log_probability is None:
-        return None
-    most = {tokenizer.token_text(id): value for id, value in token.top}
-    return most | {tokenizer.token_text(token.id): token.log_probability}
+def _named(token: Token, tokenizer: Tokenizer) -> tuple[str, JSON | None]:
+    """A token's name; and by name the most probable tokens and the token itself, or None without a prediction."""
+    values = dict(token.top) | {token.id: token.log_probability}
+    names = _names(values, tokenizer)
+    top = {names[id]: value for id, value in values.items()}
+    return names[token.id], None if token.log_probability is None else top
+
+
+def _names(ids: Iterable[int], tokenizer: Tokenizer) -> dict[int, str]:
+    """By id a name of each token that no other has: its text, if it can be."""
+    names = {id: _name(id, tokenizer) for id in ids}
+    often = Counter(names.values())
+    return {id: name if often[name] == 1 else tokenizer.token_string(id) for id, name in names.items()}
+
+
+def _name(id: int, tokenizer: Tokenizer) -> str:
+    """The text of a token; of one that is not whole characters its bytes, written as OpenAI does."""
+    data = tokenizer.token_bytes(id)
+    try:
+        return tokenizer.token_text(id) if data is None else data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data or b"")
 
 
 def chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> JSON:
@@ -48,6 +60,5 @@ def chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> JSON:
 
 
 def _entry(id: int, value: float | None, tokenizer: Tokenizer) -> JSON:
-    text = tokenizer.token_text(id)
-    known = REPLACEMENT not in text  # a part of a character has bytes that its text does not tell
-    return {"token": text, "logprob": value, "bytes": list(text.encode()) if known else None}
+    data = tokenizer.token_bytes(id)
+    return {"token": tokenizer.token_text(id), "logprob": value, "bytes": None if data is None else list(data)}

@@ -109,7 +109,7 @@ class Answering:
         if self.body.diffusing:
             return snapshots(self.generations, self.tokenizer)
         echoes = [self._echo(i) for i in range(len(self.generations.requests))]
-        return pieces(self.generations, self.tokenizer if self.body.wants_tokens else None, echoes)
+        return pieces(self.generations, self.body.wants_tokens, echoes)
 
     def _choice(self, piece: Piece, fields: JSON) -> JSON:
         body, result = self.body, piece.result

@@ -15,10 +15,14 @@ LOWEST = -9999.0  # log-probability of what has none in float32; JSON has no inf
 
 @dataclass(frozen=True)
 class Token:
-    """A token of an answer or of an echoed prompt, with its log-probability and the most probable ones."""
+    """A token of an answer or of an echoed prompt, with its log-probability and the most probable ones.
+
+    offset  characters of the text before it, that of an echoed prompt included
+    """
 
     id: int
     log_probability: float | None
+    offset: int
     top: tuple[tuple[int, float], ...] = ()
 
 
@@ -39,7 +43,6 @@ class Piece:
 
     choice  which answer
     tokens  that make up the text, where they were asked for
-    before  characters of the tokens of the answer and of its echo before this piece
     first   whether there was none before; then with the echo of the prompt, if it is told
     end     with the last piece, where tokens were asked for: the end of text that ended the answer, no part of it
     result  with the last piece only
@@ -48,7 +51,6 @@ class Piece:
     choice: int
     text: str
     tokens: tuple[Token, ...] = ()
-    before: int = 0
     first: bool = True
     echo: Echo = NO_ECHO
     end: tuple[Token, ...] = ()
@@ -58,15 +60,19 @@ class Piece:
 def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Piece:
     """An answer in one piece."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
-    tokens = tuple(_token(reveals[position]) for position in result.positions)
-    return Piece(choice, result.text, tokens, echo=echo, end=_end(result), result=result)
+    places = zip(result.positions, result.offsets, strict=True)
+    tokens = tuple(_token(reveals[position], offset, echo) for position, offset in places)
+    return Piece(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result)
 
 
-async def pieces(generations: Generations, tokenizer: Tokenizer | None, echoes: Sequence[Echo]) -> AsyncIterator[Piece]:
-    """Until every answer has ended. No piece is empty but a last one. With a tokenizer, pieces tell their tokens."""
+async def pieces(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Piece]:
+    """Until every answer has ended. No piece is empty but a last one.
+
+    with_tokens  whether pieces tell their tokens
+    """
     answers = [_Answer(choice, echo) for choice, echo in enumerate(echoes)]
     async for choice, step in generations.steps():
-        piece = answers[choice].take(step, tokenizer)
+        piece = answers[choice].take(step, with_tokens)
         if piece.text or piece.tokens or piece.result is not None:
             yield piece
 
@@ -89,39 +95,24 @@ class _Answer:
     echo: Echo
     first: bool = True
     characters: int = 0
-    before: int = 0
     tokens: int = 0
     reveals: dict[int, Reveal] = field(default_factory=dict)
 
-    def take(self, step: Step, tokenizer: Tokenizer | None) -> Piece:
+    def take(self, step: Step, with_tokens: bool) -> Piece:
         sent, self.characters = self.characters, len(step.text)
-        text, before = step.text[sent:], self.before
-        tokens = self._tokens(step, tokenizer) if tokenizer is not None else ()
+        text = step.text[sent:]
+        tokens = self._tokens(step) if with_tokens else ()
         first, self.first = self.first, self.first and not text and not tokens
         echo = self.echo if first else NO_ECHO
-        if tokenizer is not None and not self.first:
-            self.before += sum(len(tokenizer.token_text(token.id)) for token in (*echo.tokens, *tokens))
-        end = _end(step.result) if tokenizer is not None else ()
-        return Piece(self.choice, text, tokens, before, first, echo, end, step.result)
+        end = _end(step.result, self.echo) if with_tokens else ()
+        return Piece(self.choice, text, tokens, first, echo, end, step.result)
 
-    def _tokens(self, step: Step, tokenizer: Tokenizer) -> tuple[Token, ...]:
-        """The tokens that the settled text has grown by; one that is a part of a character comes with its last part."""
+    def _tokens(self, step: Step) -> tuple[Token, ...]:
+        """The tokens that the settled text has grown by."""
         _apply(step, self.reveals)
-        first = self.tokens
-        if step.result is not None:
-            self.tokens = len(step.result.token_ids)
-        else:
-            self.tokens = self._covered(len(step.text), tokenizer)
-        return tuple(_token(self.reveals[position]) for position in range(first, self.tokens))
-
-    def _covered(self, characters: int, tokenizer: Tokenizer) -> int:
-        """How many tokens write no more than so many characters."""
-        ids = [self.reveals[position].token_id for position in range(self.tokens)]
-        while (reveal := self.reveals.get(len(ids))) is not None:
-            ids.append(reveal.token_id)
-            if len(tokenizer.decode(ids)) > characters:
-                return len(ids) - 1
-        return len(ids)
+        first, self.tokens = self.tokens, self.tokens + len(step.offsets)
+        places = enumerate(step.offsets, start=first)
+        return tuple(_token(self.reveals[position], offset, self.echo) for position, offset in places)
 
 
 def _apply(step: Step, canvas: dict[int, Reveal]) -> None:
@@ -138,13 +129,14 @@ def _snapshot(canvas: Mapping[int, Reveal], length: int, tokenizer: Tokenizer) -
     )
 
 
-def _token(reveal: Reveal) -> Token:
+def _token(reveal: Reveal, offset: int, echo: Echo) -> Token:
+    """offset  in the text of the answer alone, which follows the echo"""
     top = tuple((token, log(probability)) for token, probability in reveal.top)
-    return Token(reveal.token_id, log(reveal.probability), top)
+    return Token(reveal.token_id, log(reveal.probability), len(echo.text) + offset, top)
 
 
-def _end(result: Result | None) -> tuple[Token, ...]:
-    return () if result is None or result.end is None else (_token(result.end),)
+def _end(result: Result | None, echo: Echo) -> tuple[Token, ...]:
+    return () if result is None or result.end is None else (_token(result.end, len(result.text), echo),)
 
 
 def log(probability: float) -> float:

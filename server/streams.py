@@ -12,6 +12,9 @@ from engine.request import Request, Result, Step
 from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
 from server.caller import Deadline
 
+# Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
+_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+
 
 class Generations:
     """Requests in the engine, and their steps as they come. Whoever makes one must `close` it in the end."""
@@ -114,4 +117,5 @@ class EventStream(StreamingResponse):
 def event(data: object, name: str | None = None) -> str:
     """One server-sent event: JSON, with a name or without."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)
+    return f"{head}data: {text}\n\n"

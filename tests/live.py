@@ -94,11 +94,19 @@ def live(folder: Path | str, ready: bool = True, **changes: Any) -> Iterator[Liv
 def named_events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
     """(name, data) of each server-sent event, as they come."""
     name = ""
-    for line in response.iter_lines():
+    for line in _lines(response):
         if line.startswith("event: "):
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield name, json.loads(line.removeprefix("data: "))
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """As the standard of event streams ends lines, and not as Unicode does."""
+    rest = ""
+    for text in response.iter_text():
+        *lines, rest = (rest + text).split("\n")
+        yield from lines
 
 
 def wait_for(condition: Callable[[], bool], patience: float = PATIENCE) -> None:

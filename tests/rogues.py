@@ -108,6 +108,23 @@ class Counting:
         return Decision(top_n(score, view.eligible, n), state={"seen": seen, "waited": waited})
 
 
+@dataclass(frozen=True)
+class FloorOptions:
+    floor: float | None = option(None, "least confidence of what is revealed; null reveals nothing")
+    most: int | None = option(None, "most tokens a step; null sets no bound", minimum=0)
+
+
+class Floor:
+    """Compares with an option that may be null, and never asks whether it is."""
+
+    Options = FloorOptions
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        above = view.eligible & (view.confidence > view.option("floor"))
+        return Decision(above & top_n(view.confidence, above, view.options["most"] % view.length))
+
+
 ROGUES: dict[str, type[Any]] = {
     "greedy": Greedy,
     "again": Again,
@@ -115,7 +132,7 @@ ROGUES: dict[str, type[Any]] = {
     "flip-flop": FlipFlop,
     "undeclared": Undeclared,
 }
-ROGUES |= {"second-thoughts": SecondThoughts, "counting": Counting}
+ROGUES |= {"second-thoughts": SecondThoughts, "counting": Counting, "floor": Floor}
 
 
 @contextmanager
@@ -135,5 +152,5 @@ def registered() -> Iterator[None]:
 
 def forget_instances() -> None:
     """Let every scheduler be found and made anew."""
-    for found in (registry.scheduler_class, registry.make_scheduler, registry.read_needs):
+    for found in (registry.installed_names, registry.scheduler_class, registry.make_scheduler, registry.read_needs):
         found.cache_clear()

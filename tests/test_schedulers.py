@@ -42,6 +42,10 @@ def view(confidence: list[list[float]], mask: list[list[int]] | None = None, **f
         "block_start": zeros,
         "block_end": zeros + width,
         "length": zeros + width,
+        "masks": zeros + width,
+        "blocks": zeros + 1,
+        "later_masks": zeros,
+        "later_blocks": zeros,
         "step": zeros,
         "block_step": zeros,
         "options": {},
@@ -53,10 +57,7 @@ def view(confidence: list[list[float]], mask: list[list[int]] | None = None, **f
 def decide(name: str, seen: View, *options: dict[str, object]) -> list[list[int]]:
     """The columns that each row reveals; one set of options a row."""
     specs = [parse_scheduler(name, row) for row in options or [{}] * len(seen.step)]
-    columns = {
-        key: torch.tensor([-1 if (value := spec.numeric()[key]) is None else value for spec in specs])
-        for key in specs[0].numeric()
-    }
+    columns = {key: torch.tensor([spec.numeric()[key] for spec in specs]) for key in specs[0].numeric()}
     scheduler = specs[0].scheduler()
     reveal = scheduler.decide(View(**{**vars(seen), "options": columns}), {}).reveal
     return [row.nonzero().flatten().tolist() for row in reveal]
@@ -79,7 +80,7 @@ def test_equals_are_taken_from_the_left() -> None:
 def test_steps_are_spread_as_in_the_published_schedule(masks: int, steps: int, expected: list[int]) -> None:
     counts, mask = [], [1] * masks
     for step in range(len(expected)):
-        seen = view([[0.5] * masks], mask=[mask], block_step=torch.tensor([step]))
+        seen = view([[0.5] * masks], mask=[mask], step=torch.tensor([step]))
         (chosen,) = decide("topk", seen, {"steps": steps})
         counts.append(len(chosen))
         mask = [0 if i in chosen else m for i, m in enumerate(mask)]
@@ -87,7 +88,8 @@ def test_steps_are_spread_as_in_the_published_schedule(masks: int, steps: int, e
 
 
 def test_a_block_gets_its_share_of_the_steps() -> None:
-    seen = view([[0.5] * 8], length=torch.tensor([32]))
+    later: dict[str, Any] = {"later_masks": torch.tensor([24]), "later_blocks": torch.tensor([3])}
+    seen = view([[0.5] * 8], masks=torch.tensor([32]), blocks=torch.tensor([4]), **later)
     assert len(decide("topk", seen, {"steps": 8})[0]) == 4
 
 

@@ -4,7 +4,6 @@ single bytes, many of which are parts of characters."""
 import json
 import math
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Any
 
 import openai
@@ -46,20 +45,33 @@ def post(server: Live, path: str, **body: Any) -> dict[str, Any]:
     return answer
 
 
+def name_of(model: Model, token_id: int) -> str:
+    """A token by its text; one that is a part of a character as OpenAI does."""
+    data = model.tokenizer.token_bytes(token_id)
+    assert data is not None
+    text = data.decode(errors="replace")
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data) if "\ufffd" in text else text
+
+
 def test_logprobs_are_those_of_the_steps_of_reveal(client: openai.OpenAI, server: Live, model: Model) -> None:
     (choice,) = client.completions.create(**ASKED, logprobs=3, extra_body=BLOCKS).choices
     native = server.generate(**ASKED, **BLOCKS, return_steps=True)
     told = choice.logprobs
     assert told is not None
-    assert told.tokens == [*map(model.tokenizer.token_text, native["token_ids"]), "<|eot_id|>"]  # this one ends there
+    ids = native["token_ids"]
+    assert told.tokens == [*(name_of(model, id) for id in ids), "<|eot_id|>"]  # this one ends there
     assert (told.token_logprobs or [])[:-1] == pytest.approx(
         [math.log(p) for p in native["token_confidences"]], abs=1e-3
     )
-    assert told.text_offset == [0, *accumulate(map(len, told.tokens))][:-1]
+    decode, text_of = model.tokenizer.decode, model.tokenizer.token_text
+    assert told.text_offset == [
+        *(len(decode(ids[: i + 1])) - len(text_of(id)) for i, id in enumerate(ids)),
+        len(native["text"]),
+    ]
     assert told.top_logprobs is not None
     for token, value, top in zip(told.tokens, told.token_logprobs or (), told.top_logprobs, strict=True):
         assert top[token] == value
-        assert 1 <= len(top) <= 4
+        assert 3 <= len(top) <= 4
         assert sum(map(math.exp, top.values())) <= 1 + ROUNDING
     plain = client.completions.create(**ASKED, extra_body=BLOCKS).choices[0]
     assert (plain.text, plain.logprobs) == (choice.text, None)
@@ -169,7 +181,7 @@ def test_the_end_of_text_has_its_logprob(stream: bool) -> None:
             assert choice["logprobs"]["token_logprobs"][-1] > -0.01
 
 
-def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:
+def test_chat_logprobs(client: openai.OpenAI, server: Live, model: Model) -> None:
     whole = client.chat.completions.create(**HI, logprobs=True, top_logprobs=2, extra_body=BLOCKS).choices[0]
     native = server.generate(messages=HI["messages"], max_tokens=24, seed=1, **BLOCKS, return_steps=True)
     assert whole.logprobs is not None
@@ -177,7 +189,10 @@ def test_chat_logprobs(client: openai.OpenAI, server: Live) -> None:
     assert [one.logprob for one in told] == pytest.approx([math.log(p) for p in native["token_confidences"]], abs=1e-3)
     for one in told:
         assert len(one.top_logprobs) == 2
-        assert one.bytes == (None if "\ufffd" in one.token else list(one.token.encode()))
+        assert bytes(one.bytes or ()).decode(errors="replace") == one.token
+    plain = [one for id, one in zip(native["token_ids"], told, strict=False) if model.tokenizer.decode([id])]
+    written = b"".join(bytes(one.bytes or ()) for one in plain)  # of all but special tokens
+    assert written.decode(errors="replace") == whole.message.content
     streamed = [
         one
         for chunk in client.chat.completions.create(**HI, logprobs=True, top_logprobs=2, stream=True, extra_body=BLOCKS)

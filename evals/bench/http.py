@@ -161,11 +161,20 @@ def settles(name: str, data: dict[str, Any], may_remask: bool) -> bool:
 async def _events(response: httpx.Response) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """(name, data) of each server-sent event, as they come."""
     name = ""
-    async for line in response.aiter_lines():
+    async for line in _lines(response):
         if line.startswith("event: "):
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield name, json.loads(line.removeprefix("data: "))
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of an event stream. httpx would also end them where Unicode does, at characters that JSON may hold."""
+    rest = ""
+    async for text in response.aiter_text():
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            yield line
 
 
 def _client(url: str) -> httpx.AsyncClient:

@@ -67,7 +67,9 @@ class TopLogprob(BaseModel):
 
     token: str = Field(description="text of the token")
     logprob: float = Field(description="its log-probability")
-    bytes: list[int] | None = Field(description="of the text; null where it is part of a character")
+    bytes: list[int] | None = Field(
+        description="what it writes in UTF-8, which may be a part of a character; null if the vocabulary does not tell"
+    )
 
 
 class TokenLogprob(TopLogprob):

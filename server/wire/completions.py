@@ -46,10 +46,14 @@ class CompletionRequest(OpenAIFields):
 class CompletionLogprobs(BaseModel):
     """An entry a token, the end of text too. Null stands for the first of an echoed prompt, which nothing predicts."""
 
-    tokens: list[str] = Field(description="texts of the tokens")
+    tokens: list[str] = Field(
+        description="texts of the tokens; of one that is a part of a character its bytes, as `bytes:\\xc3`"
+    )
     token_logprobs: list[float | None] = Field(description="their log-probabilities")
     top_logprobs: list[dict[str, float] | None] = Field(description="the token itself is always among them")
-    text_offset: list[int] = Field(description="characters of the tokens before it")
+    text_offset: list[int] = Field(
+        description="characters of the text before it; all parts of a character have that of the character"
+    )
 
 
 class CompletionChoice(Choice):

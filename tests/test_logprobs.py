@@ -1,0 +1,75 @@
+"""Log-probabilities by token: no entry is lost, whatever texts tokens have; and what reading them costs the engine."""
+
+import tracemalloc
+
+import pytest
+import torch
+
+from engine import Request
+from engine.canvas import Canvas
+from engine.engine import read
+from models.tokenizer import Tokenizer
+from schedulers import Needs, parse_scheduler
+from server.logprobs import chat_logprobs, completion_logprobs
+from server.pieces import Piece, Token
+from tests.synthetic import synthetic_llada
+
+TOP = 20
+READ_BYTES = 100_000  # for a few numbers, in any window
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer(synthetic_llada(tmp_path_factory.mktemp("model") / "tiny"), "PreTrainedTokenizerFast")
+
+
+def test_parts_of_characters_are_told_apart(tokenizer: Tokenizer) -> None:
+    """The second is no greedy token: lm-eval takes it for one if it has the highest value among `top_logprobs`."""
+    first, second = tokenizer.encode("é")
+    token = Token(first, -1.5, 0, ((second, -1.25), (first, -1.5)))
+    told = completion_logprobs(Piece(0, "", (token,)), tokenizer)
+    assert told["tokens"] == ["bytes:\\xc3"]
+    assert told["top_logprobs"] == [{"bytes:\\xa9": -1.25, "bytes:\\xc3": -1.5}]
+    (entry,) = chat_logprobs((token,), tokenizer)["content"]
+    assert [entry["bytes"], *(top["bytes"] for top in entry["top_logprobs"])] == [[0xC3], [0xA9], [0xC3]]
+
+
+def test_the_token_itself_is_told_beside_the_most_probable(tokenizer: Tokenizer) -> None:
+    (a,), (b,) = tokenizer.encode("a"), tokenizer.encode("b")
+    told = completion_logprobs(Piece(0, "", (Token(b, -3.0, 0, ((a, -0.1),)),)), tokenizer)
+    assert told["top_logprobs"] == [{"a": -0.1, "b": -3.0}]
+    first = completion_logprobs(Piece(0, "", (Token(b, None, 0),)), tokenizer)
+    assert (first["tokens"], first["top_logprobs"]) == (["b"], [None])
+
+
+def test_tokens_of_equal_texts_are_named_as_the_vocabulary_does(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in vocabularies where a word alone loses its space."""
+    first, second = tokenizer.encode("é")
+    monkeypatch.setattr(tokenizer, "_byte_level", False)  # both are U+FFFD then
+    told = completion_logprobs(Piece(0, "", (Token(first, -2.0, 0, ((second, -1.0),)),)), tokenizer)
+    assert (told["tokens"], told["top_logprobs"]) == (["Ã"], [{"©": -1.0, "Ã": -2.0}])
+    assert chat_logprobs((Token(first, -2.0, 0),), tokenizer)["content"][0]["bytes"] is None
+
+
+@pytest.mark.parametrize("width", [8, 4096])
+def test_reading_a_step_looks_at_what_was_revealed(tokenizer: Tokenizer, width: int) -> None:
+    """However wide the window is, one reveal costs the most probable tokens of one column."""
+    request = Request("r", (3,), width, width, parse_scheduler("topk"), top_logprobs=TOP)
+    canvas = Canvas(request, tokenizer, frozenset(), 260, None, Needs(), submitted=0.0)
+    decided = torch.zeros(4 + 2 * TOP, 1, width, dtype=torch.int32)
+    decided[0, 0, 5] = 1
+    decided[2, 0, 5] = 7
+    decided[4 : 4 + TOP, 0, 5] = torch.arange(TOP)
+    decided[4 + TOP :, 0, 5] = torch.linspace(0.5, 0.0, TOP).view(torch.int32)
+    tracemalloc.start()
+    ((reveals, remasked),) = read(decided, [canvas])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < READ_BYTES
+    assert remasked == ()
+    (reveal,) = reveals
+    assert (reveal.position, reveal.token_id) == (5, 7)
+    assert [token for token, _ in reveal.top] == list(range(TOP))
+    assert [p for _, p in reveal.top] == pytest.approx(torch.linspace(0.5, 0.0, TOP).tolist())
