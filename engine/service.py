@@ -15,6 +15,7 @@ from schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
 
+GOING_DOWN = "the server is going down and has cancelled the request; send it again later"
 STOP_SECONDS = 5.0  # that a step may take to end before the thread is left to itself
 
 
@@ -74,7 +75,7 @@ class EngineService:
         if self._thread.is_alive() and not self._left_behind:
             self._thread.join(seconds)
             self._left_behind = self._thread.is_alive()
-        stopped = EngineStoppedError("the server is going down and has cancelled the request; send it again later")
+        stopped = EngineStoppedError(GOING_DOWN)
         for request_id in list(self._listeners):  # of a step that was left behind; the thread may tell some meanwhile
             self._tell(request_id, stopped, last=True)
 

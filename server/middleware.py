@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from engine.service import GOING_DOWN, EngineStoppedError
 from server.access import PROBES
 from server.errors import error_response
 from server.metrics import Metrics
@@ -52,6 +53,10 @@ class Observe:
 
         try:
             await self._app(scope, _limited(receive, scope, self._max_body_bytes), observed)
+        except asyncio.CancelledError:  # the server ends, and has waited long enough
+            if not status:
+                await error_response(EngineStoppedError(GOING_DOWN))(scope, receive, observed)
+            raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # a plug-in that exits must not end the server
             log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if status:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import RequestError
 from engine.request import Request, Result, Step
-from engine.service import EngineError, EngineService, EngineStoppedError, OnStep
+from engine.service import GOING_DOWN, EngineError, EngineService, EngineStoppedError, OnStep
 from server.caller import Deadline
 
 # Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
@@ -62,9 +62,7 @@ class Generations:
             if event.result is not None:
                 self._running.discard(event.request_id)
                 if event.result.finish_reason == "cancelled":  # not by us: then nobody would read this
-                    raise EngineStoppedError(
-                        "the server is going down and has cancelled the request; send it again later"
-                    )
+                    raise EngineStoppedError(GOING_DOWN)
             yield index, event
 
     async def results(self) -> list[Result]:
