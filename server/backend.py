@@ -18,6 +18,7 @@ from engine.scoring import Question, Scored, passes
 from engine.service import EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
+from server.bodies import MOST_BYTES, default_body_bytes
 from server.errors import NotReadyError
 from server.metrics import Metrics
 from server.settings import ServeSettings
@@ -111,6 +112,15 @@ class Backend:
         """The model's name in the API; raises NotReadyError until the model is ready."""
         model = self.model
         return self.settings.served_model_name or model.name
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that is read."""
+        if self.settings.max_body_bytes is not None:
+            return self.settings.max_body_bytes
+        if self.service is None:  # a request that comes this early is told to wait
+            return MOST_BYTES
+        return default_body_bytes(self.service.engine.model.max_positions, self.settings.max_waiting)
 
     def _name(self) -> str:
         """The same, whether it is ready or not; empty until it is loaded."""

@@ -11,6 +11,7 @@ from engine.request import Request
 from engine.scoring import left_to_right
 from server.answers import ERRORS, SSE, BackendOf, check_model
 from server.backend import Backend
+from server.bodies import BodyRoute
 from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
 from server.parse import parse_completion
@@ -18,7 +19,7 @@ from server.pieces import Echo, Piece, Token
 from server.tokens import check_scored
 from server.wire.completions import CompletionRequest, CompletionResponse
 
-router = APIRouter(tags=["generation"], responses=ERRORS)
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/v1/completions", response_model=CompletionResponse, responses=SSE)

@@ -12,13 +12,14 @@ from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
 from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from server.bodies import BodyRoute
 from server.canvas import region_of
 from server.errors import error_body
 from server.parse import parse_generate
 from server.streams import EventStream, Generations, event, unless_disconnected
 from server.wire.generate import GenerateRequest, GenerateResponse
 
-router = APIRouter(tags=["generation"], responses=ERRORS)
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=SSE)

@@ -19,6 +19,7 @@ from engine.scoring import (
 from models.loading import Model
 from server.answers import ERRORS, BackendOf, check_model
 from server.backend import Backend
+from server.bodies import BodyRoute
 from server.canvas import Region, check_length
 from server.errors import BadRequestError
 from server.parse import given_prompt
@@ -33,7 +34,7 @@ from server.wire.score import (
     ScoreResponse,
 )
 
-router = APIRouter(tags=["tokens"], responses=ERRORS)
+router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 
 Masks = list[list[int]]
 
@@ -88,10 +89,12 @@ def _parse(body: ScoreRequest, model: Model) -> tuple[Sequence[int], Sequence[in
         wrong = "holds a mask" if completion else "holds no tokens"
         raise BadRequestError(f"field 'completion' {wrong}; give the tokens to score", "completion")
     check_length(Region(tuple(prompt), len(completion)), "completion", model)
+    length = len(completion)
     for i, positions in enumerate(body.patterns or ()):
-        if not set(positions) <= set(range(len(completion))) or len(set(positions)) < len(positions):
+        # In this order: integers that a set would take long to tell apart are large.
+        if len(positions) > length or max(positions) >= length or len(set(positions)) < len(positions):
             raise BadRequestError(
-                f"field 'patterns.{i}' must hold different positions from 0 to {len(completion) - 1}", f"patterns.{i}"
+                f"field 'patterns.{i}' must hold different positions from 0 to {length - 1}", f"patterns.{i}"
             )
     return prompt, completion
 

@@ -33,7 +33,7 @@ NEUTRAL: dict[str, Any] = {
 }
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": []}, "messages", "at least 1 item"),
-    ({"messages": "hi"}, "messages", "must be a valid list"),
+    ({"messages": "hi"}, "messages", "must be a valid array"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role", "'system', 'developer', 'user' or"),
     ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", 'a list of parts {"type": "text"'),
     (
