@@ -1,10 +1,10 @@
 """Typed scheduler options: declared as a dataclass, parsed from JSON values, described as a JSON schema."""
 
 import dataclasses
-import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from reprlib import repr as show
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -86,14 +86,14 @@ def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
     minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
     choices = field.metadata.get("choices")
     if choices is not None and value not in choices:
-        raise OptionError(field.name, f"option {field.name!r} must be one of {', '.join(choices)}, not {reprlib.repr(value)}")
+        raise OptionError(field.name, f"option {field.name!r} must be one of {', '.join(choices)}, not {show(value)}")
     if kind in (int, float):
         allowed = _is_number(value, field.name, whole=kind is int) and _within(value, minimum, maximum)
     else:
         allowed = isinstance(value, kind)
     if not allowed:
         described = _describe(kind, nullable, minimum, maximum)
-        raise OptionError(field.name, f"option {field.name!r} must be {described}, not {reprlib.repr(value)}")
+        raise OptionError(field.name, f"option {field.name!r} must be {described}, not {show(value)}")
     return kind(value)
 
 
@@ -101,7 +101,7 @@ def _is_number(value: object, name: str, whole: bool) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if not abs(value) < LARGEST:  # nor is "not a number"
-        raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {reprlib.repr(value)}")
+        raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {show(value)}")
     return not whole or value == int(value)
 
 

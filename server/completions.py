@@ -36,7 +36,8 @@ async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend:
     """The prompts, to be told before the answers; their texts as they came, where they came as texts."""
     sent = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     texts = [text for text in sent if isinstance(text, str)]
-    texts = texts or [backend.model.tokenizer.decode(request.prompt) for request in requests]
+    decode = backend.model.tokenizer.decode
+    texts = texts or await asyncio.to_thread(lambda: [decode(request.prompt) for request in requests])
     if body.logprobs is None:
         return [Echo(text) for text in texts]
     check_scored(sum(len(request.prompt) ** 2 for request in requests), "echo")

@@ -44,8 +44,8 @@ async def _whole(generations: Generations, body: GenerateRequest, model: Model, 
         (result,) = await generations.results()
     finally:
         generations.close()
-    counted = usage([result]).model_dump()
-    return JSONResponse(head | {"usage": counted} | _done(generations, body, model, result))
+    told = await asyncio.to_thread(_done, generations, body, model, result)
+    return JSONResponse(head | {"usage": usage([result]).model_dump()} | told)
 
 
 async def _events(
@@ -60,7 +60,7 @@ async def _events(
                 yield event({"index": step.block, "text": step.text[sent:]}, "block")
                 sent = len(step.text)
             if step.result is not None:
-                yield event(_done(generations, body, model, step.result), "done")
+                yield event(await asyncio.to_thread(_done, generations, body, model, step.result), "done")
     except EngineError as error:
         yield event(error_body(error), "error")
 

@@ -29,7 +29,8 @@ class Observe:
     """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts and logs responses, answers unforeseen
     exceptions.
 
-    Refuses bodies of more bytes than `limit` says. Plain ASGI: it neither buffers a stream nor hides that the client has left.
+    Refuses bodies of more bytes than `limit` says, and long heads. Plain ASGI: it neither buffers a stream nor hides
+    that the client has left.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, limit: Callable[[], int]):
@@ -128,7 +129,7 @@ def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
 
 
 def _head_bytes(scope: Scope) -> int:
-    """Of the address and the headers. Those that come whole in one packet have passed the bound of what is not whole."""
+    """Of the address and the headers. The HTTP server bounds what is not whole yet, and lets pass what comes whole."""
     address = len(scope.get("raw_path", b"")) + len(scope["query_string"])
     return address + sum(len(name) + len(value) for name, value in scope["headers"])
 

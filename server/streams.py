@@ -137,7 +137,11 @@ async def unless_disconnected(http: HTTPRequest, work: Coroutine[Any, Any, Respo
 def event(data: object, name: str | None = None) -> str:
     """One server-sent event: JSON, with a name or without."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"{head}data: {to_json(data)}\n\n"
+
+
+def to_json(data: object) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 async def _disconnect(http: HTTPRequest) -> None:

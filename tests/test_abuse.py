@@ -172,6 +172,22 @@ def test_what_is_no_http_is_dropped(server: Server, right: list[str]) -> None:
     assert server.generate(SHORT[0]) == right[0]
 
 
+@pytest.mark.parametrize("size", [70_000, 200_000, 20_000_000])
+@pytest.mark.parametrize("pieces", [1, 50])
+def test_headers_without_end_are_refused(server: Server, size: int, pieces: int) -> None:
+    """Whole or in pieces, on a path that wants no key."""
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        try:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n")
+            for _ in range(pieces):
+                client.sendall(b"X: " + b"a" * (size // pieces) + b"\r\n")
+            client.sendall(b"\r\n")
+            answer = client.recv(1000)
+        except OSError:  # closed before all was sent
+            answer = b""
+    assert answer[:13] in (b"", b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")
+
+
 def leave(port: int, body: bytes, rudely: bool) -> bytes:
     """Begin a stream and close the connection when its first bytes have come: those."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field, model_validator
 from server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, TextPart, about, check_same
 from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
-
 NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
 
 
@@ -19,16 +18,15 @@ class ChatMessage(Message):
     @classmethod
     def _without_unknown_names(cls, message: Any) -> Any:
         """The message without them, and its parts."""
-        if not isinstance(message, dict):
-            return message
         known = _only(message, (*cls.model_fields, *NOT_IGNORED))
-        if isinstance(parts := known.get("content"), list):
-            known["content"] = [_only(part, TextPart.model_fields) if isinstance(part, dict) else part for part in parts]
+        if isinstance(known, dict) and isinstance(parts := known.get("content"), list):
+            known["content"] = [_only(part, TextPart.model_fields) for part in parts]
         return known
 
 
-def _only(given: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: given[name] for name in names if name in given}
+def _only(given: Any, names: Iterable[str]) -> Any:
+    """An object without other names. What is none is refused later."""
+    return {name: given[name] for name in names if name in given} if isinstance(given, dict) else given
 
 
 ChatMessages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
