@@ -74,8 +74,8 @@ class Answering:
         """The whole answer in JSON, a choice at a time: writing JSON holds Python's lock."""
         parts = (whole(i, result, self._echo(i)) for i, result in enumerate(results))
         choices = ",".join(to_json(self._choice(piece, self.shape.choice(piece))) for piece in parts)
-        rest = to_json(self.head | self._prompt_ids() | self._summary(results))
-        return f'{rest[:-1]},"choices":[{choices}]}}'.encode()
+        head, summary = to_json(self.head | self._prompt_ids()), to_json(self._summary(results))
+        return f'{head[:-1]},"choices":[{choices}],{summary[1:]}'.encode()
 
     async def chunks(self) -> AsyncIterator[str]:
         """The stream: pieces of each choice; the last chunk holds `diffusion`, and `usage` if asked for."""

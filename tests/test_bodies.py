@@ -74,7 +74,7 @@ def test_no_depth_is_a_fault(server: Live, depth: int) -> None:
 @pytest.mark.parametrize("name", BODIES)
 def test_the_first_fault_is_the_only_one(name: str) -> None:
     """What is wrong with a body costs something for each fault; only names of fields may be wrong in numbers."""
-    body = BODIES[name](MOST_BYTES // 8)
+    body = BODIES[name](MOST_BYTES // 64)
     names = len(body) // 5 if name.startswith("names") else 2
     for kind in KINDS:
         assert faults(kind, body) <= len(kind.model_fields) + names
