@@ -23,10 +23,12 @@ LEAST_BYTES = 1 << 20  # of the default, for conversations with much around thei
 MOST_BYTES = 8 << 20  # of the default; a text of that size is parsed in a moment
 MAX_VALUES = 1 << 18  # that a body separates by commas: as many take a twentieth of a second
 MAX_NAMES = 1 << 15  # objects, lists and names of fields, each of which costs as much as many numbers
+MAX_DIGITS = 400  # of a number, more than any float has; the time to read one grows with their square
 PIECE = 1 << 16  # bytes that are counted at once
 
 T = TypeVar("T", bound=BaseModel)
 
+_LONG = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
 _NO_OBJECT = "the body must be a JSON object, sent with the header 'content-type: application/json'"
 
 
@@ -96,6 +98,8 @@ def check_size(raw: bytes) -> None:
         inside ^= (len(texts) - 1) % 2
         values += outside.count(b",")
         names += sum(map(outside.count, (b"[", b"{", b":")))
+        if _LONG.search(outside):
+            raise BadRequestError(f"the JSON of the body holds a number of more than {MAX_DIGITS} digits; write less")
         if values > MAX_VALUES or names > MAX_NAMES:
             raise BadRequestError(
                 f"the JSON of the body holds more than {MAX_VALUES} values, or more than {MAX_NAMES} objects, lists "

@@ -115,13 +115,14 @@ def malformed(chance: random.Random) -> tuple[str, bytes]:
     return path, f"{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def exchange(port: int, request: bytes) -> bytes:
-    """All that the server answers to some bytes, after which the client says that there is no more."""
+async def exchange(port: int, request: bytes, whole: bool = False) -> bytes:
+    """All that the server answers to some bytes; unless they are whole, the client says that there is no more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
         await writer.drain()
-        writer.write_eof()
+        if not whole:  # one who has said so is taken as gone once the answer takes a moment
+            writer.write_eof()
         return await reader.read()
     except OSError:  # refused, and closed, before it was sent whole
         return b""
@@ -135,9 +136,8 @@ async def throw(port: int, count: int, seed: int) -> Counter[str]:
 
     async def one(path: str, request: bytes) -> None:
         async with gate, asyncio.timeout(PATIENCE):
-            answer = await exchange(
-                port, f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode() + request
-            )
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode()
+            answer = await exchange(port, head + request, whole=True)
             statuses[answer[9:12].decode() or "none"] += 1
 
     await asyncio.gather(*(one(*malformed(chance)) for _ in range(count)))

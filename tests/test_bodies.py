@@ -96,6 +96,12 @@ def test_what_is_parsed_is_bounded(unit: bytes, most: int) -> None:
         check_size(unit * (most + 1))
 
 
+def test_numbers_are_as_long_as_a_float_may_be() -> None:
+    check_size(b'{"temperature": 1%s, "prompt": "%s"}' % (b"0" * 308, b"1" * 10**6))
+    with pytest.raises(BadRequestError, match="a number of more than 400 digits"):
+        check_size(b'{"temperature": 1%s}' % (b"0" * 400))
+
+
 @pytest.mark.parametrize("shift", range(4))
 def test_what_stands_in_a_text_is_not_counted(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PIECE", 8)
