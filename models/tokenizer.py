@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers.decoders import ByteLevel
 
 from models.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
 from models.errors import ChatTemplateError, CheckpointError, first_line
+from models.templates import compile_template, render
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TokenizerKind = Literal["PreTrainedTokenizerFast", "Qwen2Tokenizer"]
 
@@ -124,7 +129,8 @@ class Tokenizer:
         Nothing is added at its ends, unless asked for. The text of a special token becomes that token, as vLLM does
         with raw prompts: whoever writes a raw prompt writes its control tokens too.
         """
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        # As a batch of one: a text alone is encoded without letting go of Python's lock, so that all else waits.
+        return self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids without special tokens; spaces are left as they are."""
@@ -144,30 +150,31 @@ class Tokenizer:
         if not self.has_chat_template:
             raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")
         cut = [{key: self._cut_control_tokens(value) for key, value in message.items()} for message in messages]
-        return [token for piece in self._render(cut).split(_CUT) for token in self.encode(piece)]
+        rendered = render(self._template, cut, self.special_tokens)
+        return [token for piece in rendered.split(_CUT) for token in self.encode(piece)]
+
+    @cached_property
+    def _template(self) -> "Template":
+        from jinja2 import TemplateError
+
+        try:
+            return compile_template(self._full.get_chat_template())
+        except (TemplateError, ValueError) as error:
+            raise ChatTemplateError(f"the model's chat template cannot be used: {first_line(error)}") from error
 
     def _cut_control_tokens(self, text: str) -> str:
         """Mark a cut inside each text of an added token, and behind one that has begun: the next message may end it."""
         cut = self._added.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
         return cut + _CUT if text.rstrip().endswith(self._begun) else cut  # templates may strip what is around it
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self._full.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (TemplateError, ValueError, TypeError) as error:
-            raise ChatTemplateError(f"the model's chat template refuses these messages: {first_line(error)}") from error
-
 
 def read_chat_template(file: Path) -> str:
     """The chat template in a file. Raises ChatTemplateError if there is none that can be read and parsed."""
     from jinja2 import TemplateSyntaxError
-    from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
         template = file.read_text(encoding="utf-8")
-        render_jinja_template([], chat_template=template)  # of no conversation, which parses it and no more
+        compile_template(template)
     except OSError as error:
         raise ChatTemplateError(f"give a file that can be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

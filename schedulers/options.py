@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
+from reprlib import repr as show
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -95,14 +96,14 @@ def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
     minimum, maximum = field.metadata.get("minimum"), field.metadata.get("maximum")
     choices = field.metadata.get("choices")
     if choices is not None and value not in choices:
-        raise OptionError(field.name, f"option {field.name!r} must be one of {', '.join(choices)}, not {value!r}")
+        raise OptionError(field.name, f"option {field.name!r} must be one of {', '.join(choices)}, not {show(value)}")
     if kind in (int, float):
         allowed = _is_number(value, field.name, whole=kind is int) and _within(value, minimum, maximum)
     else:
         allowed = isinstance(value, kind)
     if not allowed:
         described = _describe(kind, nullable, minimum, maximum)
-        raise OptionError(field.name, f"option {field.name!r} must be {described}, not {value!r}")
+        raise OptionError(field.name, f"option {field.name!r} must be {described}, not {show(value)}")
     return kind(value)
 
 
@@ -110,7 +111,7 @@ def _is_number(value: object, name: str, whole: bool) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if not abs(value) < LARGEST:  # nor is "not a number"
-        raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {value!r}")
+        raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {show(value)}")
     return not whole or value == int(value)
 
 

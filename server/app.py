@@ -73,7 +73,7 @@ def create_app(
         from server.tracing import TraceContext  # an extra
 
         app.add_middleware(TraceContext)
-    app.add_middleware(Observe, metrics=backend.metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Observe, metrics=backend.metrics, limit=lambda: backend.max_body_bytes)
     _describe_errors_as_they_are(app)
     return app
 

@@ -19,6 +19,7 @@ from engine.scoring import Question, Scored, passes
 from engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
 from models.loading import Model, load_model
 from schedulers import parse_scheduler
+from server.bodies import MOST_BYTES, default_body_bytes
 from server.caller import Caller
 from server.errors import NotReadyError
 from server.metrics import Metrics
@@ -129,6 +130,15 @@ class Backend:
         """The model's name in the API; raises NotReadyError until the model is ready."""
         model = self.model
         return self.settings.served_model_name or model.name
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body that is read."""
+        if self.settings.max_body_bytes is not None:
+            return self.settings.max_body_bytes
+        if self.service is None:  # a request that comes this early is told to wait
+            return MOST_BYTES
+        return default_body_bytes(self.service.engine.model.max_positions, self.settings.max_waiting)
 
     def _name(self) -> str:
         """The same, whether it is ready or not; empty until it is loaded."""

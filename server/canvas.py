@@ -59,19 +59,20 @@ def check_length(region: Region, field: str, model: Model) -> None:
 def _from_text(text: str, marker: str, model: Model) -> list[int | None]:
     """The tokens of a text, None for each mask that a marker stands for. Texts between markers are encoded alone."""
     check_characters(len(text), "canvas", model)
-    pieces = re.split(_pattern(marker), text)
-    counts = [int((count or "1")[:_DIGITS]) for count in pieces[1::2]]
-    if (total := sum(counts)) > model.max_positions:
-        raise BadRequestError(
-            f"field 'canvas' holds {total} masks, more than the model's {model.max_positions} positions; send fewer",
-            "canvas",
-            CONTEXT_LENGTH,
-        )
-    tokens: list[int | None] = []
-    for piece, count in zip(pieces[::2], [*counts, 0], strict=True):
-        tokens += model.tokenizer.encode(piece)
+    tokens, behind, total = list[int | None](), 0, 0
+    for found in re.finditer(_pattern(marker), text):  # one by one: all at once would hold Python's lock
+        count = int((found[1] or "1")[:_DIGITS])
+        if (total := total + count) > model.max_positions:
+            raise BadRequestError(
+                f"field 'canvas' holds {total} masks, more than the model's {model.max_positions} positions; send "
+                "fewer",
+                "canvas",
+                CONTEXT_LENGTH,
+            )
+        tokens += model.tokenizer.encode(text[behind : found.start()])
         tokens += [None] * count
-    return tokens
+        behind = found.end()
+    return [*tokens, *model.tokenizer.encode(text[behind:])]
 
 
 def _pattern(marker: str) -> str:

@@ -1,5 +1,6 @@
 """`POST /v1/completions`: OpenAI's shape, for clients that know nothing of diffusion."""
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter
@@ -10,6 +11,7 @@ from engine.request import Request
 from engine.scoring import left_to_right
 from server.answers import ERRORS, SSE, BackendOf, check_model
 from server.backend import Backend
+from server.bodies import BodyRoute
 from server.caller import Caller
 from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
@@ -18,7 +20,7 @@ from server.pieces import Echo, Piece, Token
 from server.tokens import check_scored
 from server.wire.completions import CompletionRequest, CompletionResponse
 
-router = APIRouter(tags=["generation"], responses=ERRORS)
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/v1/completions", response_model=CompletionResponse, responses=SSE)
@@ -36,7 +38,8 @@ async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend:
     """The prompts, to be told before the answers; their texts as they came, where they came as texts."""
     sent = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     texts = [text for text in sent if isinstance(text, str)]
-    texts = texts or [backend.model.tokenizer.decode(request.prompt) for request in requests]
+    decode = backend.model.tokenizer.decode
+    texts = texts or await asyncio.to_thread(lambda: [decode(request.prompt) for request in requests])
     if body.logprobs is None:
         return [Echo(text) for text in texts]
     check_scored(sum(len(request.prompt) ** 2 for request in requests), "echo")

@@ -5,6 +5,7 @@ Exception
     BadRequestError    400  the request cannot be understood or carried out; `param` names the field
     UnauthorizedError  401  the request brings no API key, or an unknown one
     UnknownModelError  404  the request names a model that is not the one served
+    HeadTooLargeError  431  the address and the headers are too long
     NotReadyError      503  the model is not loaded yet, or could not be
     ClientLeftError    499  the client has closed the connection; nobody receives it, the metrics count it
   OptionError, UnknownSchedulerError   400  from the schedulers
@@ -17,12 +18,10 @@ Exception
     SchedulerFailedError 500  the scheduler of the request raised
     ModelNotFiniteError 500  the model computed NaN for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
-  RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
 """
 
 import json
-import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -41,6 +39,7 @@ from schedulers import OptionError, UnknownSchedulerError
 
 RETRY_AFTER_SECONDS = 1
 MAX_MESSAGE = 1000  # characters; a message may quote the client
+MAX_PARAM = 60  # characters; a name may be the client's
 
 _shorten = reprlib.Repr()
 _shorten.maxstring = _shorten.maxother = _shorten.maxlong = 60
@@ -67,6 +66,10 @@ class UnknownModelError(HTTPError):
     """The request names a model that is not the one served."""
 
 
+class HeadTooLargeError(HTTPError):
+    """The address and the headers are too long."""
+
+
 class NotReadyError(HTTPError):
     """The model is not loaded yet, or could not be."""
 
@@ -91,6 +94,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     BadRequestError: _Kind(400, "invalid_request_error"),
     UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
     UnknownModelError: _Kind(404, "invalid_request_error", "model_not_found"),
+    HeadTooLargeError: _Kind(431, "invalid_request_error", "head_too_large"),
     NotReadyError: _Kind(503, "unavailable_error", "not_ready"),
     ClientLeftError: _Kind(499, "client_error", "client_left"),  # nginx's status for it
     OptionError: _Kind(400, "invalid_request_error", "invalid_option"),
@@ -121,11 +125,11 @@ def error_body(error: BaseException) -> dict[str, Any]:
     kind = _kind(error)
     # What went wrong inside is for the log: an unforeseen message may hold anything.
     message = str(error) if kind is not _KINDS[Exception] else "the server failed; its log says why"
-    param = getattr(error, "param", None)
+    param: str | None = getattr(error, "param", None)
     return {
         "message": message[:MAX_MESSAGE],
         "type": kind.type,
-        "param": param,
+        "param": param and param[:MAX_PARAM],
         "code": getattr(error, "code", None) or kind.code,
     }
 
@@ -146,14 +150,9 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return _from_framework(error, request)
 
-    async def validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return error_response(_from_validation(error.errors()[0]))
-
     for kind in _KINDS.keys() - {Exception}:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(HTTPException, framework)
-    app.add_exception_handler(RequestValidationError, validation)
 
 
 def _kind(error: BaseException) -> _Kind:
@@ -164,7 +163,6 @@ def _from_framework(error: HTTPException, request: Request) -> Response:
     status = HTTPStatus(error.status_code)
     where = f"{request.method} {show(request.url.path)}"
     messages = {
-        400: "the body cannot be read as JSON; send a JSON object",
         404: f"there is no route {where}; see /docs",
         405: f"{where} is not allowed; see /docs",
     }
@@ -176,27 +174,3 @@ def _from_framework(error: HTTPException, request: Request) -> Response:
 def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
     # Escaped to ASCII: an error may quote a lone surrogate, which has no UTF-8.
     return Response(json.dumps({"error": error}, allow_nan=False), status, headers, "application/json")
-
-
-def _from_validation(found: Mapping[str, Any]) -> BadRequestError:
-    """One sentence about the first thing that pydantic found: the field, its value, the remedy."""
-    field = ".".join(str(part) for part in found["loc"][1:])
-    kind, message = found["type"], found["msg"]
-    if kind == "json_invalid":
-        return BadRequestError(
-            f"the body is not JSON: {found['ctx']['error']} at character {field}", code="invalid_json"
-        )
-    if not field:
-        return BadRequestError(_about_the_body(kind, message), found.get("ctx", {}).get("param"))
-    if kind == "missing":
-        return BadRequestError(f"field {field!r} is missing; give it", field)
-    if kind == "extra_forbidden":
-        return BadRequestError(f"field {field!r} is unknown; leave it out", field)
-    remedy = re.sub(r"^\w+ should", "must", message).partition(" after validation")[0]
-    return BadRequestError(f"field {field!r} {remedy}, not {show(found['input'])}", field)
-
-
-def _about_the_body(kind: str, message: str) -> str:
-    if kind in ("missing", "model_attributes_type", "model_type", "dict_type"):
-        return "the body must be a JSON object, sent with the header 'content-type: application/json'"
-    return message

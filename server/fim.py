@@ -5,6 +5,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from server.answers import ERRORS, SSE, BackendOf, check_model
+from server.bodies import BodyRoute
 from server.caller import Caller
 from server.logprobs import completion_logprobs
 from server.openai import JSON, Shape, respond
@@ -12,7 +13,7 @@ from server.parse import parse_fim
 from server.pieces import Piece
 from server.wire.fim import FimRequest, FimResponse
 
-router = APIRouter(tags=["generation"], responses=ERRORS)
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/v1/fim/completions", response_model=FimResponse, responses=SSE)

@@ -1,5 +1,6 @@
 """`POST /generate`, the native endpoint: every step can be watched."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from engine.request import Request, Result, Step
 from engine.service import EngineError
 from models.loading import Model
 from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from server.bodies import BodyRoute
 from server.caller import Caller
 from server.canvas import region_of
 from server.errors import error_body
@@ -18,7 +20,7 @@ from server.parse import parse_generate
 from server.streams import EventStream, Generations, event
 from server.wire.generate import GenerateRequest, GenerateResponse
 
-router = APIRouter(tags=["generation"], responses=ERRORS)
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=SSE)
@@ -44,8 +46,8 @@ async def _whole(generations: Generations, body: GenerateRequest, model: Model, 
         (result,) = await generations.results()
     finally:
         generations.close()
-    counted = usage([result]).model_dump()
-    return JSONResponse(head | {"usage": counted} | _done(generations, body, model, result))
+    told = await asyncio.to_thread(_done, generations, body, model, result)
+    return JSONResponse(head | {"usage": usage([result]).model_dump()} | told)
 
 
 async def _events(
@@ -60,7 +62,7 @@ async def _events(
                 yield event({"index": step.block, "text": step.text[sent:]}, "block")
                 sent = len(step.text)
             if step.result is not None:
-                yield event(_done(generations, body, model, step.result), "done")
+                yield event(await asyncio.to_thread(_done, generations, body, model, step.result), "done")
     except EngineError as error:
         yield event(error_body(error), "error")
 

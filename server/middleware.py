@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,13 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.service import GOING_DOWN, EngineStoppedError
 from server.access import PROBES
-from server.errors import error_response
+from server.errors import HeadTooLargeError, error_response
 from server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 MAX_PATH = 200  # characters of a path in the log
+MAX_HEAD_BYTES = 1 << 16  # of an address and headers, also while they come
 KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which readers of server-sent events pass over
+_HEAD_TOO_LARGE = f"the address and the headers have more than {MAX_HEAD_BYTES} bytes; send less"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
@@ -27,13 +30,14 @@ class Observe:
     """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts and logs responses, answers unforeseen
     exceptions.
 
-    Refuses bodies that no prompt needs. Plain ASGI: it neither buffers a stream nor hides that the client has left.
+    Refuses bodies of more bytes than `limit` says, and long heads. Plain ASGI: it neither buffers a stream nor hides
+    that the client has left.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int):
+    def __init__(self, app: ASGIApp, metrics: Metrics, limit: Callable[[], int]):
         self._app = app
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,6 +45,8 @@ class Observe:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        # A HEAD is answered as a GET; the HTTP server leaves the body out.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         began, status = time.monotonic(), 0
 
         async def observed(message: Message) -> None:
@@ -48,11 +54,13 @@ class Observe:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                self._count(scope, status)
+                self._count(scope["method"], inner, status)
             await send(message)
 
         try:
-            await self._app(scope, _limited(receive, scope, self._max_body_bytes), observed)
+            if _head_bytes(scope) > MAX_HEAD_BYTES:
+                return await error_response(HeadTooLargeError(_HEAD_TOO_LARGE))(scope, receive, observed)
+            await self._app(inner, _limited(receive, scope, self._limit()), observed)
         except asyncio.CancelledError:  # the server ends, and has waited long enough
             if not status:
                 await error_response(EngineStoppedError(GOING_DOWN))(scope, receive, observed)
@@ -65,8 +73,8 @@ class Observe:
         finally:
             _log(scope, request_id, status, time.monotonic() - began)
 
-    def _count(self, scope: Scope, status: int) -> None:
-        method = scope["method"] if scope["method"] in HTTPMethod.__members__ else "other"
+    def _count(self, method: str, scope: Scope, status: int) -> None:
+        method = method if method in HTTPMethod.__members__ else "other"
         self._metrics.count_http(method, getattr(scope.get("route"), "path", "other"), status)
 
 
@@ -123,6 +131,12 @@ def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     values = {"client": client, "method": scope["method"], "path": path, "status": status}
     values |= {"seconds": round(seconds, 3), "request_id": request_id}
     log.log(level, '%s "%s %s" %d in %.3f s, %s', *values.values(), extra=values)
+
+
+def _head_bytes(scope: Scope) -> int:
+    """Of the address and the headers. The HTTP server bounds what is not whole yet, and lets pass what comes whole."""
+    address = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    return address + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:

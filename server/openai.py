@@ -4,12 +4,13 @@ A stream carries only text that can no longer change: it grows with the settled 
 and one block over the whole length makes it come late and in bursts. With `diffusing`, it carries snapshots instead.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engine.request import Request, Result
 from engine.service import EngineError
@@ -19,7 +20,7 @@ from server.backend import Backend
 from server.caller import Caller
 from server.errors import error_body
 from server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
-from server.streams import EventStream, Generations, event
+from server.streams import EventStream, Generations, event, to_json
 from server.wire.answers import Usage
 from server.wire.openai import OpenAIFields
 
@@ -67,9 +68,14 @@ class Answering:
             results = await self.generations.results()
         finally:
             self.generations.close()
-        parts = [whole(i, result, self._echo(i)) for i, result in enumerate(results)]
-        choices = [self._choice(piece, self.shape.choice(piece)) for piece in parts]
-        return JSONResponse(self.head | self._prompt_ids() | {"choices": choices} | self._summary(results))
+        return Response(await asyncio.to_thread(self._written, results), media_type="application/json")
+
+    def _written(self, results: Sequence[Result]) -> bytes:
+        """The whole answer in JSON, a choice at a time: writing JSON holds Python's lock."""
+        parts = (whole(i, result, self._echo(i)) for i, result in enumerate(results))
+        choices = ",".join(to_json(self._choice(piece, self.shape.choice(piece))) for piece in parts)
+        head, summary = to_json(self.head | self._prompt_ids()), to_json(self._summary(results))
+        return f'{head[:-1]},"choices":[{choices}],{summary[1:]}'.encode()
 
     async def chunks(self) -> AsyncIterator[str]:
         """The stream: pieces of each choice; the last chunk holds `diffusion`, and `usage` if asked for."""
@@ -142,7 +148,7 @@ class Answering:
         prompt = sum(len(request.prompt) + len(request.suffix) for request in requests)
         return {"usage": Usage(prompt_tokens=prompt, completion_tokens=sent, total_tokens=prompt + sent).model_dump()}
 
-    def _summary(self, results: list[Result]) -> JSON:
+    def _summary(self, results: Sequence[Result]) -> JSON:
         return {
             "usage": usage(results, self.body.n or 1).model_dump(),
             "diffusion": diffusion(self.generations.requests, results, bool(self.body.return_steps)),

@@ -25,6 +25,8 @@ from server.wire.openai import OpenAIFields
 from server.wire.score import ScoreRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
+Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
+
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
 
 
@@ -54,6 +56,7 @@ def parse_completion(body: CompletionRequest, model: Model, settings: ServeSetti
 
     Raises what `server.errors` maps to 400.
     """
+    _check_choices(body, "prompt", _count(body.prompt), settings)
     prompts = [_checked(prompt, "prompt", model) for prompt in _prompts(body.prompt, model)]
     max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     suffix = _suffix(body.suffix, model)
@@ -79,18 +82,22 @@ def _choices(
     body: OpenAIFields, field: str, regions: Sequence[Region], model: Model, settings: ServeSettings
 ) -> list[Request]:
     """n requests for each region, which `field` gave, with seeds that count up."""
-    n = body.n or 1
-    if (choices := len(regions) * n) > settings.max_waiting:
+    _check_choices(body, field, len(regions), settings)
+    first = _seed(body)
+    seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
+    plain = [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
+    on, told = bool(body.ignore_eos), body.alternatives or 0
+    return [replace(request, ignore_eos=on, top_logprobs=told) for request in plain]
+
+
+def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
+    """Raise BadRequestError if a body asks for more choices than may wait."""
+    if (choices := prompts * (body.n or 1)) > settings.max_waiting:
         raise BadRequestError(
             f"fields {field!r} and 'n' ask for {choices} choices and at most {settings.max_waiting} may wait; "
             "send fewer",
             field,
         )
-    first = _seed(body)
-    seeds = [(first + i) % (MAX_SEED + 1) for i in range(n)]
-    plain = [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
-    on, told = bool(body.ignore_eos), body.alternatives or 0
-    return [replace(request, ignore_eos=on, top_logprobs=told) for request in plain]
 
 
 def conversation(messages: Sequence[Message], model: Model) -> list[int]:
@@ -171,7 +178,12 @@ def _named(scheduler: str | Mapping[str, Any] | None) -> tuple[str | None, dict[
     return name, {option: value for option, value in scheduler.items() if option != "name"}
 
 
-def _prompts(prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], model: Model) -> list[list[int]]:
+def _count(prompt: Prompt) -> int:
+    """How many prompts there are."""
+    return 1 if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else len(prompt)
+
+
+def _prompts(prompt: Prompt, model: Model) -> list[list[int]]:
     """The token ids of one or more prompts."""
     if isinstance(prompt, str):
         return [encoded(prompt, "prompt", model)]

@@ -14,6 +14,7 @@ from server.app import create_app
 from server.backend import Backend
 from server.errors import NotReadyError
 from server.logs import logging_config
+from server.middleware import MAX_HEAD_BYTES
 from server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ def serve(settings: ServeSettings) -> int:
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(
         app,
+        http="h11",  # which bounds what it holds of headers, as httptools does not
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         host=settings.host,
         port=settings.port,
         log_config=logging_config(settings.log_format),

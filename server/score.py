@@ -1,13 +1,16 @@
 """`POST /score`: how probable a given text is, in plain passes beside the decoding."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engine.scoring import (
+    Question,
     Scored,
     complementary_pairs,
     coupled,
@@ -18,6 +21,7 @@ from engine.scoring import (
 from models.loading import Model
 from server.answers import ERRORS, BackendOf, check_model
 from server.backend import Backend
+from server.bodies import BodyRoute
 from server.caller import Caller
 from server.canvas import Region, check_length
 from server.errors import BadRequestError
@@ -32,7 +36,7 @@ from server.wire.score import (
     ScoreResponse,
 )
 
-router = APIRouter(tags=["tokens"], responses=ERRORS)
+router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 
 Masks = list[list[int]]
 
@@ -52,30 +56,68 @@ async def score(body: ScoreRequest, http: HTTPRequest, backend: BackendOf) -> Re
 async def _answer(
     body: ScoreRequest, prompt: Sequence[int], completion: Sequence[int], backend: Backend, request_id: str
 ) -> Response:
-    model, length, seed = backend.model, len(completion), body.seed or 0
-    nothing_else = body.coupled_pairs is None and body.likelihood_samples is None
-    patterns = body.patterns or ([[*range(length)]] if nothing_else else [])
-    pairs = complementary_pairs(length, body.coupled_pairs or 0, seed)
-    everything = [[*range(length)]] if pairs else []
-    samples = likelihood_masks(length, body.likelihood_samples or 0, seed)
-    masks = [mask for mask in (*patterns, *pairs, *everything, *samples) if mask]
-    check_scored(len(masks) * (len(prompt) + length), "completion")
-    scored = await backend.score([under_masks(prompt, completion, mask, model.mask_id) for mask in masks])
-    found = iter(scored)
-    total = len(prompt) + length
+    drawn = await asyncio.to_thread(_draw, body, len(prompt), len(completion))
+    questions = await asyncio.to_thread(_questions, drawn, prompt, completion, backend.model)
+    scored = await backend.score(questions)
+    head = {"id": f"score-{request_id}", "model": backend.model_name}
+    content = await asyncio.to_thread(_written, head, drawn, scored, len(prompt), completion, backend.model)
+    return Response(content, media_type="application/json")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The masks that a body asks for; those of a pair may be empty, and are then not looked at."""
+
+    patterns: Masks
+    pairs: Masks
+    samples: Masks
+
+    @property
+    def coupled(self) -> Masks:
+        """What is looked at for the pairs, the full mask last."""
+        length = len(self.pairs[0]) + len(self.pairs[1]) if self.pairs else 0
+        return [*(mask for mask in self.pairs if mask), [*range(length)]] if self.pairs else []
+
+
+def _draw(body: ScoreRequest, before: int, length: int) -> _Drawn:
+    """The masks for a completion of `length` tokens after `before` others, unless they are too many."""
+    pairs, samples, seed = body.coupled_pairs or 0, body.likelihood_samples or 0, body.seed or 0
+    patterns = body.patterns or ([[*range(length)]] if not pairs and not samples else [])
+    passes = len(patterns) + (2 * pairs + 1 if pairs else 0) + samples
+    check_scored(passes * (before + length), "completion")
+    return _Drawn(patterns, complementary_pairs(length, pairs, seed), likelihood_masks(length, samples, seed))
+
+
+def _questions(drawn: _Drawn, prompt: Sequence[int], completion: Sequence[int], model: Model) -> list[Question]:
+    masks = (*drawn.patterns, *drawn.coupled, *drawn.samples)
+    return [under_masks(prompt, completion, mask, model.mask_id) for mask in masks]
+
+
+def _written(
+    head: dict[str, str],
+    drawn: _Drawn,
+    scored: Sequence[Scored],
+    before: int,
+    completion: Sequence[int],
+    model: Model,
+) -> str:
+    """The answer in JSON."""
+    found, length = iter(scored), len(completion)
+    total = before + length
     response = ScoreResponse(
-        id=f"score-{request_id}",
-        model=backend.model_name,
+        **head,
         token_ids=list(completion),
         tokens=[model.tokenizer.token_text(token) for token in completion],
-        patterns=[_pattern(mask, one) for mask, one in zip(patterns, islice(found, len(patterns)), strict=True)]
+        patterns=[
+            _pattern(mask, one) for mask, one in zip(drawn.patterns, islice(found, len(drawn.patterns)), strict=True)
+        ]
         or None,
-        coupled=_coupled(pairs, list(islice(found, len(masks) - len(patterns) - len(samples))), length),
-        likelihood=_likelihood(samples, list(found), length),
-        forward_passes=len(masks),
+        coupled=_coupled(drawn, list(islice(found, len(drawn.coupled))), length),
+        likelihood=_likelihood(drawn.samples, list(found), length),
+        forward_passes=len(scored),
         usage=Usage(prompt_tokens=total, completion_tokens=0, total_tokens=total),
     )
-    return JSONResponse(response.model_dump(exclude_none=True))
+    return response.model_dump_json(exclude_none=True)
 
 
 def _parse(body: ScoreRequest, model: Model) -> tuple[Sequence[int], Sequence[int]]:
@@ -88,10 +130,12 @@ def _parse(body: ScoreRequest, model: Model) -> tuple[Sequence[int], Sequence[in
         wrong = "holds a mask" if completion else "holds no tokens"
         raise BadRequestError(f"field 'completion' {wrong}; give the tokens to score", "completion")
     check_length(Region(tuple(prompt), len(completion)), "completion", model)
+    length = len(completion)
     for i, positions in enumerate(body.patterns or ()):
-        if not set(positions) <= set(range(len(completion))) or len(set(positions)) < len(positions):
+        # In this order: integers that a set would take long to tell apart are large.
+        if len(positions) > length or max(positions) >= length or len(set(positions)) < len(positions):
             raise BadRequestError(
-                f"field 'patterns.{i}' must hold different positions from 0 to {len(completion) - 1}", f"patterns.{i}"
+                f"field 'patterns.{i}' must hold different positions from 0 to {length - 1}", f"patterns.{i}"
             )
     return prompt, completion
 
@@ -102,12 +146,11 @@ def _pattern(masked: list[int], scored: Scored) -> PatternScore:
     )
 
 
-def _coupled(pairs: Masks, scored: Sequence[Scored], length: int) -> CoupledScore | None:
-    if not pairs:
+def _coupled(drawn: _Drawn, scored: Sequence[Scored], length: int) -> CoupledScore | None:
+    if not drawn.pairs:
         return None
-    masks = [*(mask for mask in pairs if mask), [*range(length)]]
-    estimate = coupled(length, masks, [one.log_probabilities for one in scored])
-    return CoupledScore(masks=pairs, log_probabilities=estimate, sum=sum(estimate))
+    estimate = coupled(length, drawn.coupled, [one.log_probabilities for one in scored])
+    return CoupledScore(masks=drawn.pairs, log_probabilities=estimate, sum=sum(estimate))
 
 
 def _likelihood(masks: Masks, scored: Sequence[Scored], length: int) -> LikelihoodScore | None:

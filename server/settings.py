@@ -61,7 +61,12 @@ class ServeSettings(ModelSettings):
     max_model_len: int | None = Field(
         None, ge=2, description="tokens of the longest canvas, prompt included; by default what the model can do"
     )
-    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1, description="a larger body is answered with 413")
+    max_body_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="a larger body is answered with 413; by default what the model's length and max_waiting have a use "
+        "for, from 1 MiB to 8 MiB",
+    )
     request_timeout: float | None = Field(
         None, gt=0, description="seconds that a request may take, waiting included; a request may ask for less"
     )

@@ -115,5 +115,9 @@ class EventStream(StreamingResponse):
 def event(data: object, name: str | None = None) -> str:
     """One server-sent event: JSON, with a name or without."""
     head = f"event: {name}\n" if name else ""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)
-    return f"{head}data: {text}\n\n"
+    return f"{head}data: {to_json(data)}\n\n"
+
+
+def to_json(data: object) -> str:
+    """JSON without spaces, and without what some readers take for the end of a line. Raises ValueError for NaN."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)

@@ -2,12 +2,14 @@
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
 
 from models.loading import Model
 from server.answers import ERRORS, BackendOf, check_model
+from server.bodies import BodyRoute
 from server.caller import Caller
 from server.parse import conversation
-from server.tokens import check_characters, check_tokens
+from server.tokens import check_characters, check_count, check_tokens
 from server.wire.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -16,17 +18,27 @@ from server.wire.tokens import (
     TokenizerInfo,
 )
 
-router = APIRouter(tags=["tokens"], responses={status: ERRORS[status] for status in (400, 404, 503)})
+router = APIRouter(
+    tags=["tokens"], responses={status: ERRORS[status] for status in (400, 404, 503)}, route_class=BodyRoute
+)
 
 
-@router.post("/tokenize", response_model_exclude_none=True)
-async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf) -> TokenizeResponse:
+@router.post("/tokenize", response_model=TokenizeResponse)
+async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """The tokens of a text, or of a conversation as the chat template writes it."""
-    model = backend.model
     check_model(body.model, backend.model_name)
-    tokens = await Caller(http, None, backend.settings).wait(backend.workers.run(_tokens, body, model))
+    # Written there, too: a text that cannot be a prompt may have many tokens.
+    written = backend.workers.run(_tokenized, body, backend.model)
+    content = await Caller(http, None, backend.settings).wait(written)
+    return Response(content, media_type="application/json")
+
+
+def _tokenized(body: TokenizeRequest, model: Model) -> str:
+    tokens = _tokens(body, model)
     strings = [model.tokenizer.token_string(token) for token in tokens] if body.return_token_strs else None
-    return TokenizeResponse(tokens=tokens, count=len(tokens), max_model_len=model.max_positions, token_strs=strings)
+    count, longest = len(tokens), model.max_positions
+    told = TokenizeResponse(tokens=tokens, count=count, max_model_len=longest, token_strs=strings)
+    return told.model_dump_json(exclude_none=True)
 
 
 def _tokens(body: TokenizeRequest, model: Model) -> list[int]:
@@ -42,6 +54,7 @@ async def detokenize(body: DetokenizeRequest, backend: BackendOf) -> DetokenizeR
     """The text of some tokens."""
     model = backend.model
     check_model(body.model, backend.model_name)
+    check_count(len(body.tokens), "tokens", model)
     check_tokens(body.tokens, "tokens", model)
     return DetokenizeResponse(prompt=await backend.workers.run(model.tokenizer.decode_all, body.tokens))
 

@@ -27,6 +27,17 @@ def check_characters(characters: int, field: str, model: Model) -> None:
         )
 
 
+def check_count(tokens: int, field: str, model: Model) -> None:
+    """Raise BadRequestError for more tokens than the model reads."""
+    if tokens > model.max_positions:
+        raise BadRequestError(
+            f"field {field!r} holds {tokens} tokens, more than the {model.max_positions} positions of the model; "
+            "send fewer",
+            field,
+            CONTEXT_LENGTH,
+        )
+
+
 def check_tokens(ids: Sequence[int], field: str, model: Model) -> None:
     """Raise BadRequestError unless each is a token of the model."""
     if (wrong := next((id for id in ids if not 0 <= id < model.vocab_size), None)) is not None:

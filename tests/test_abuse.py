@@ -117,13 +117,14 @@ def malformed(chance: random.Random) -> tuple[str, bytes]:
     return path, f"{JSON}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def exchange(port: int, request: bytes) -> bytes:
-    """All that the server answers to some bytes, after which the client says that there is no more."""
+async def exchange(port: int, request: bytes, whole: bool = False) -> bytes:
+    """All that the server answers to some bytes; unless they are whole, the client says that there is no more."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
         await writer.drain()
-        writer.write_eof()
+        if not whole:  # one who has said so is taken as gone once the answer takes a moment
+            writer.write_eof()
         return await reader.read()
     except OSError:  # refused, and closed, before it was sent whole
         return b""
@@ -137,9 +138,8 @@ async def throw(port: int, count: int, seed: int) -> Counter[str]:
 
     async def one(path: str, request: bytes) -> None:
         async with gate, asyncio.timeout(PATIENCE):
-            answer = await exchange(
-                port, f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode() + request
-            )
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n".encode()
+            answer = await exchange(port, head + request, whole=True)
             statuses[answer[9:12].decode() or "none"] += 1
 
     await asyncio.gather(*(one(*malformed(chance)) for _ in range(count)))
@@ -172,6 +172,22 @@ def test_what_is_no_http_is_dropped(server: Server, right: list[str]) -> None:
         answer = asyncio.run(exchange(server.port, request))
         assert answer[:13] in (b"", b"HTTP/1.1 400 "), request[:80]
     assert server.generate(SHORT[0]) == right[0]
+
+
+@pytest.mark.parametrize("size", [70_000, 200_000, 20_000_000])
+@pytest.mark.parametrize("pieces", [1, 50])
+def test_headers_without_end_are_refused(server: Server, size: int, pieces: int) -> None:
+    """Whole or in pieces, on a path that wants no key."""
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+        try:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n")
+            for _ in range(pieces):
+                client.sendall(b"X: " + b"a" * (size // pieces) + b"\r\n")
+            client.sendall(b"\r\n")
+            answer = client.recv(1000)
+        except OSError:  # closed before all was sent
+            answer = b""
+    assert answer[:13] in (b"", b"HTTP/1.1 400 ", b"HTTP/1.1 431 ")
 
 
 def leave(port: int, body: bytes, rudely: bool) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models.errors import ChatTemplateError
+from models.templates import compile_template
 from models.tokenizer import Tokenizer, read_chat_template
 from server.settings import ServeSettings
 from tests.live import live
@@ -109,6 +110,32 @@ def test_the_command_names_the_setting(tmp_path: Path) -> None:
 def test_it_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_CHAT_TEMPLATE", str(write(tmp_path, TEMPLATE)))
     assert ServeSettings().chat_template == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "{{ 1 // 0 }}",
+        "{{ 2.0 ** 99999 }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ 'x' * 3000000000 }}",
+        "{{ [1] * 3000000000 }}",
+        "{{ 3 ** 3000000000 }}",
+        "{{ messages[0].content * 3000000000 }}",
+    ],
+)
+def test_whatever_goes_wrong_in_it_is_said_to_the_client(
+    tmp_path: Path, folder: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with live(folder, chat_template=str(write(tmp_path, broken))) as server:
+        answer = server.http.post("/v1/chat/completions", json={"messages": CHAT})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "chat_template")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("constant", ["'x' * 3000000000", "'x' | center(3000000000)", "'%3000000000d' % 1"])
+def test_what_is_constant_in_it_is_not_computed_before_it_is_used(constant: str) -> None:
+    compile_template("{{ " + constant + " }}{% if " + constant + " %}a{% endif %}{% set b = " + constant + " %}")
 
 
 @pytest.mark.parametrize("tag", ["{% generation %}a{% endgeneration %}", "{% break %}", "{{ strftime_now('%Y') }}"])

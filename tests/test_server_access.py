@@ -178,3 +178,10 @@ def test_policies_are_shipped_ones_or_allowed_ones(tmp_path: Path) -> None:
         assert f"'/etc' here; name one of {', '.join(policy_names())}" in response.text
     with live(tmp_path / "tiny", allow_policy=("*",)) as server:
         assert outcome(server, policy=str(other)) == (200, None)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping", "/ready", "/v1/models", "/version", "/", "/metrics", "/docs"])
+def test_head_is_get_without_the_body(plain: Live, path: str) -> None:
+    got, head = plain.http.get(path), plain.http.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    assert plain.http.head("/generate").status_code == 405

@@ -33,7 +33,7 @@ NEUTRAL: dict[str, Any] = {
 }
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": []}, "messages", "at least 1 item"),
-    ({"messages": "hi"}, "messages", "must be a valid list"),
+    ({"messages": "hi"}, "messages", "must be a valid array"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role", "'system', 'developer', 'user' or"),
     ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", 'a list of parts {"type": "text"'),
     (
@@ -41,7 +41,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "messages.0.content",
         'a list of parts {"type": "text"',
     ),
-    ({"messages": [{"role": "user", "content": "a", "name": "Tom"}]}, "messages.0.name", "is unknown; leave it out"),
+    ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages.0.tool_calls", "is unknown"),
+    ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "messages.0.audio", "is unknown"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
     ({"tool_choice": "required"}, "tool_choice", "not supported with the value 'required'"),
     ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
@@ -145,6 +146,26 @@ def test_roles_and_parts_reach_the_template(server: Live) -> None:
         answer = server.http.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 4}).json()
         assert answer["usage"]["prompt_tokens"] == len(tokenizer.chat(meant))
     assert server.generate(messages=said, max_tokens=4)["usage"] == answer["usage"]
+
+
+def test_names_that_nobody_knows_are_ignored_in_messages_too(server: Live) -> None:
+    part = {"type": "text", "text": "2", "cache_control": {"type": "ephemeral"}}
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "1 + 1 =", "name": "ann", "id": "abc"},
+        {"role": "assistant", "content": [part], "reasoning_content": "hmm", "function_call": None},
+        {"role": "assistant", "content": None, "tool_calls": []},
+    ]
+    meant = [
+        {"role": "user", "content": "1 + 1 ="},
+        {"role": "assistant", "content": "2"},
+        {"role": "assistant", "content": ""},
+    ]
+    tokens = [server.http.post("/tokenize", json={"messages": messages}).json() for messages in (said, meant)]
+    assert tokens[0] == tokens[1]
+    answer = server.http.post("/v1/chat/completions", json={"messages": said, "max_tokens": 1})
+    assert answer.json()["usage"]["prompt_tokens"] == tokens[0]["count"]
+    refused = server.http.post("/generate", json={"messages": said[:1]})  # which knows its fields
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages.0.name")
 
 
 def test_an_answer_can_be_sent_back(client: openai.OpenAI) -> None:

@@ -74,6 +74,17 @@ def test_text_that_cannot_fit_is_not_encoded(server: Live, monkeypatch: pytest.M
         assert f"has {len(text)} characters" in error["message"]
 
 
+def test_prompts_are_counted_before_they_are_encoded(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.tokenizer.Tokenizer.encode", lambda self, text: 1 / 0)
+    assert "ask for 100 choices" in refusal(server, 400, "/v1/completions", prompt=["a"] * 100)["message"]
+
+
+def test_tokens_are_as_many_as_the_model_reads(server: Live) -> None:
+    assert server.http.post("/detokenize", json={"tokens": [1] * POSITIONS}).status_code == 200
+    error = refusal(server, 400, "/detokenize", tokens=[1] * (POSITIONS + 1))
+    assert (error["param"], error["code"]) == ("tokens", "context_length_exceeded")
+
+
 def test_stop_texts_are_short(server: Live) -> None:
     assert server.generate(prompt="a", max_tokens=2, stop="\0" * MAX_STOP_LENGTH)
     error = refusal(server, 400, prompt="a", stop="\0" * (MAX_STOP_LENGTH + 1))

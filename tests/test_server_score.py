@@ -22,7 +22,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"completion": "a", "prompt": "b", "input_ids": [1]}, "prompt", "at most one of the fields"),
     ({"completion": [1, 2], "patterns": [[0], [2]]}, "patterns.1", "different positions from 0 to 1"),
     ({"completion": [1, 2], "patterns": [[1, 1]]}, "patterns.0", "different positions"),
-    ({"completion": [1, 2], "patterns": [[-1]]}, "patterns.0", "different positions"),
+    ({"completion": [1, 2], "patterns": [[-1]]}, "patterns.0.0", "greater than or equal to 0"),
     ({"completion": [1, 2], "patterns": [[]]}, "patterns.0", "at least 1 item"),
     ({"completion": [1, 2], "patterns": []}, "patterns", "at least 1 item"),
     ({"completion": [1, 2], "coupled_pairs": 65}, "coupled_pairs", "less than or equal to 64"),

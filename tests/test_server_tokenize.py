@@ -26,7 +26,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("/tokenize", {"messages": CHAT, "add_special_tokens": True}, "add_special_tokens", "not for messages"),
     ("/detokenize", {}, "tokens", "is missing"),
     ("/detokenize", {"tokens": [435]}, "tokens", "token id 435; give ids from 0 to 434"),
-    ("/detokenize", {"tokens": "a"}, "tokens", "valid list"),
+    ("/detokenize", {"tokens": "a"}, "tokens", "valid array"),
     ("/v1/fim/completions", {"suffix": "a"}, "prompt", "is missing"),
     ("/v1/fim/completions", {"prompt": ["a"]}, "prompt", "must be a valid string"),
     ("/v1/fim/completions", {**GAP, "logprobs": 1}, "logprobs", "not supported with the value 1"),

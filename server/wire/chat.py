@@ -1,11 +1,35 @@
 """The JSON of `POST /v1/chat/completions`."""
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.wire.fields import MAX_COUNT, Message, about, check_same
+from server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, TextPart, about, check_same
 from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+
+NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
+
+
+class ChatMessage(Message):
+    """One turn of a conversation as clients of OpenAI's send it. Names that nobody knows are ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_names(cls, message: Any) -> Any:
+        """The message without them, and its parts."""
+        known = _only(message, (*cls.model_fields, *NOT_IGNORED))
+        if isinstance(known, dict) and isinstance(parts := known.get("content"), list):
+            known["content"] = [_only(part, TextPart.model_fields) for part in parts]
+        return known
+
+
+def _only(given: Any, names: Iterable[str]) -> Any:
+    """An object without other names. What is none is refused later."""
+    return {name: given[name] for name in names if name in given} if isinstance(given, dict) else given
+
+
+ChatMessages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 
 
 class ChatRequest(OpenAIFields):
@@ -34,7 +58,7 @@ class ChatRequest(OpenAIFields):
         "web_search_options": (),
     }
 
-    messages: list[Message] = Field(min_length=1, description="a conversation, put through the chat template")
+    messages: ChatMessages = Field(description="a conversation, put through the chat template")
     max_completion_tokens: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
     )

@@ -7,8 +7,13 @@ from pydantic import BaseModel, Field, model_validator
 from server.wire.fields import MAX_COUNT, TokenIds, about, expect
 from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
+MAX_PROMPTS = 1 << 14
+
 Prompts = Annotated[
-    str | list[str] | TokenIds | list[TokenIds],
+    str
+    | Annotated[list[str], Field(max_length=MAX_PROMPTS, fail_fast=True)]
+    | TokenIds
+    | Annotated[list[TokenIds], Field(max_length=MAX_PROMPTS, fail_fast=True)],
     expect("a text, a list of texts, a list of token ids or a list of such lists"),
 ]
 

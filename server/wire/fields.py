@@ -1,6 +1,5 @@
 """What the bodies of all generation endpoints have in common."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
@@ -10,6 +9,12 @@ MAX_COUNT = 2**31 - 1  # what an engine's integer can hold
 MAX_SEED = 2**63 - 1
 MAX_STOPS = 16  # OpenAI takes 4; evaluation harnesses send more
 MAX_STOP_LENGTH = 256  # characters; each step looks for every beginning of each stop text
+MAX_NAME = 128  # characters of what names or sets something
+MAX_PATH = 4096  # characters
+MAX_OPTIONS = 64
+MAX_MESSAGES = 8192
+MAX_PARTS = 1024
+MAX_TOKENS = 1 << 20  # more than any model reads
 
 
 def expect(what: str) -> WrapValidator:
@@ -25,7 +30,7 @@ def expect(what: str) -> WrapValidator:
 
 
 def about(field: str | None, message: str) -> PydanticCustomError:
-    """An error of the whole body that is about one field."""
+    """An error of a whole object that is about one field of it."""
     return PydanticCustomError("body", "{message}", {"message": message, "param": field})
 
 
@@ -37,31 +42,14 @@ def check_same(body: BaseModel, field: str, other: str) -> None:
 
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-TokenIds = list[int]
+TokenIds = Annotated[list[int], Field(max_length=MAX_TOKENS, fail_fast=True)]
+Name = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 class Body(BaseModel):
     """A body that comes in. Null is the same as leaving a field out."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _readable(cls, body: Any) -> Any:
-        """Refuse what is no Unicode text, and names of fields where the class takes only its own."""
-        if not isinstance(body, dict):
-            return body
-        try:
-            json.dumps(body, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise about(
-                None, "the body holds half of a surrogate pair, which is no text; send whole characters"
-            ) from None
-        unknown = [name for name in body if name not in cls.model_fields]
-        if unknown and cls.model_config.get("extra") == "forbid":
-            fields = ", ".join(cls.model_fields)
-            raise about(unknown[0], f"field {unknown[0]!r:.60} is unknown; the fields are: {fields}")
-        return body
 
 
 class GenerationFields(Body):
@@ -77,7 +65,10 @@ class GenerationFields(Body):
         le=MAX_COUNT,
         description="blocks of so many tokens are filled left to right; max_tokens or more is one block",
     )
-    scheduler: Annotated[str | dict[str, Any] | None, expect("a name, or an object with a name and options")] = Field(
+    scheduler: Annotated[
+        Name | Annotated[dict[Name, Any], Field(max_length=MAX_OPTIONS)] | None,
+        expect("a name, or an object with a name and options"),
+    ] = Field(
         None,
         description='chooses which tokens to reveal: a name, or {"name": ..., option: value, ...}; see /v1/schedulers',
     )
@@ -86,21 +77,23 @@ class GenerationFields(Body):
         None,
         description="shorthand for the option of that name; chooses the scheduler `threshold` if none is named",
     )
-    policy: str | None = Field(None, description="as `threshold`, for the option `policy`")
+    policy: str | None = Field(None, max_length=MAX_PATH, description="as `threshold`, for the option `policy`")
     speed: float | None = Field(None, description="shorthand for the scheduler's option of that name")
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
     top_p: float | None = Field(None, gt=0, le=1, description="sample among the most probable tokens of this total")
     top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among so many tokens; 0 and -1 mean all")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
     stop: Annotated[
-        StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None,
+        StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         expect(f"a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_LENGTH} characters"),
     ] = Field(None, description="texts that end the generation; they are not part of it")
     max_forward_passes: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="after so many, everything left is revealed at once"
     )
     cache: str | None = Field(
-        None, description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto"
+        None,
+        max_length=MAX_NAME,
+        description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     timeout: float | None = Field(
         None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"
@@ -128,6 +121,10 @@ class TextPart(BaseModel):
     text: str = Field(description="what it says")
 
 
+Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
+
+
 class Message(BaseModel):
     """One turn of a conversation. What is null or an empty list in it says nothing and may be there."""
 
@@ -136,8 +133,8 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"] = Field(
         description="developer, OpenAI's newer word, is system to the chat template"
     )
-    content: Annotated[str | list[TextPart], expect('a text, or a list of parts {"type": "text", "text": ...}')] = (
-        Field(description="what is said; parts are joined by line breaks")
+    content: Annotated[str | Parts | None, expect(PARTS)] = Field(
+        description="what is said; parts are joined by line breaks. Null is an answer without words"
     )
 
     @model_validator(mode="before")
@@ -148,10 +145,21 @@ class Message(BaseModel):
             return message
         return {name: value for name, value in message.items() if name in cls.model_fields or value not in (None, [])}
 
+    @model_validator(mode="after")
+    def _something(self) -> "Message":
+        if self.content is None and self.role != "assistant":
+            raise about("content", f"field 'content' of a message must be {PARTS}, not None")
+        return self
+
     @property
     def text(self) -> str:
+        if self.content is None:
+            return ""
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
     def for_template(self) -> dict[str, str]:
         """As chat templates expect it."""
         return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]

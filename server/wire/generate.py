@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from server.wire.answers import Answer, TokenSteps
-from server.wire.fields import GenerationFields, Message, TokenIds, about, expect
+from server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
 
 
 class GenerateRequest(GenerationFields):
@@ -14,12 +14,11 @@ class GenerateRequest(GenerationFields):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str | None = Field(None, description="raw text; special tokens are not added")
-    messages: list[Message] | None = Field(
-        None, min_length=1, description="a conversation, put through the chat template"
-    )
+    messages: Messages | None = Field(None, description="a conversation, put through the chat template")
     input_ids: TokenIds | None = Field(None, description="token ids")
     canvas: Annotated[
-        str | list[int | None] | None, expect("a text with mask markers, or a list of token ids and null for each mask")
+        str | Annotated[list[int | None], Field(max_length=MAX_TOKENS, fail_fast=True)] | None,
+        expect("a text with mask markers, or a list of token ids and null for each mask"),
     ] = Field(
         None,
         description="what is given, with masks in it, which are filled in; it follows the prompt, if there is one. The "
@@ -28,6 +27,7 @@ class GenerateRequest(GenerationFields):
     mask_marker: str | None = Field(
         None,
         min_length=1,
+        max_length=MAX_NAME,
         description="the text that stands for one mask in a canvas, by default [MASK]; with a closing bracket at its "
         "end it takes a count, as [MASK:12]. The model's own mask token works too",
     )

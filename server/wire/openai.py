@@ -1,14 +1,12 @@
 """What the bodies of OpenAI's generation endpoints have in common."""
 
-import logging
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from server.errors import show
 from server.wire.answers import Answer, TokenSteps
 from server.wire.fields import GenerationFields, about
-
-log = logging.getLogger(__name__)
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -82,11 +80,11 @@ class OpenAIFields(GenerationFields):
 
     @model_validator(mode="after")
     def _nothing_else(self) -> "OpenAIFields":
-        for name, value in (self.model_extra or {}).items():
-            if name not in self.neutral:
-                log.debug("field %r of a request is unknown and has no effect", name)
-            elif value is not None and not any(_same(value, asks_nothing) for asks_nothing in self.neutral[name]):
-                raise about(name, f"field {name!r} is not supported with the value {value!r:.60}; leave it out")
+        others = self.model_extra or {}
+        for name in self.neutral.keys() & others.keys():
+            value = others[name]
+            if value is not None and not any(_same(value, asks_nothing) for asks_nothing in self.neutral[name]):
+                raise about(name, f"field {name!r} is not supported with the value {show(value)}; leave it out")
         if self.stream_options is not None and not self.stream:
             raise about(
                 "stream_options", "field 'stream_options' needs 'stream': true; set it or leave the options out"

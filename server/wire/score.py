@@ -5,13 +5,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.wire.answers import Usage
-from server.wire.fields import MAX_SEED, Body, Message, TokenIds, about, expect
+from server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, Messages, TokenIds, about, expect
 
 MAX_PATTERNS = 1024
 MAX_PAIRS = 64
 MAX_SAMPLES = 1024
 
-Positions = Annotated[list[int], Field(min_length=1)]
+Position = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Positions = Annotated[list[Position], Field(min_length=1, max_length=MAX_TOKENS, fail_fast=True)]
 
 
 class ScoreRequest(Body):
@@ -21,9 +22,7 @@ class ScoreRequest(Body):
 
     model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
     prompt: str | None = Field(None, description="raw text before the completion")
-    messages: list[Message] | None = Field(
-        None, min_length=1, description="a conversation before it, put through the chat template"
-    )
+    messages: Messages | None = Field(None, description="a conversation before it, put through the chat template")
     input_ids: TokenIds | None = Field(None, description="token ids before it")
     completion: Annotated[str | TokenIds, expect("a text or a list of token ids")] = Field(
         description="what is scored; it holds no mask"
@@ -32,6 +31,7 @@ class ScoreRequest(Body):
         None,
         min_length=1,
         max_length=MAX_PATTERNS,
+        fail_fast=True,
         description="which positions of the completion to mask, from 0, one list for each pass. With nothing else "
         "asked for, one with all of them",
     )

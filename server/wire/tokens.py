@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.wire.fields import Body, Message, TokenIds, about
+from server.wire.chat import ChatMessages
+from server.wire.fields import Body, TokenIds, about
 
 
 class TokenizeRequest(Body):
@@ -12,8 +13,8 @@ class TokenizeRequest(Body):
 
     model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
     prompt: str | None = Field(None, description="raw text")
-    messages: list[Message] | None = Field(
-        None, min_length=1, description="a conversation, put through the chat template up to where the answer begins"
+    messages: ChatMessages | None = Field(
+        None, description="a conversation, put through the chat template up to where the answer begins"
     )
     add_special_tokens: bool | None = Field(
         None,
