@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -13,20 +13,23 @@ from torch import Tensor
 from engine.caching import check_cache, check_window
 from engine.canvas import Canvas
 from engine.choosing import Chooser
-from engine.errors import RequestError
-from engine.graphs import Graphs
+from engine.errors import NoMemoryError, RequestError
+from engine.graphs import GRAPH_TOKENS, Graphs
 from engine.plan import Plan, plan_step
-from engine.proposal import Sampling, propose
+from engine.proposal import Kernels, Sampling, propose, widened
 from engine.recall import Recall
+from engine.recording import CUDARecorder, TapeRecorder
 from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
+from engine.room import Room
 from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
 from engine.transfer import as_tensors
 from models.cache import KeyValues
 from models.loading import Model
-from models.memory import available_bytes
-from models.spans import Layout, Shapes, round_up
+from models.memory import is_out_of_memory
+from models.spans import Layout, Shapes
+from schedulers import Needs
 
 MEMORY_FRACTION = 0.8
 
@@ -35,8 +38,9 @@ class Engine:
     """Runs requests side by side, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
 
     max_rows         requests that run side by side; the others wait
-    memory_fraction  share of the memory that is free when the engine is made which keys and values may take
-    static           whether steps are padded to a few shapes and replayed (on CUDA, captured); by default where the
+    memory_fraction  share of the memory that is free when the engine is made which keys and values may take; they take
+                     it when the first request asks for a cache
+    static           whether small passes are padded to a few shapes, captured and replayed; by default where the
                      model is compiled for CUDA
     watch            takes the times of each step
 
@@ -58,24 +62,26 @@ class Engine:
         # Experts are left out: on some devices their products wait for the host, which no captured graph may.
         capturable = model.device.type == "cuda" and self._architecture.experts is None
         self._static = model.compiled and capturable if static is None else static
-        self._shapes: Shapes = "padded" if self._static else "uniform" if model.compiled else "exact"
+        self._recurring = GRAPH_TOKENS if self._static else 0
+        self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._watch = watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
-        columns = _cache_columns(model, max_rows, memory_fraction)
-        self._cache = KeyValues(self._architecture, columns, model.device, model.dtype)
-        self._propose = torch.compile(propose, dynamic=True) if model.compiled else propose
+        self._room = Room(model, max_rows, memory_fraction)
+        self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
+        self._kernels = Kernels.of(model.compiled)
         self.reset()
 
     def reset(self) -> None:
         """Forget every request, waiting or running."""
         self._waiting: deque[Canvas] = deque()
         self._canvases: list[Canvas] = []  # row i of the batch belongs to canvas i
-        self._slots = Slots(self._cache)
+        self._slots = Slots(self._cache, least=1 if self._shapes == "exact" else min(2, self._max_rows))
         self._chooser = Chooser()
         self._recall = Recall()
-        self._graphs = Graphs(self.model.device)
+        cuda = self.model.device.type == "cuda"
+        self._graphs = Graphs(CUDARecorder(self.model.device) if cuda else TapeRecorder()) if self._static else None
 
     @property
     def running(self) -> int:
@@ -98,10 +104,10 @@ class Engine:
         check_window(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
-        length = request.length
-        if request.cache.name != "none" and columns_needed(length) > self._cache.columns:
+        self._room.check(length := request.length)
+        if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(
-                f"cache {str(request.cache)!r} has room for {self._cache.columns} tokens and the request has {length}; "
+                f"cache {str(request.cache)!r} has room for {self._slots.longest} tokens and the request has {length}; "
                 "shorten it, use cache none, or raise --memory-fraction",
                 "cache",
             )
@@ -127,12 +133,13 @@ class Engine:
     def step(self) -> list[Step]:
         """Advance every running request by one forward pass.
 
-        Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        Raises SchedulerError if a scheduler fails, NoMemoryError if the device has too little memory for all rows. If
+        the requests that it names are cancelled, the others can go on.
         """
         self._admit()
         if not self._canvases:
             return []
-        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes)
+        plan = plan_step(self._canvases, self._architecture, self._cache.capacity, self._shapes, self._recurring)
         outcome = read(self._run(plan), self._canvases)
         steps = [canvas.advance(*change) for canvas, change in zip(self._canvases, outcome, strict=True)]
         if self._chooser.records:
@@ -141,14 +148,12 @@ class Engine:
         return steps
 
     def _run(self, plan: Plan) -> Tensor:
-        """Decide on the device, by a replay where steps are static and nobody times their parts."""
-        arrays = {**plan.arrays, **self._chooser.arrays}
+        """Decide on the device."""
         if self._watch is not None:
             self._watch.count(len(self._canvases), plan.columns)
-        elif self._static and not self._chooser.stateful:
-            key = (plan.key, self._chooser.key, self._cache.capacity)
-            return self._graphs.run(key, arrays, partial(self._decide, plan))
-        return self._decide(plan, as_tensors(arrays, self.model.device))
+        largest = max(reversed(self._canvases), key=lambda canvas: len(canvas.ids))  # of equals, the last to come
+        with _memory_for(largest):
+            return self._decide(plan, as_tensors({**plan.arrays, **self._chooser.arrays}, self.model.device))
 
     def _decide(self, plan: Plan, arrays: dict[str, Tensor]) -> Tensor:
         """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32.
@@ -156,12 +161,12 @@ class Engine:
         Where rows ask for the K most probable tokens, K more of ids and of probabilities follow: (4 + 2K, B, W).
         """
         with self._phase("model"):
-            hidden = self._forward(plan.layout, arrays, self._cache)
+            hidden = self._hidden(plan, arrays)
         with self._phase("statistics"):
-            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._chooser.needs
+            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._needs()
             at = (self._canvases, hidden, arrays["target"], plan.rows, plan.width)
             before = self._recall.before(*at) if needs.kl else None
-            proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
+            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             reveal, remask = self._chooser.choose(view, arrays["last_pass"].bool(), arrays)
@@ -172,6 +177,20 @@ class Engine:
             decided += view.top_ids[..., :told].int().unbind(-1)
             decided += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
         return torch.stack(decided)
+
+    def _needs(self) -> Needs:
+        """What to compute for the batch: where it is compiled, one of a few cases."""
+        needs = self._chooser.needs
+        return widened(needs, len(self._forbidden)) if self.model.compiled else needs
+
+    def _hidden(self, plan: Plan, arrays: dict[str, Tensor]) -> Tensor:
+        """Hidden states of the wanted columns (M, D), by a replay where passes recur and nobody times them."""
+        if self._graphs is None or not plan.recurs or self._watch is not None:
+            return self._forward(plan.layout, arrays, self._cache)[: len(arrays["target"])]
+        inputs = {name: arrays[name] for name in plan.layout.arrays}
+        key = (tuple(plan.layout.parts.items()), self._cache.capacity)
+        hidden = self._graphs.run(key, inputs, partial(self._forward, plan.layout, cache=self._cache))
+        return hidden[: len(arrays["target"])]
 
     def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
@@ -198,16 +217,26 @@ class Engine:
     def _admit(self) -> None:
         """Let waiting requests join, first come first served, while there is room."""
         now, before = time.monotonic(), len(self._canvases)
-        while self._waiting and len(self._canvases) < self._max_rows:
-            canvas = self._waiting[0]
-            if canvas.request.cache.name != "none":
-                if not self._slots.has_room(canvas):
-                    break
-                self._slots.take(canvas)
-            canvas.started = now
-            self._canvases.append(self._waiting.popleft())
-        if len(self._canvases) > before:
-            self._chooser.regroup(self._canvases, self._static)
+        try:
+            while self._waiting and len(self._canvases) < self._max_rows and self._take_slot(self._waiting[0]):
+                self._waiting[0].started = now
+                self._canvases.append(self._waiting.popleft())
+        finally:  # those who have joined stay, whatever becomes of the next
+            if len(self._canvases) > before:
+                self._chooser.regroup(self._canvases)
+
+    def _take_slot(self, canvas: Canvas) -> bool:
+        """Whether there is room for one row more; gives it a slot if it keeps keys and values."""
+        if self._canvases and not self._room.holds([len(other.ids) for other in (*self._canvases, canvas)]):
+            return False
+        if canvas.request.cache.name == "none":
+            return True
+        if not self._slots.has_room(canvas):
+            return False
+        with _memory_for(canvas):
+            self._cache.allocate()
+        self._slots.take(canvas)
+        return True
 
     def _retain(self, keep: list[bool]) -> None:
         """Let the rows leave whose flag is false."""
@@ -217,7 +246,7 @@ class Engine:
             if not stays and canvas.slot is not None:
                 self._slots.release(canvas)
         self._canvases = [canvas for canvas, stays in zip(self._canvases, keep, strict=True) if stays]
-        self._chooser.regroup(self._canvases, self._static)
+        self._chooser.regroup(self._canvases)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
@@ -247,9 +276,12 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal
     return outcome
 
 
-def _cache_columns(model: Model, max_rows: int, memory_fraction: float) -> int:
-    """Columns of keys and values to allocate: enough for every row at its longest, or what the memory allows."""
-    a = model.network.architecture
-    enough = round_up(max_rows) * columns_needed(model.max_positions)
-    free = int(memory_fraction * available_bytes(model.device))
-    return min(enough, free // KeyValues.bytes_per_column(a, model.dtype))
+@contextmanager
+def _memory_for(canvas: Canvas) -> Iterator[None]:
+    """Say that it was this request for which the memory did not suffice, if it does not."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
+        raise

@@ -14,6 +14,7 @@ Exception
     QueueFullError     429  as many requests as allowed are waiting
     EngineStoppedError 503  the server is going down
     SchedulerFailedError 500  the scheduler of the request raised
+    OutOfMemoryError   503  the device had no memory for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
   RequestValidationError   400  from the framework's parsing
   any other            500  a fault of ours
@@ -33,7 +34,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, QueueFullError, SchedulerFailedError
+from engine.service import EngineError, EngineStoppedError, OutOfMemoryError, QueueFullError, SchedulerFailedError
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -94,6 +95,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
+    OutOfMemoryError: _Kind(503, "unavailable_error", "out_of_memory"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
