@@ -175,7 +175,7 @@ def _open(path: Path, device: torch.device) -> Iterator[Any]:
     """A safetensors file. The library checks its header against its length, here it becomes one sentence."""
     if not path.exists():
         raise CheckpointError(
-            f"{path.parent} has no {path.name}; only safetensors is read: download or convert the weights"
+            f"{path.parent} has no {path.name}; only safetensors is read: download the file, or convert the weights"
         )
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
