@@ -12,21 +12,18 @@ Change = tuple[tuple[Reveal, ...], tuple[int, ...]]  # what a pass revealed and 
 
 
 class Batch:
-    """Rows that one forward pass computes together, and what is kept of them from pass to pass.
+    """Rows that one forward pass computes together, and what is kept of them from pass to pass."""
 
-    padded  whether the rows of each scheduler are rounded up to one of a few numbers
-    """
-
-    def __init__(self, padded: bool):
+    def __init__(self, canvases: Sequence[Canvas]):
         self.canvases: list[Canvas] = []  # row i belongs to canvas i
         self.chooser = Chooser()
         self.recall = Recall()
-        self._padded = padded
+        self.join(canvases)
 
     def join(self, canvases: Sequence[Canvas]) -> None:
         """Add rows."""
         self.canvases += canvases
-        self.chooser.regroup(self.canvases, self._padded)
+        self.chooser.regroup(self.canvases)
 
     def advance(self, changes: Sequence[Change | None]) -> tuple[list[Step], tuple[str, ...]]:
         """Take in one forward pass: the steps, and the requests without a change, for which the model computed NaN."""
@@ -41,5 +38,5 @@ class Batch:
         gone = [canvas for canvas in self.canvases if goes(canvas)]
         if gone:
             self.canvases = [canvas for canvas in self.canvases if not goes(canvas)]
-            self.chooser.regroup(self.canvases, self._padded)
+            self.chooser.regroup(self.canvases)
         return gone

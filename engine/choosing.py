@@ -11,7 +11,6 @@ from torch import Tensor
 from engine.canvas import Canvas
 from engine.errors import SchedulerError
 from engine.transfer import Arrays, as_float, floats
-from models.spans import round_up
 from schedulers import Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
@@ -25,7 +24,6 @@ class _Group:
     scheduler: Scheduler
     needs: Needs
     ids: tuple[str, ...]  # the requests of those rows
-    key: object  # name, fixed options and instance
     everyone: bool  # whether these are all rows, in order
     options: tuple[tuple[str, bool], ...]  # (name, whether it is a float) of the numeric options
 
@@ -41,28 +39,14 @@ class Chooser:
         self.told = 0  # how many of the most probable tokens are told with reveals, at most
         self.arrays: Arrays = {}  # rows and options of the groups, which travel with each step
 
-    @property
-    def key(self) -> object:
-        """Hashable; two batches of equal keys run the same code."""
-        groups = tuple((group.key, group.options, group.everyone) for group in self._groups)
-        return groups, self.told, self.needs
-
-    @property
-    def stateful(self) -> bool:
-        """Whether anything of a step is kept for the next or told with it."""
-        return bool(self._states or self.records or self.needs.kl)
-
-    def regroup(self, canvases: Sequence[Canvas], padded: bool) -> None:
-        """Group the rows by scheduler and fixed options; forget the state of rows that have left.
-
-        padded  round the rows of each group up to one of a few numbers, by deciding some twice
-        """
+    def regroup(self, canvases: Sequence[Canvas]) -> None:
+        """Group the rows by scheduler and fixed options; forget the state of rows that have left."""
         members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
             members.setdefault((spec.name, spec.fixed(), spec.instance), []).append(row)
         self.arrays = {}
-        self._groups = [self._group(i, key, rows, canvases, padded) for i, (key, rows) in enumerate(members.items())]
+        self._groups = [self._group(i, rows, canvases) for i, rows in enumerate(members.values())]
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.told = max((canvas.request.top_logprobs for canvas in canvases), default=0)
@@ -111,7 +95,8 @@ class Chooser:
         Raises SchedulerError.
         """
         rows = arrays[f"group{i}"]
-        seen = replace(view if group.everyone else view.rows(rows), options=_options(i, group, arrays))
+        seen = _asked_for(view if group.everyone else view.rows(rows), group.needs)
+        seen = replace(seen, options=_options(i, group, arrays))
         try:
             decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
             reveal[rows] = decision.reveal
@@ -122,11 +107,7 @@ class Chooser:
         except (Exception, SystemExit) as error:  # one that ends the process for itself has failed, too
             raise SchedulerError(group.name, group.ids, error) from error
 
-    def _group(self, i: int, key: object, rows: list[int], canvases: Sequence[Canvas], padded: bool) -> _Group:
-        everyone = len(rows) == len(canvases)
-        if padded:
-            everyone = False
-            rows = rows + rows[-1:] * (round_up(len(rows)) - len(rows))
+    def _group(self, i: int, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
         specs = [canvases[row].request.scheduler for row in rows]
         self.arrays[f"group{i}"] = np.array(rows)
         numbers = [spec.numeric() for spec in specs]
@@ -137,8 +118,7 @@ class Chooser:
             specs[0].scheduler(),
             canvases[rows[0]].needs,
             tuple(canvases[row].request.id for row in rows),
-            key,
-            everyone,
+            len(rows) == len(canvases),
             tuple((name, is_float) for name, (_, is_float) in columns.items()),
         )
 
@@ -152,6 +132,18 @@ class Chooser:
             rows = [self._states.get(id, {}).get(name, torch.zeros_like(example)) for id in group.ids]
             stacked[name] = torch.stack([_fit(row, width) for row in rows])
         return stacked
+
+
+def _asked_for(view: View, needs: Needs) -> View:
+    """The view with the statistics that a scheduler asks for, whatever else the batch needs."""
+    k = needs.top_k
+    return replace(
+        view,
+        top_ids=view.top_ids[..., :k] if k and view.top_ids is not None else None,
+        top_probabilities=view.top_probabilities[..., :k] if k and view.top_probabilities is not None else None,
+        entropy=view.entropy if needs.entropy else None,
+        kl=view.kl if needs.kl else None,
+    )
 
 
 def _by_row(group: _Group, what: str, tensors: State, columns: tuple[int, ...] = ()) -> dict[str, RowState]:

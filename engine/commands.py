@@ -46,8 +46,9 @@ class SchedulersSettings(CommandSettings):
 
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
+    compiled = bool(settings.compile)  # for one answer, the kernels would take longer to make than they save
     model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
+        settings.model, settings.revision, settings.device, settings.dtype, compiled, settings.quantization
     )
     request = Request(
         id="generate",

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import isfinite
 
@@ -14,11 +14,14 @@ from torch import Tensor
 from engine.batch import Batch, Change
 from engine.caching import check_cache, check_needs
 from engine.canvas import Canvas
-from engine.errors import NotFiniteError, RequestError
-from engine.graphs import Graphs
+from engine.choosing import Chooser
+from engine.errors import NoMemoryError, NotFiniteError, RequestError
+from engine.graphs import GRAPH_TOKENS, Graphs
 from engine.plan import Plan, plan_step
-from engine.proposal import Sampling, propose
+from engine.proposal import Kernels, Sampling, propose, widened
+from engine.recording import CUDARecorder, TapeRecorder
 from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
+from engine.room import Room
 from engine.scoring import Question, Scored, answers, lay_out_questions
 from engine.slots import Slots, columns_needed
 from engine.stopwatch import Stopwatch
@@ -26,9 +29,9 @@ from engine.transfer import as_tensors
 from engine.waiting import Waiting
 from models.cache import KeyValues
 from models.loading import Model
-from models.memory import available_bytes
-from models.spans import Layout, Shapes, round_up
-from schedulers import View
+from models.memory import is_out_of_memory
+from models.spans import Layout, Shapes
+from schedulers import Needs, View
 
 MEMORY_FRACTION = 0.8
 
@@ -37,8 +40,9 @@ class Engine:
     """Runs requests side by side, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
 
     max_rows         requests that run side by side; the others wait
-    memory_fraction  share of the memory that is free when the engine is made which keys and values may take
-    static           whether steps are padded to a few shapes and replayed (on CUDA, captured); by default where the
+    memory_fraction  share of the memory that is free when the engine is made which keys and values may take; they take
+                     it when the first request asks for a cache
+    static           whether small passes are padded to a few shapes, captured and replayed; by default where the
                      model is compiled for CUDA
     batch_invariant  whether each row has forward passes of its own, in turn
     watch            takes the times of each step
@@ -63,23 +67,26 @@ class Engine:
         # Experts are left out: on some devices their products wait for the host, which no captured graph may.
         capturable = model.device.type == "cuda" and self._architecture.experts is None
         self._static = model.compiled and capturable if static is None else static
-        self._shapes: Shapes = "padded" if self._static else "uniform" if model.compiled else "exact"
+        self._recurring = GRAPH_TOKENS if self._static else 0
+        self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._batch_invariant = batch_invariant
         self._watch = watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
-        columns = _cache_columns(model, max_rows, memory_fraction)
-        self._cache = KeyValues(self._architecture, columns, model.device, model.dtype)
-        self._propose = torch.compile(propose, dynamic=True) if model.compiled else propose
+        self._room = Room(model, max_rows, memory_fraction)
+        self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
+        self._kernels = Kernels.of(model.compiled)
         self.reset()
 
     def reset(self) -> None:
         """Forget every request, waiting or running."""
         self._waiting = Waiting()
         self._batches: deque[Batch] = deque()  # the first has the next pass
-        self._slots = Slots(self._cache)
-        self._graphs = Graphs(self.model.device)
+        alone = self._shapes == "exact" or self._batch_invariant
+        self._slots = Slots(self._cache, least=1 if alone else min(2, self._max_rows))
+        cuda = self.model.device.type == "cuda"
+        self._graphs = Graphs(CUDARecorder(self.model.device) if cuda else TapeRecorder()) if self._static else None
 
     @property
     def running(self) -> int:
@@ -102,10 +109,10 @@ class Engine:
         check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
-        length = request.length
-        if request.cache.name != "none" and columns_needed(length) > self._cache.columns:
+        self._room.check(length := request.length)
+        if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(
-                f"cache {str(request.cache)!r} has room for {self._cache.columns} tokens and the request has {length}; "
+                f"cache {str(request.cache)!r} has room for {self._slots.longest} tokens and the request has {length}; "
                 "shorten it, use cache none, or raise --memory-fraction",
                 "cache",
             )
@@ -128,15 +135,17 @@ class Engine:
     def step(self) -> list[Step]:
         """Advance every running request by one forward pass; where rows are computed one by one, the next of them.
 
-        Raises SchedulerError if a scheduler fails. If the requests that it names are cancelled, the others can go on.
+        Raises SchedulerError if a scheduler fails, NoMemoryError if the device has too little memory for all rows. If
+        the requests that it names are cancelled, the others can go on.
         Raises NotFiniteError, with the steps of the others, if the model computes NaN for some, which end by that.
         """
         self._admit()
         if not self._batches:
             return []
         batch = self._batches[0]
-        cache = self._cache.from_slot(self._first_slot(batch))
-        plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._first_slot(batch))
+        first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
+        cache = self._cache.from_slot(first_slot)
+        plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._recurring, first_slot)
         steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
         self._batches.rotate(-1)
@@ -145,19 +154,14 @@ class Engine:
             raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
-    def _first_slot(self, batch: Batch) -> int:
-        """The slot from which on a pass sees the cache: a row that is computed by itself sees its own slot alone."""
-        return (batch.canvases[0].slot or 0) if self._batch_invariant else 0
-
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Tensor:
-        """Decide on the device, by a replay where steps are static and nobody times their parts."""
-        arrays = {**plan.arrays, **batch.chooser.arrays}
+        """Decide on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
-        elif self._static and not batch.chooser.stateful:
-            key = (plan.key, batch.chooser.key, cache.capacity, self._first_slot(batch))
-            return self._graphs.run(key, arrays, partial(self._decide, batch, plan, cache))
-        return self._decide(batch, plan, cache, as_tensors(arrays, self.model.device))
+        largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equals, the last to come
+        with _memory_for(largest):
+            arrays = as_tensors({**plan.arrays, **batch.chooser.arrays}, self.model.device)
+            return self._decide(batch, plan, cache, arrays)
 
     def _decide(self, batch: Batch, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
         """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32.
@@ -166,12 +170,12 @@ class Engine:
         """
         chooser = batch.chooser
         with self._phase("model"):
-            hidden = self._forward(plan.layout, arrays, cache)
+            hidden = self._hidden(plan, cache, arrays)
         with self._phase("statistics"):
-            head, sampling, needs = self.model.network.head, Sampling.of(arrays), chooser.needs
+            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._needs(chooser)
             at = (batch.canvases, hidden, arrays["target"], plan.rows, plan.width)
             before = batch.recall.before(*at) if needs.kl else None
-            proposal = self._propose(head, hidden, self._forbidden, needs, sampling, before)
+            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
         with self._phase("scheduler"):
             view = plan.view(arrays, proposal)
             proposed = _proposed(view, chooser.told)  # copied before a scheduler sees it, as it might write into it
@@ -179,6 +183,20 @@ class Engine:
             if needs.kl:
                 batch.recall.keep(*at)
         return torch.cat([torch.stack([reveal.int(), remask.int()]), proposed])
+
+    def _needs(self, chooser: Chooser) -> Needs:
+        """What to compute for a batch: where it is compiled, one of a few cases."""
+        needs = chooser.needs
+        return widened(needs, len(self._forbidden)) if self.model.compiled else needs
+
+    def _hidden(self, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
+        """Hidden states of the wanted columns (M, D), by a replay where passes recur and nobody times them."""
+        if self._graphs is None or not plan.recurs or self._watch is not None:
+            return self._forward(plan.layout, arrays, cache)[: len(arrays["target"])]
+        inputs = {name: arrays[name] for name in plan.layout.arrays}
+        key = (tuple(plan.layout.parts.items()), cache.capacity, cache.start)
+        hidden = self._graphs.run(key, inputs, partial(self._forward, plan.layout, cache=cache))
+        return hidden[: len(arrays["target"])]
 
     def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
@@ -219,28 +237,41 @@ class Engine:
         behind it: if they went ahead, one that needs much would never find enough.
         """
         now, joining = time.monotonic(), list[Canvas]()
-        while self._waiting and self.running + len(joining) < self._max_rows:
-            canvas = self._waiting.first()
-            if canvas.request.cache.name != "none":
-                if not self._slots.has_room(canvas):
+        try:
+            while self._waiting and self.running + len(joining) < self._max_rows:
+                canvas = self._waiting.first()
+                if not self._take_slot(canvas, joining):
                     break
-                self._slots.take(canvas)
-            canvas.started = now
-            self._waiting.take(canvas)
-            joining.append(canvas)
+                canvas.started = now
+                self._waiting.take(canvas)
+                joining.append(canvas)
+        finally:  # those who have joined stay, whatever becomes of the next
+            self._join(joining)
+
+    def _take_slot(self, canvas: Canvas, joining: Sequence[Canvas]) -> bool:
+        """Whether there is room for one row more; gives it a slot if it keeps keys and values."""
+        beside = [] if self._batch_invariant else [row for batch in self._batches for row in batch.canvases]
+        beside += [] if self._batch_invariant else joining
+        if beside and not self._room.holds([len(row.ids) for row in (*beside, canvas)]):
+            return False
+        if canvas.request.cache.name == "none":
+            return True
+        if not self._slots.has_room(canvas):
+            return False
+        with _memory_for(canvas):
+            self._cache.allocate()
+        self._slots.take(canvas)
+        return True
+
+    def _join(self, joining: Sequence[Canvas]) -> None:
         if not joining:
             return
         if self._batch_invariant:
-            self._batches.extend(self._batch([canvas]) for canvas in joining)
+            self._batches.extend(Batch([canvas]) for canvas in joining)
         elif self._batches:
             self._batches[0].join(joining)
         else:
-            self._batches.append(self._batch(joining))
-
-    def _batch(self, canvases: Sequence[Canvas]) -> Batch:
-        batch = Batch(padded=self._static)
-        batch.join(canvases)
-        return batch
+            self._batches.append(Batch(joining))
 
     def _leave(self, request_ids: set[str]) -> list[Canvas]:
         """Take out the rows of some requests, and return them."""
@@ -297,9 +328,12 @@ def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[Change | None]:
     return outcome
 
 
-def _cache_columns(model: Model, max_rows: int, memory_fraction: float) -> int:
-    """Columns of keys and values to allocate: enough for every row at its longest, or what the memory allows."""
-    a = model.network.architecture
-    enough = round_up(max_rows) * columns_needed(model.max_positions)
-    free = int(memory_fraction * available_bytes(model.device))
-    return min(enough, free // KeyValues.bytes_per_column(a, model.dtype))
+@contextmanager
+def _memory_for(canvas: Canvas) -> Iterator[None]:
+    """Say that it was this request for which the memory did not suffice, if it does not."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
+        raise

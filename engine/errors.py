@@ -39,3 +39,15 @@ class NotFiniteError(RuntimeError):
         super().__init__(f"the model computes NaN in {precision}; {remedy}")
         self.request_ids = request_ids
         self.steps = steps
+
+
+class NoMemoryError(RuntimeError):
+    """The device ran out of memory; without the request that it names, the longest, the others may go on. The step has
+    changed nothing."""
+
+    def __init__(self, request_id: str, length: int):
+        super().__init__(
+            f"the device ran out of memory, and of the requests in the batch this one of {length} tokens is the "
+            "longest; send it again later, shorten it, or serve with fewer --max-rows or a smaller --memory-fraction"
+        )
+        self.request_ids = (request_id,)

@@ -1,65 +1,99 @@
-"""The same step again, without the host in between: inputs in fixed places, the work captured as a CUDA graph."""
+"""The same pass again, without the host in between: inputs in fixed places, the network's work captured as a graph.
 
-from collections import Counter
+Only the network is captured. It makes nearly all launches of a step, and while the device is busy with them the host is
+ahead: it launches the statistics and calls the schedulers, which see each step and may keep what they like.
+"""
+
+import logging
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from engine.transfer import Arrays, Signature, join, signature, split, upload
+from engine.recording import Record, Replay
 
+log = logging.getLogger(__name__)
+
+GRAPH_TOKENS = 1024  # of a pass; in larger ones the device computes for longer than the host takes to launch
 RUNS_BEFORE_CAPTURE = 2  # the first compiles and allocates; shapes that do not recur are not worth a capture
-MAX_GRAPHS = 256
+MAX_GRAPHS = 128
+MAX_SEEN = 1024  # shapes whose runs are counted
+MAX_FAILURES = 3  # after so many captures that failed, none is tried any more: it is not for the shapes
 
-Decide = Callable[[dict[str, Tensor]], Tensor]
+Tensors = dict[str, Tensor]
+Forward = Callable[[Tensors], Tensor]
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
 class _Captured:
-    inputs: Tensor
+    inputs: list[Tensor]
     output: Tensor
-    replay: Callable[[], None]
+    replay: Replay
 
 
 class Graphs:
-    """Runs a step, and from its third run with equal shapes on replays what was captured.
+    """Runs a pass, and from its third run with equal shapes on replays what was recorded.
 
-    On a CPU nothing can be captured; there the step is called anew on the same fixed inputs, which is what a replay
-    reads.
+    A capture that fails is not tried again, and nobody notices: the pass runs as it is.
     """
 
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._seen: Counter[Hashable] = Counter()
-        self._captured: dict[Hashable, _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    def __init__(self, record: Record):
+        self._record = record
+        self._runs: _Recent[int] = _Recent(MAX_SEEN)
+        self._captured: _Recent[_Captured] = _Recent(MAX_GRAPHS)
+        self._failures = 0
 
-    def run(self, key: Hashable, arrays: Arrays, decide: Decide) -> Tensor:
-        """decide(arrays on the device). Steps of equal keys and shapes must run the same kernels."""
-        signed = signature(arrays)
-        key = (key, signed)
-        self._seen[key] += 1
-        flat = upload(join(arrays), self._device)
+    def __len__(self) -> int:
+        """How many graphs there are."""
+        return len(self._captured)
+
+    def run(self, key: Hashable, arrays: Tensors, forward: Forward) -> Tensor:
+        """forward(arrays). Passes of equal keys and shapes must run the same kernels.
+
+        The tensor that comes back is overwritten by the next replay of the same shapes.
+        """
+        key = (key, tuple((name, array.shape) for name, array in arrays.items()))
         found = self._captured.get(key)
         if found is not None:
-            found.inputs.copy_(flat)
-        elif self._seen[key] <= RUNS_BEFORE_CAPTURE or len(self._captured) >= MAX_GRAPHS:
-            return decide(split(flat, signed))
-        else:
-            found = self._captured[key] = self._capture(flat, signed, decide)
-        found.replay()
-        return found.output
+            torch._foreach_copy_(found.inputs, list(arrays.values()))
+            found.replay()
+            return found.output
+        runs = self._runs.get(key) or 0
+        self._runs.put(key, runs + 1)
+        if runs != RUNS_BEFORE_CAPTURE or self._failures >= MAX_FAILURES:
+            return forward(arrays)
+        try:
+            output, replay = self._record(lambda: forward(arrays))
+        except Exception as error:
+            self._failures += 1
+            log.warning("a pass cannot be captured as a graph and runs without: %s", error, exc_info=True)
+            return forward(arrays)
+        self._captured.put(key, _Captured(list(arrays.values()), output, replay))
+        self._runs.put(key, 0)  # should it ever be the least recently used one, it begins anew
+        return output
 
-    def _capture(self, inputs: Tensor, signed: Signature, decide: Decide) -> _Captured:
-        if self._pool is None:
-            outputs = decide(split(inputs, signed))
 
-            def call_again() -> None:
-                outputs.copy_(decide(split(inputs, signed)))
+class _Recent(Generic[V]):
+    """A dict that keeps the entries used last."""
 
-            return _Captured(inputs, outputs, call_again)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = decide(split(inputs, signed))
-        return _Captured(inputs, output, graph.replay)
+    def __init__(self, size: int):
+        self._size = size
+        self._entries: OrderedDict[Hashable, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Hashable) -> V | None:
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def put(self, key: Hashable, value: V) -> None:
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)

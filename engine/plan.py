@@ -1,6 +1,6 @@
 """What one step computes and for whom, worked out on the host: integer arrays that travel to the device together."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from engine.proposal import Proposal
 from engine.refresh import computed
 from engine.transfer import Arrays, floats
 from models.architecture import Architecture
-from models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out, round_up
+from models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out
 from schedulers import View
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
@@ -28,6 +28,7 @@ class Plan:
             `length`, `masks`, `blocks`, `later_masks`, `later_blocks`, `step`, `block_step`, `last_pass`, `seed` (B,);
             and of the predictions that are drawn, `sampled` (S,), which of the M they are, and how
     columns that the network computes, padding left out
+    recurs  whether the layout is padded to one of a few
     """
 
     layout: Layout
@@ -35,11 +36,7 @@ class Plan:
     rows: int
     width: int
     columns: int
-
-    @property
-    def key(self) -> Hashable:
-        """Steps of equal keys whose arrays have equal shapes run the same code."""
-        return tuple(self.layout.parts.items()), self.rows, self.width
+    recurs: bool
 
     def view(self, arrays: Mapping[str, Tensor], proposal: Proposal) -> View:
         """What schedulers see, from the arrays on the device and the predictions. Options are left out."""
@@ -69,24 +66,27 @@ _VIEW_FIELDS = (
 )
 
 
-def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes, first_slot: int = 0) -> Plan:
+def plan_step(
+    canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes, recurring: int = 0, first_slot: int = 0
+) -> Plan:
     """The next step of some running requests.
 
     capacity    columns of a slot of the cache
     shapes      how alike steps are made, so that the same code can run again
+    recurring   up to so many columns, what the network computes is padded to one of a few layouts
     first_slot  the slot that the pass counts as its first
     """
     size = SIZES[shapes]
     windows = [slice(*map(canvas.column, canvas.window)) for canvas in canvases]
     rows, width = len(canvases), max(window.stop - window.start for window in windows)
-    if shapes == "padded":
-        rows, width = round_up(rows), round_up(width)
     wanted = [canvas.wanted for canvas in canvases]
     spans = [
         _span(canvas, window.start + columns, a, first_slot)
         for canvas, window, columns in zip(canvases, windows, wanted, strict=True)
     ]
-    layout = lay_out(spans, a, capacity, shapes)
+    computed_columns = sum(len(span.tokens) for span in spans)
+    recurs = computed_columns <= recurring
+    layout = lay_out(spans, a, capacity, "padded" if recurs else shapes)
     tokens, masked = np.zeros((2, rows, width), dtype=np.int64)
     for row, (canvas, window) in enumerate(zip(canvases, windows, strict=True)):
         tokens[row, : window.stop - window.start] = canvas.ids[window]
@@ -99,7 +99,7 @@ def plan_step(canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes
         **_row_arrays(canvases, rows),
         **_sampled(canvases, wanted, size),
     }
-    return Plan(layout, arrays, rows, width, columns=sum(len(span.tokens) for span in spans))
+    return Plan(layout, arrays, rows, width, computed_columns, recurs)
 
 
 def _span(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Span:

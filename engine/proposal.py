@@ -5,15 +5,19 @@ Logits, which have the width of the vocabulary, live in this module only: a chun
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from engine.transfer import as_float
+from models.spans import round_up
 from schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
+MANY = 32  # most probable tokens, where more than two are wanted
+DRAWING = 13  # times the logits is what drawing takes: a sort and sums in float64
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,32 @@ class Sampling:
         return Sampling(arrays["sampled"], draws, *numbers, arrays["sampled.top_k"])
 
 
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What `propose` does with a chunk of positions, plain or compiled; how many chunks there are is not compiled."""
+
+    most_probable: Callable[[Head, Tensor, Tensor, Needs], Proposal]
+    moved: Callable[[Head, Tensor, Tensor], Tensor]
+    draw: Callable[..., tuple[Tensor, Tensor]]
+
+    @staticmethod
+    def of(compiled: bool) -> "Kernels":
+        """The kernels, compiled or not."""
+        wrap = partial(torch.compile, dynamic=True) if compiled else lambda plain: plain
+        return Kernels(wrap(_most_probable), wrap(_moved), wrap(_draw))
+
+
 def propose(
-    head: Callable[[Tensor], Tensor],
+    head: Head,
     hidden: Tensor,
     forbidden: Tensor,
     needs: Needs,
     sampling: Sampling | None,
     before: Tensor | None = None,
+    kernels: Kernels | None = None,
 ) -> Proposal:
     """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
@@ -92,15 +115,17 @@ def propose(
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
     """
-    proposal = Proposal.join([_most_probable(head(part), forbidden, needs) for part in _chunks(hidden, forbidden)])
+    kernels = kernels or Kernels.of(compiled=False)
+    chunks = _chunks(hidden, forbidden)
+    proposal = Proposal.join([kernels.most_probable(head, chunk, forbidden, needs) for chunk in chunks])
     if before is not None:
-        pairs = zip(_chunks(hidden, forbidden), _chunks(before, forbidden), strict=True)
-        proposal = replace(proposal, kl=torch.cat([_moved(head(now), head(then)) for now, then in pairs]))
+        pairs = zip(chunks, _chunks(before, forbidden), strict=True)
+        proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in pairs]))
     if sampling is None:
         return proposal
     # The logits of drawn positions are computed once more, rather than kept.
-    chunks = zip(*(_chunks(x, forbidden) for x in (hidden[sampling.index], *sampling.numbers())), strict=True)
-    drawn = [_draw(head(part), forbidden, *numbers) for part, *numbers in chunks]
+    columns = (_chunks(x, forbidden, DRAWING) for x in (hidden[sampling.index], *sampling.numbers()))
+    drawn = [kernels.draw(head, chunk, forbidden, *numbers) for chunk, *numbers in zip(*columns, strict=True)]
     ids, confidence = (torch.cat(column) for column in zip(*drawn, strict=True))
     return replace(
         proposal,
@@ -109,12 +134,29 @@ def propose(
     )
 
 
-def _chunks(x: Tensor, forbidden: Tensor) -> tuple[Tensor, ...]:
-    return x.split(max(1, CHUNK_BYTES // (4 * len(forbidden))))
+def head_bytes(vocabulary: int, positions: int) -> int:
+    """The most that `propose` takes for so many positions, beside what it is given: a chunk of logits as the head
+    makes them, in float32, and once more without what is forbidden or as probabilities; drawing takes no more."""
+    return 3 * min(CHUNK_BYTES, 4 * vocabulary * positions * DRAWING)
 
 
-def _most_probable(logits: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
-    logits = logits.float()  # (M, V)
+def widened(needs: Needs, vocabulary: int) -> Needs:
+    """What serves these needs and is one of a few, so that few kernels serve all: none, one, two or many tokens."""
+    many = needs.top_k if needs.top_k <= 2 else max(MANY, round_up(needs.top_k))
+    return replace(needs, top_k=min(many, vocabulary))
+
+
+def _chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...]:
+    """x (M, ...) in parts of one size, or two that differ by one, for work that takes so many times the logits."""
+    largest = max(1, CHUNK_BYTES // (4 * len(forbidden) * times))
+    if len(x) <= largest:
+        return (x,)
+    # Copies, since compiled code takes what begins where its memory begins for a case of its own.
+    return tuple(part.clone() for part in x.tensor_split(-(-len(x) // largest)))
+
+
+def _most_probable(head: Head, hidden: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
+    logits = head(hidden).float()  # (M, V)
     log_total = logits.logsumexp(-1, keepdim=True)  # (M, 1)
     allowed = logits.masked_fill(forbidden, -torch.inf)
     best, ids = allowed.max(-1)
@@ -131,21 +173,29 @@ def _most_probable(logits: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
     return Proposal(ids, confidence, top_ids, top_probabilities, entropy)
 
 
-def _moved(now: Tensor, before: Tensor) -> Tensor:
-    """KL(now || before) of logits (M, V), in nats, (M,); infinite where there was nothing before."""
-    log_p, log_q = (logits.float().log_softmax(-1) for logits in (now, before))
+def _moved(head: Head, now: Tensor, before: Tensor) -> Tensor:
+    """KL(now || before) of the predictions from hidden states (M, D), in nats, (M,); infinite where there was nothing
+    before."""
+    log_p, log_q = (head(hidden).float().log_softmax(-1) for hidden in (now, before))
     return (log_p.exp() * (log_p - log_q)).sum(-1).nan_to_num(torch.inf)
 
 
 def _draw(
-    logits: Tensor, forbidden: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor
+    head: Head,
+    hidden: Tensor,
+    forbidden: Tensor,
+    draws: Tensor,
+    temperature: Tensor,
+    top_p: Tensor,
+    top_k: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Draw token ids (S,): temperature, then the top_k most probable, then the smallest set with probability top_p.
+    """Draw token ids (S,) from hidden states (S, D).
 
+    Temperature, then the top_k most probable, then the smallest set with probability top_p.
     One uniform draw (S,) a position, inverted through the cumulative distribution in float64, gives the token. Returns
     the ids and their confidence.
     """
-    logits = logits.float()
+    logits = head(hidden).float()
     scaled = logits.masked_fill(forbidden, -torch.inf).double() / temperature[:, None]
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)

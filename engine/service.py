@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.engine import Engine
-from engine.errors import NotFiniteError, RequestError, SchedulerError
+from engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from engine.request import Request, Step, fit_block_length
 from schedulers import parse_scheduler
 
@@ -37,6 +37,10 @@ class SchedulerFailedError(EngineError):
 
 class ModelNotFiniteError(EngineError):
     """The model computed NaN for the request; other requests went on."""
+
+
+class OutOfMemoryError(EngineError):
+    """The device had no memory for the request; other requests went on."""
 
 
 T = TypeVar("T")
@@ -172,6 +176,11 @@ class EngineService:
             for request_id in dict.fromkeys(error.request_ids):
                 self.engine.cancel(request_id)
                 self._tell(request_id, SchedulerFailedError(str(error)), last=True)
+        except NoMemoryError as error:
+            log.warning("a request ends with an error: %s", error)
+            for request_id in error.request_ids:
+                self.engine.cancel(request_id)
+                self._tell(request_id, OutOfMemoryError(str(error)), last=True)
         except BaseException as error:
             log.exception("the engine failed; its requests end with an error")
             try:

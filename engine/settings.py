@@ -42,7 +42,8 @@ class ModelSettings(CommandSettings):
     model: str = Field(DEFAULT_MODEL, description="a checkpoint: the embedded llada-nano, a folder, or a Hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     device: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", description="where the model runs; auto takes CUDA if present"
+        "auto",
+        description="where the model runs; auto takes CUDA if present. Which card: the first of CUDA_VISIBLE_DEVICES",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of the weights; auto is bfloat16 on CUDA and on CPUs made for it, else float32"
@@ -54,7 +55,8 @@ class ModelSettings(CommandSettings):
     )
     compile: bool | None = Field(
         None,
-        description="make kernels with torch.compile; by default on CUDA only. On a CPU it needs a C++ compiler",
+        description="make kernels with torch.compile; by default on CUDA only, and not for a single answer. It needs a "
+        "compiler for C, on a CPU for C++",
     )
     memory_fraction: float = Field(
         0.8, gt=0, lt=1, description="share of the memory left beside the weights that keys and values may take"

@@ -4,14 +4,20 @@ from collections.abc import Sequence
 
 from engine.canvas import Canvas
 from models.cache import KeyValues
-from models.spans import STEP, round_up
+from models.spans import round_up
+
+STEP = 64  # columns
 
 
 class Slots:
-    """Gives slots to rows and takes them back."""
+    """Gives slots to rows and takes them back.
 
-    def __init__(self, cache: KeyValues):
+    least  slots that a pass reads, at the least: compiled code reads two beside rows without one
+    """
+
+    def __init__(self, cache: KeyValues, least: int = 1):
         self.cache = cache
+        self.least = least
         self._holders: list[Canvas] = []  # slot i is that of holder i
 
     @property
@@ -21,7 +27,12 @@ class Slots:
 
     def has_room(self, canvas: Canvas) -> bool:
         """Whether one more row of this length fits beside those that hold a slot."""
-        return round_up(len(self._holders) + 1) <= self.cache.slots(self._capacity_with(canvas))
+        return max(self.least, round_up(len(self._holders) + 1)) <= self.cache.slots(self._capacity_with(canvas))
+
+    @property
+    def longest(self) -> int:
+        """Columns that a row may have at most."""
+        return self.cache.columns // self.least
 
     def take(self, canvas: Canvas) -> None:
         """Give a row the next slot."""
@@ -52,5 +63,6 @@ class Slots:
 
 
 def columns_needed(length: int) -> int:
-    """Columns of a slot for a canvas of some length."""
-    return -(-length // STEP) * STEP
+    """Columns of a slot for a canvas of some length: one of a few numbers, so that passes recur."""
+    part = max(STEP, round_up(length) // 8)
+    return -(-length // part) * part

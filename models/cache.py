@@ -1,4 +1,4 @@
-"""Keys and values of earlier passes, after RoPE, in memory that is allocated once."""
+"""Keys and values of earlier passes, after RoPE, in memory that is allocated once, when it is first needed."""
 
 from copy import copy
 
@@ -17,14 +17,22 @@ class KeyValues:
     def __init__(self, a: Architecture, columns: int, device: torch.device, dtype: torch.dtype):
         self.columns = columns
         self.capacity = columns
+        self.start = 0  # columns before the first, where this is a part
+        self._shape, self._layers = (columns, a.kv_heads, a.head_dim), a.layers
+        self._device, self._dtype = device, dtype
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
 
-        def store() -> list[Tensor]:
-            # A tensor a layer: of one for all, compiled code would copy the whole to write to a part. Zeros, since a
-            # key that is masked still counts its value times zero, and unwritten memory may hold NaN.
-            shape = (columns, a.kv_heads, a.head_dim)
-            return [torch.zeros(shape, device=device, dtype=dtype) for _ in range(a.layers)]
+    def allocate(self) -> None:
+        """Have the memory, before the first row takes a slot."""
+        if not self._keys:
+            keys, values = self._store(), self._store()
+            self._keys, self._values = keys, values
 
-        self._keys, self._values = store(), store()
+    def _store(self) -> list[Tensor]:
+        # A tensor a layer: of one for all, compiled code would copy the whole to write to a part. Zeros, since a key
+        # that is masked still counts its value times zero, and unwritten memory may hold NaN.
+        return [torch.zeros(self._shape, device=self._device, dtype=self._dtype) for _ in range(self._layers)]
 
     @staticmethod
     def bytes_per_column(a: Architecture, dtype: torch.dtype) -> int:
@@ -54,7 +62,7 @@ class KeyValues:
         if slot == 0:
             return self
         rest, start = copy(self), slot * self.capacity
-        rest.columns = self.columns - start
+        rest.start, rest.columns = start, self.columns - start
         rest._keys, rest._values = ([layer[start:] for layer in store] for store in (self._keys, self._values))
         return rest
 

@@ -192,7 +192,7 @@ def _require_weights(path: Path) -> None:
     require_regular(path)
     if not path.exists():
         raise CheckpointError(
-            f"{path.parent} has no {path.name}; only safetensors is read: download or convert the weights"
+            f"{path.parent} has no {path.name}; only safetensors is read: download the file, or convert the weights"
         )
 
 

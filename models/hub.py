@@ -1,5 +1,6 @@
 """Where a checkpoint lies: a folder, one that is shipped with the program, or the Hugging Face Hub."""
 
+import logging
 import os.path
 import re
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import Path
 import weights
 from models.checkpoint import INDEX_FILE
 from models.errors import CheckpointError, first_line, require_regular
+
+log = logging.getLogger(__name__)
 
 # All that is needed beside the weights. No Python file is ever fetched.
 SMALL_FILES = (
@@ -54,9 +57,24 @@ def locate(source: str, revision: str | None = None) -> Source:
 
 
 def fetch_weights(source: Source, files: list[str]) -> None:
-    """Have these files in the source's folder. They come from the same commit, even if the branch moved meanwhile."""
-    if source.on_hub:
-        _download(source.name, source.folder.name, files)
+    """Have these files in the source's folder. They come from the same commit, even if the branch moved meanwhile.
+
+    Raises CheckpointError if the Hub does not give them all.
+    """
+    if not source.on_hub:
+        return
+    log.info("fetching what is not yet there of the weights of %s", source.name)
+    folder = _download(source.name, source.folder.name, files)
+    missing = [name for name in files if not (folder / name).exists()]
+    if not missing:
+        return
+    if len(missing) == len(files):
+        raise CheckpointError(
+            f"model {source.name!r} has no safetensors weights on the Hub; choose one that has, or convert them"
+        )
+    raise CheckpointError(
+        f"model {source.name!r} lacks {missing[0]} on the Hub, though its index names it; ask whoever published it"
+    )
 
 
 def _local(folder: Path, revision: str | None) -> Source:
@@ -82,5 +100,6 @@ def _download(repository: str, revision: str | None, files: list[str]) -> Path:
         ) from error
     except Exception as error:  # network, disk and proxy errors come in many types; each ends the load
         raise CheckpointError(
-            f"model {repository!r} cannot be fetched from the Hub, give a folder instead: {first_line(error)}"
+            f"model {repository!r} cannot be fetched from the Hub: {first_line(error)}; run it again, it goes on where "
+            "it stopped, or give a folder"
         ) from error

@@ -1,5 +1,6 @@
 """A model from a folder or the Hub, ready to run: network, tokenizer and the ids that matter. No remote code runs."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,12 @@ from models.config import Config, read_json
 from models.errors import CheckpointError
 from models.families import Family, find_family
 from models.hub import fetch_weights, locate
-from models.memory import bound_kernel_caches, require_memory
+from models.memory import bound_kernel_caches, require_memory, weight_bytes
 from models.quantization import choose_packing, precision
 from models.tokenizer import Tokenizer
 from models.transformer import MaskedTransformer
+
+log = logging.getLogger(__name__)
 
 MAX_COMPILED_VERSIONS = 16
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,7 +88,11 @@ def load_model(
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
     require_memory(network, on, as_dtype, quantization)
     bound_kernel_caches()
+    size = weight_bytes(network, as_dtype, quantization) / 1e9
     fetch_weights(found, weight_files(found.folder))
+    log.info(
+        "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
+    )
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
     if compiled is None:
         compiled = on.type == "cuda"

@@ -1,12 +1,14 @@
-"""Does a network fit? Asked before any weight is read."""
+"""How much memory a network takes, and a pass through it, and how much there is."""
 
 import os
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import psutil
 import torch
 
+from models.architecture import Architecture
 from models.errors import CheckpointError
 from models.quantization import packed_bytes, precision
 from models.transformer import MaskedTransformer
@@ -14,6 +16,8 @@ from models.transformer import MaskedTransformer
 GIB = 1 << 30
 KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of torch, and of oneDNN beneath it
 KERNELS = "64"
+SHORT = 1024  # tokens of a canvas that a model must have room for, or it is not loaded
+INDEX_BYTES = 256  # of a token: its positions and places, and its angles
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -31,10 +35,44 @@ def weight_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: s
 
 
 def loading_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
-    """Bytes that loading takes: the weights', and where they are quantised, one block's before it is."""
-    weights = weight_bytes(network, dtype, quantization)
+    """Bytes that loading takes: the weights', and one block's while its matrices are joined or quantised."""
     largest = max(sum(matrix.numel() for matrix in block) for block in network.matrices())
-    return weights if quantization is None else weights + largest * dtype.itemsize
+    return weight_bytes(network, dtype, quantization) + largest * dtype.itemsize
+
+
+def pass_bytes(a: Architecture, dtype: torch.dtype, lengths: Sequence[int]) -> int:
+    """Bytes that a pass over whole canvases of these lengths takes beside weights, keys and values, and logits.
+
+    The larger of what feed-forward and attention hold at once, counted by the tensors that are alive in
+    `models.transformer` when it is not compiled. Attention holds rectangles as wide as the longest canvas. Not counted
+    is what a kernel of the device takes for itself.
+    """
+    tokens, places = sum(lengths), len(lengths) * max(lengths)
+    q, kv, size = a.heads * a.head_dim, a.kv_heads * a.head_dim, dtype.itemsize
+    feed_forward = tokens * (size * 4 * a.width + _feed_forward_bytes(a, size))
+    masks = places * max(lengths) * (1 + size) if a.block_size is not None else 0
+    projected = size * (3 * a.width + 3 * q + 3 * kv) + 4 * 4 * q  # the last is for norms and rotation in float32
+    attention = tokens * projected + places * size * (2 * q + 2 * kv) + masks
+    return max(feed_forward, attention) + tokens * INDEX_BYTES
+
+
+def _feed_forward_bytes(a: Architecture, size: int) -> int:
+    """What gate, up and their product take for one token; of experts, copies of what goes in and comes out, too."""
+    dense = size * 4 * a.ffn_width
+    if a.experts is None:
+        return dense
+    e = a.experts
+    routed = e.chosen * (size * (4 * e.ffn_width + 4 * a.width) + 4 * 2 * a.width) + 4 * 4 * e.count
+    return max(dense, routed + size * 4 * e.shared_width)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that a device had no memory left."""
+    if error is None:
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return True
+    return is_out_of_memory(error.__cause__)
 
 
 def available_bytes(device: torch.device) -> int:
@@ -65,15 +103,22 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(variable, KERNELS)
 
 
+def needed_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
+    """Bytes without which a model is not loaded: what loading takes, and a short pass."""
+    a = network.architecture
+    beside = pass_bytes(a, dtype, [min(SHORT, a.max_positions)])
+    return loading_bytes(network, dtype, quantization) + beside
+
+
 def require_memory(
     network: MaskedTransformer, device: torch.device, dtype: torch.dtype, quantization: str | None = None
 ) -> None:
-    """Raise CheckpointError if the weights do not fit."""
-    needed, available = loading_bytes(network, dtype, quantization), available_bytes(device)
+    """Raise CheckpointError if the weights do not fit, with room for a block while it is read and for a short pass."""
+    needed, available = needed_bytes(network, dtype, quantization), available_bytes(device)
     if needed <= available:
         return
     narrower = ("" if dtype.itemsize == 2 else "--dtype bfloat16, ") + ("" if quantization else "--quantization int8, ")
     raise CheckpointError(
-        f"the weights need {needed / GIB:.1f} GiB in {precision(dtype, quantization)} and {device.type} has "
-        f"{available / GIB:.1f} GiB free; use {narrower}another device or a smaller model"
+        f"the weights and a first pass need {needed / GIB:.1f} GiB in {precision(dtype, quantization)} and "
+        f"{device.type} has {available / GIB:.1f} GiB free; use {narrower}another device or a smaller model"
     )

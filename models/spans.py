@@ -19,12 +19,23 @@ from models.architecture import Architecture
 Array = NDArray[np.int64]
 Size = Callable[[int], int]
 FRESH, CACHED = "fresh", "cached"
-STEP = 64  # a padded size is a power of two up to here and a multiple of it from here on
+LEAST = 16  # a padded size; what is added to less costs nothing, as long as the weights are what a pass waits for
 
 
 def round_up(size: int) -> int:
-    """A padded size: the next power of two, or above STEP the next multiple of it."""
-    return -(-size // STEP) * STEP if size > STEP else 1 << (size - 1).bit_length()
+    """The next power of two."""
+    return 1 << (size - 1).bit_length()
+
+
+def padded(size: int) -> int:
+    """A padded size: a power of two, from LEAST on."""
+    return max(LEAST, round_up(size))
+
+
+def padded_tokens(size: int) -> int:
+    """A padded size of what every layer computes: a power of two or one and a half, from LEAST on."""
+    part = max(LEAST, round_up(size) // 4)
+    return -(-size // part) * part
 
 
 def _at_least_two(size: int) -> int:
@@ -33,9 +44,9 @@ def _at_least_two(size: int) -> int:
 
 # exact: nothing is there in vain.
 # uniform: every array is there, and no size but that of rows is 1, which compiled code takes for a case of its own.
-# padded: sizes are rounded up too, so that they recur.
+# padded: sizes are rounded up to a few, too, so that they recur.
 Shapes = Literal["exact", "uniform", "padded"]
-SIZES: dict[Shapes, Size] = {"exact": int, "uniform": _at_least_two, "padded": round_up}
+SIZES: dict[Shapes, Size] = {"exact": int, "uniform": _at_least_two, "padded": padded}
 
 
 @dataclass(frozen=True)
@@ -160,9 +171,10 @@ def lay_out(spans: Sequence[Span], a: Architecture, capacity: int = 0, shapes: S
     runs = _runs([len(span.tokens) for span in spans])
     # The first column of a row has no left neighbour; as in Dream's published loop, it is read from itself.
     wanted = [run[0] + np.maximum(span.wanted - a.reach, 0) - span.start for span, run in zip(spans, runs, strict=True)]
+    tokens = padded_tokens if shapes == "padded" else size
     arrays = {
-        "tokens": filled([span.tokens for span in spans], size),
-        "positions": filled([_columns(span) for span in spans], size),
+        "tokens": filled([span.tokens for span in spans], tokens),
+        "positions": filled([_columns(span) for span in spans], tokens),
         "wanted": filled(wanted, size),
         **_kept(spans, runs, capacity, size),
     }
@@ -224,7 +236,7 @@ def _arrange(
         before += index.size
         if shapes != "exact" or index.size != total or not _counts_up(index.ravel()):
             arrays[f"{name}.{which}"] = index
-    order = filled(places, size)
+    order = filled(places, padded_tokens if shapes == "padded" and which == "all" else size)
     if shapes != "exact" or before != total or not _counts_up(order):
         arrays[f"order.{which}"] = order
     return arrays
@@ -233,9 +245,10 @@ def _arrange(
 def _height(rows: Mapping[int, int], members: Mapping[str, Mapping[int, int]], shapes: Shapes) -> int:
     """How many rows a rectangle has for these rows of it."""
     height = 1 + max(rows.values())
-    if shapes == "uniform":  # one row is a case that is worth kernels of its own, but not beside another rectangle
-        return max(height, len(members))
-    return SIZES[shapes](height)
+    if shapes == "exact":
+        return height
+    height = max(height, len(members))  # one row is a case that is worth kernels of its own, but not beside others
+    return round_up(height) if shapes == "padded" else height
 
 
 def _kept(spans: Sequence[Span], runs: Sequence[Array], capacity: int, size: Size) -> dict[str, Array]:

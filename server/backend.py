@@ -7,18 +7,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.caching import choose_cache
+from engine.caching import NO_CACHE, check_needs, choose_cache
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.request import Request, Step, fit_block_length
 from engine.scoring import Question, Scored, passes
 from engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
+from models.architecture import Architecture
 from models.loading import Model, load_model
-from schedulers import parse_scheduler
+from schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
 from server.bodies import MOST_BYTES, default_body_bytes
 from server.caller import Caller
 from server.errors import NotReadyError
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 WARM_UP_TOKENS = 64  # of the prompt, and to generate
 WARM_UP_ROWS = 16
 WORKERS = 8
+WARM_UP_LOGPROBS = (1, 2, 3)  # numbers of tokens that have kernels of their own: one, two, many
 
 
 class Backend:
@@ -242,42 +245,76 @@ class Backend:
 
     def _warm_up(self, model: Model, service: EngineService) -> None:
         """Some short generations, so that the first clients do not wait for what happens once only."""
+        wait = "; its kernels are compiled, which takes minutes the first time and less later" if model.compiled else ""
+        log.info("warming up%s", wait)
         ends: queue.SimpleQueue[Step | EngineError] = queue.SimpleQueue()
 
         def listen(event: Step | EngineError) -> None:
             if isinstance(event, EngineError) or event.result is not None:
                 ends.put(event)
 
-        requests = self._warm_up_requests(model)
-        for request in requests:
-            service.submit(request, listen)
-        for event in (ends.get() for _ in requests):
-            if isinstance(event, EngineError):
-                raise event
+        for requests in self._warm_up_lots(model):
+            for request in requests:
+                service.submit(request, listen)
+            for event in (ends.get() for _ in requests):
+                if isinstance(event, EngineError):
+                    remedy = "; if it is the compiling that fails, use --no-compile" if model.compiled else ""
+                    raise EngineError(f"{event}{remedy}")
 
-    def _warm_up_requests(self, model: Model) -> list[Request]:
-        """As many rows as may run side by side, of a usual size: code that is compiled is made for the sizes it sees.
+    def _warm_up_lots(self, model: Model) -> list[list[Request]]:
+        """What to run one after another: every case that is compiled for itself, and one pass where none is.
 
-        Blocks of one and of two tokens let rows with fresh keys and with cached ones meet, and fall apart again; in the
-        end one row is left alone. So every case that is compiled for itself is compiled now.
+        First as many rows as may run side by side, of a usual size: code that is compiled is made for the sizes it
+        sees. Blocks of one and of two tokens let rows with fresh keys and with cached ones meet, and fall apart again;
+        in the end one row is left alone. Then one row for each kind of statistics that an installed scheduler needs,
+        and for each number of tokens that log-probabilities may be asked for, without entropy and with it.
         """
         a = model.network.architecture
         prompt = (0,) * min(WARM_UP_TOKENS, model.max_positions // 2)
         length = min(WARM_UP_TOKENS, model.max_positions - len(prompt))
-        scheduler, cache = parse_scheduler(self.settings.default_scheduler), choose_cache(self.settings.cache, a)
+        one = Request(
+            id="warm-up",
+            prompt=prompt,
+            max_tokens=length,
+            block_length=fit_block_length(length, length, a),
+            scheduler=parse_scheduler(self.settings.default_scheduler),
+            cache=choose_cache(self.settings.cache, a),
+            max_forward_passes=1,
+        )
+        if not model.compiled:
+            return [[one]]
         rows = min(self.settings.max_rows, WARM_UP_ROWS)
-        return [
-            Request(
+        together = [
+            replace(
+                one,
                 id=f"warm-up-{row}",
-                prompt=prompt,
-                max_tokens=length,
                 block_length=fit_block_length(1 + row % 2, length, a),
-                scheduler=scheduler,
-                cache=cache,
+                temperature=float(row % 4 == 0),
                 max_forward_passes=8 if row == rows - 1 else 2 + 2 * (row % 2),
             )
             for row in range(rows)
         ]
+        kinds = _kinds_of_schedulers(a)
+        others = [replace(one, scheduler=spec, cache=NO_CACHE, max_forward_passes=2) for spec in kinds]
+        entropy = [spec for spec in kinds if spec.needs().entropy][:1]
+        told = [
+            replace(one, scheduler=spec, cache=NO_CACHE, top_logprobs=k)
+            for spec in (one.scheduler, *entropy)
+            for k in WARM_UP_LOGPROBS
+        ]
+        return [together, *([request] for request in (*others, *told))]
+
+
+def _kinds_of_schedulers(a: Architecture) -> list[SchedulerSpec]:
+    """Installed schedulers for a model, one for each kind of needs; one that cannot be made is left to who asks for
+    it."""
+    kinds: dict[Needs, SchedulerSpec] = {}
+    for name in scheduler_names():
+        with suppress(Exception):
+            spec = parse_scheduler(name)
+            check_needs(spec, NO_CACHE, a)
+            kinds.setdefault(spec.needs(), spec)
+    return list(kinds.values())
 
 
 def _limited(model: Model, max_model_len: int | None) -> Model:

@@ -17,6 +17,7 @@ Exception
     EngineStoppedError 503  the server is going down
     SchedulerFailedError 500  the scheduler of the request raised
     ModelNotFiniteError 500  the model computed NaN for the request
+    OutOfMemoryError   503  the device had no memory for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
   any other            500  a fault of ours
 """
@@ -33,7 +34,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import RequestError
-from engine.service import EngineError, EngineStoppedError, ModelNotFiniteError, QueueFullError, SchedulerFailedError
+from engine.service import (
+    EngineError,
+    EngineStoppedError,
+    ModelNotFiniteError,
+    OutOfMemoryError,
+    QueueFullError,
+    SchedulerFailedError,
+)
 from models.errors import ChatTemplateError
 from schedulers import OptionError, UnknownSchedulerError
 
@@ -106,6 +114,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     ModelNotFiniteError: _Kind(500, "server_error", "model_not_finite"),
+    OutOfMemoryError: _Kind(503, "unavailable_error", "out_of_memory"),
     EngineError: _Kind(500, "server_error", "engine_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }

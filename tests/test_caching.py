@@ -86,8 +86,8 @@ def test_static_shapes_equal_plain_ones(model: Model, scheduler: str) -> None:
     engine = Engine(model, max_rows=5, static=True)
     for _ in range(3):
         found = engine.results(requests)
-    keeps = parse_scheduler(scheduler).scheduler().needs.kl  # what it keeps from step to step would not be replayed
-    assert bool(engine._graphs._captured) != keeps
+    assert engine._graphs is not None
+    assert len(engine._graphs)
     assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests)
 
 
@@ -99,7 +99,8 @@ def test_captured_steps_equal_plain_ones(tmp_path: Path, scheduler: str) -> None
     engine = Engine(model, max_rows=5, static=True)
     for _ in range(4):
         found = engine.results(requests)
-    assert bool(engine._graphs._captured) != parse_scheduler(scheduler).scheduler().needs.kl
+    assert engine._graphs is not None
+    assert len(engine._graphs)
     assert [outcome(found[request.id]) for request in requests] == outcomes(model, requests, static=False)
 
 
@@ -144,8 +145,10 @@ def test_a_longer_row_leaves_others_their_keys(llada: Model, block_length: int) 
 
 def test_rows_wait_until_keys_and_values_have_room(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     per_column = KeyValues.bytes_per_column(llada.network.architecture, llada.dtype)
-    monkeypatch.setattr("engine.engine.available_bytes", lambda device: 10 * 2 * 64 * per_column)
-    engine = Engine(llada, max_rows=8, memory_fraction=0.1)  # two slots of 64 columns
+    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+    engine = Engine(
+        llada, max_rows=8, memory_fraction=(2 * 64 + 0.5) * per_column / (1 << 30)
+    )  # two slots of 64 columns
     requests = varied("topk", "dual")
     for request in requests:
         engine.submit(request)

@@ -367,7 +367,10 @@ def test_a_hub_id_that_cannot_be_had(hub_cache: Path, source: str, revision: str
         (errors.RevisionNotFoundError, "has no revision 'v9'"),
         (errors.GatedRepoError, "is gated; accept its terms"),
         (errors.RepositoryNotFoundError, "is no folder and not on the Hub"),
-        (OSError, "cannot be fetched from the Hub, give a folder instead: 500 broken"),
+        (
+            OSError,
+            "cannot be fetched from the Hub: 500 broken; run it again, it goes on where it stopped, or give a folder",
+        ),
     ],
 )
 def test_what_the_hub_says_becomes_one_sentence(

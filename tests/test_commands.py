@@ -157,8 +157,8 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
 
 
 def test_eval_obeys_the_memory_that_caches_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.engine.available_bytes", lambda device: 1 << 20)
+    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
     flags = ["eval", "--task", "sudoku", "--scheduler", "threshold", "--problems", "2", "--cache", "dual"]
-    with pytest.raises(SystemExit):  # a thousandth of a megabyte holds no canvas
-        run(*flags, "--memory-fraction", "0.001")
+    with pytest.raises(SystemExit):  # a millionth of a gigabyte holds no canvas
+        run(*flags, "--memory-fraction", "0.000001")
     run(*flags, "--memory-fraction", "0.9")

@@ -185,7 +185,7 @@ def test_what_fits_only_when_quantised(tmp_path: Path, monkeypatch: pytest.Monke
     folder = synthetic_llada(tmp_path, **WIDE)
     config = read_json(folder / "config.json")
     network = build_network(find_family(config), config)
-    needed = memory.loading_bytes(network, torch.bfloat16, "int8")
+    needed = memory.needed_bytes(network, torch.bfloat16, "int8")
     monkeypatch.setattr(memory, "available_bytes", lambda device: needed)
     assert load(folder, "bfloat16").precision == "bfloat16 with int8 weights"
     with pytest.raises(CheckpointError, match=r"in bfloat16 and cpu has .*; use --quantization int8, another device"):

@@ -60,6 +60,7 @@ def run(model: Model, spans: list[Span], cache: KeyValues | None, shapes: Shapes
 def cache_of(model: Model) -> KeyValues:
     torch.use_deterministic_algorithms(True)  # fills memory that nobody has written with NaN, as it may be on a GPU
     cache = KeyValues(model.network.architecture, 4 * CAPACITY, model.device, model.dtype)
+    cache.allocate()
     torch.use_deterministic_algorithms(False)
     cache.resize(CAPACITY, used=0)
     return cache

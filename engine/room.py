@@ -1,0 +1,45 @@
+"""The memory of the device beside the weights, shared out when an engine is made."""
+
+from collections.abc import Sequence
+
+from engine.errors import RequestError
+from engine.proposal import head_bytes
+from engine.slots import columns_needed
+from models.cache import KeyValues
+from models.loading import Model
+from models.memory import GIB, available_bytes, pass_bytes
+from models.spans import round_up
+
+
+class Room:
+    """What keys and values may take, and what a pass may.
+
+    columns  of keys and values: enough for every row at its longest, or what the share of the free memory allows
+    passes   bytes that a pass may take: on CUDA what keys and values and the head leave, on a CPU all that is free, as
+             there what is not written to takes no memory
+
+    memory_fraction  share of the free memory that keys and values may take
+    """
+
+    def __init__(self, model: Model, max_rows: int, memory_fraction: float):
+        self._a, self._dtype = model.network.architecture, model.dtype
+        free, column = available_bytes(model.device), KeyValues.bytes_per_column(self._a, model.dtype)
+        enough = round_up(max_rows) * columns_needed(model.max_positions)
+        self.columns = min(enough, int(memory_fraction * free) // column)
+        spoken_for = self.columns * column + head_bytes(self._a.vocab_rows, max_rows * model.max_positions)
+        self.passes = free if model.device.type == "cpu" else free - spoken_for
+
+    def holds(self, lengths: Sequence[int]) -> bool:
+        """Whether canvases of these lengths can be computed in one pass."""
+        return pass_bytes(self._a, self._dtype, lengths) <= self.passes
+
+    def check(self, length: int) -> None:
+        """Raise RequestError if a canvas is too long to be computed even alone."""
+        if self.holds([length]):
+            return
+        needed = pass_bytes(self._a, self._dtype, [length]) / GIB
+        raise RequestError(
+            f"a pass over {length} tokens takes {needed:.1f} GiB of memory and {max(self.passes, 0) / GIB:.1f} are "
+            "left for it; shorten the prompt or max_tokens, or serve with a smaller --memory-fraction",
+            "max_tokens",
+        )
