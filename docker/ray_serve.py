@@ -12,8 +12,8 @@ import httpx
 from fastapi import FastAPI
 from ray import serve
 
-from server.app import create_app
-from server.settings import ServeSettings
+from unmask.server.app import create_app
+from unmask.server.settings import ServeSettings
 
 POLL = 0.1  # seconds
 

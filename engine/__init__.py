@@ -1,8 +1,8 @@
 """Time: requests, canvases, the batch, and the one decode loop."""
 
-from engine.engine import Engine
-from engine.request import FinishReason, Request, Result, Reveal, Step
-from engine.service import (
+from unmask.engine.engine import Engine
+from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
+from unmask.engine.service import (
     EngineError,
     EngineService,
     EngineStoppedError,

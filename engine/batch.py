@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from engine.canvas import Canvas
-from engine.choosing import Chooser
-from engine.recall import Recall
-from engine.request import Reveal, Step
+from unmask.engine.canvas import Canvas
+from unmask.engine.choosing import Chooser
+from unmask.engine.recall import Recall
+from unmask.engine.request import Reveal, Step
 
 Change = tuple[tuple[Reveal, ...], tuple[int, ...]]  # what a pass revealed and remasked in one row
 

@@ -8,9 +8,9 @@ block-causal model nothing depends on later blocks, so `block` is exact.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from engine.errors import RequestError
-from models.architecture import Architecture
-from schedulers import SchedulerSpec
+from unmask.engine.errors import RequestError
+from unmask.models.architecture import Architecture
+from unmask.schedulers import SchedulerSpec
 
 CacheName = Literal["none", "prefix", "dual", "block"]
 CACHES: tuple[CacheName, ...] = get_args(CacheName)

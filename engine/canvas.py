@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.request import FinishReason, Request, Result, Reveal, Step
-from engine.settled import SettledText
-from models.tokenizer import Tokenizer
-from schedulers import Needs
+from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
+from unmask.engine.settled import SettledText
+from unmask.models.tokenizer import Tokenizer
+from unmask.schedulers import Needs
 
 PASSES_PER_TOKEN = 4  # the cap of requests that give none; only remasking can need more than one
 

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.canvas import Canvas
-from engine.errors import SchedulerError
-from engine.transfer import Arrays, as_float, floats
-from schedulers import Needs, Scheduler, State, View, top_n
+from unmask.engine.canvas import Canvas
+from unmask.engine.errors import SchedulerError
+from unmask.engine.transfer import Arrays, as_float, floats
+from unmask.schedulers import Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 

@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from engine.caching import choose_cache
-from engine.engine import Engine
-from engine.request import Request, Result, Step, fit_block_length
-from engine.settings import CommandSettings, ModelSettings
-from models.loading import Model, load_model
-from schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
+from unmask.engine.caching import choose_cache
+from unmask.engine.engine import Engine
+from unmask.engine.request import Request, Result, Step, fit_block_length
+from unmask.engine.settings import CommandSettings, ModelSettings
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
 
 MASK = "░"
 STOP = "·"  # an end of text; its own name would hide the text around it

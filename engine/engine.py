@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.batch import Batch, Change
-from engine.caching import check_cache, check_needs
-from engine.canvas import Canvas
-from engine.choosing import Chooser
-from engine.errors import NoMemoryError, NotFiniteError, RequestError
-from engine.graphs import GRAPH_TOKENS, Graphs
-from engine.plan import Plan, plan_step
-from engine.proposal import Kernels, Sampling, propose, widened
-from engine.recording import CUDARecorder, TapeRecorder
-from engine.request import Request, Result, Reveal, Step, check_block_length, check_template
-from engine.room import Room
-from engine.scoring import Question, Scored, answers, lay_out_questions
-from engine.slots import Slots, columns_needed
-from engine.stopwatch import Stopwatch
-from engine.transfer import as_tensors
-from engine.waiting import Waiting
-from models.cache import KeyValues
-from models.loading import Model
-from models.memory import is_out_of_memory
-from models.spans import Layout, Shapes
-from schedulers import Needs, View
+from unmask.engine.batch import Batch, Change
+from unmask.engine.caching import check_cache, check_needs
+from unmask.engine.canvas import Canvas
+from unmask.engine.choosing import Chooser
+from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError
+from unmask.engine.graphs import GRAPH_TOKENS, Graphs
+from unmask.engine.plan import Plan, plan_step
+from unmask.engine.proposal import Kernels, Sampling, propose, widened
+from unmask.engine.recording import CUDARecorder, TapeRecorder
+from unmask.engine.request import Request, Result, Reveal, Step, check_block_length, check_template
+from unmask.engine.room import Room
+from unmask.engine.scoring import Question, Scored, answers, lay_out_questions
+from unmask.engine.slots import Slots, columns_needed
+from unmask.engine.stopwatch import Stopwatch
+from unmask.engine.transfer import as_tensors
+from unmask.engine.waiting import Waiting
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model
+from unmask.models.memory import is_out_of_memory
+from unmask.models.spans import Layout, Shapes
+from unmask.schedulers import Needs, View
 
 MEMORY_FRACTION = 0.8
 

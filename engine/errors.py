@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.request import Step
+    from unmask.engine.request import Step
 
 
 class RequestError(ValueError):

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from engine.recording import Record, Replay
+from unmask.engine.recording import Record, Replay
 
 log = logging.getLogger(__name__)
 

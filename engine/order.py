@@ -7,7 +7,7 @@ step revealed several, they count from left to right. A left-to-right order scor
 from collections.abc import Sequence
 from itertools import pairwise
 
-from engine.request import Result
+from unmask.engine.request import Result
 
 
 def reveal_order(result: Result) -> list[int]:

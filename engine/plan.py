@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.canvas import Canvas
-from engine.proposal import Proposal
-from engine.refresh import computed
-from engine.transfer import Arrays, floats
-from models.architecture import Architecture
-from models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out
-from schedulers import View
+from unmask.engine.canvas import Canvas
+from unmask.engine.proposal import Proposal
+from unmask.engine.refresh import computed
+from unmask.engine.transfer import Arrays, floats
+from unmask.models.architecture import Architecture
+from unmask.models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out
+from unmask.schedulers import View
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
 

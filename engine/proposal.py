@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.transfer import as_float
-from models.spans import round_up
-from schedulers import Needs, counter_uniform
+from unmask.engine.transfer import as_float
+from unmask.models.spans import round_up
+from unmask.schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time

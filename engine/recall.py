@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.canvas import Canvas
-from engine.proposal import scatter
+from unmask.engine.canvas import Canvas
+from unmask.engine.proposal import scatter
 
 
 class Recall:

@@ -1,8 +1,8 @@
 """Which columns a pass computes, and so which keys and values it refreshes; the others are read from the cache."""
 
-from engine.caching import Cache
-from engine.canvas import Canvas
-from models.architecture import Architecture
+from unmask.engine.caching import Cache
+from unmask.engine.canvas import Canvas
+from unmask.models.architecture import Architecture
 
 
 def computed(canvas: Canvas, cache: Cache, a: Architecture) -> tuple[int, int, int]:

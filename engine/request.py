@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.caching import NO_CACHE, Cache
-from engine.errors import RequestError
-from models.architecture import Architecture
-from schedulers import SchedulerSpec, State
+from unmask.engine.caching import NO_CACHE, Cache
+from unmask.engine.errors import RequestError
+from unmask.models.architecture import Architecture
+from unmask.schedulers import SchedulerSpec, State
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from engine.errors import RequestError
-from engine.proposal import head_bytes
-from engine.slots import columns_needed
-from models.cache import KeyValues
-from models.loading import Model
-from models.memory import GIB, available_bytes, pass_bytes
-from models.spans import round_up
+from unmask.engine.errors import RequestError
+from unmask.engine.proposal import head_bytes
+from unmask.engine.slots import columns_needed
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model
+from unmask.models.memory import GIB, available_bytes, pass_bytes
+from unmask.models.spans import round_up
 
 
 class Room:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.proposal import CHUNK_BYTES
-from models.architecture import Architecture
-from models.spans import Array, Layout, Shapes, Span, lay_out
+from unmask.engine.proposal import CHUNK_BYTES
+from unmask.models.architecture import Architecture
+from unmask.models.spans import Array, Layout, Shapes, Span, lay_out
 
 PASS_TOKENS = 8192  # of one pass, so that decoding need not wait long for it
 

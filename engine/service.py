@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-from engine.engine import Engine
-from engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
-from engine.request import Request, Step, fit_block_length
-from schedulers import parse_scheduler
+from unmask.engine.engine import Engine
+from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
+from unmask.engine.request import Request, Step, fit_block_length
+from unmask.schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 
-from models.detokenizer import Detokenizer
+from unmask.models.detokenizer import Detokenizer
 
 
 class SettledText:

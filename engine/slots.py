@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from engine.canvas import Canvas
-from models.cache import KeyValues
-from models.spans import round_up
+from unmask.engine.canvas import Canvas
+from unmask.models.cache import KeyValues
+from unmask.models.spans import round_up
 
 STEP = 64  # columns
 

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Union
 
-from engine.canvas import Canvas
+from unmask.engine.canvas import Canvas
 
 # Ordered, as the first entry of a plain dict is found past all those that were there before.
 _Branch = OrderedDict[object, Union["_Branch", Canvas]]

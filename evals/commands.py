@@ -9,15 +9,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from engine.caching import NO_CACHE, choose_cache
-from engine.settings import BATCH_INVARIANT, CommandSettings, ModelSettings
-from evals.measure import label
-from evals.plot import check_plot, draw
-from evals.sweep import FULL, BlockLength, Curve, Point, Sweep, SweepError, read_points, run_cells
-from evals.sweep_file import read_sweep
-from evals.tasks import DATASETS, TASKS, TaskError, find_task, take
-from models.loading import load_model
-from schedulers import parse_scheduler_text, scheduler_names
+from unmask.engine.caching import NO_CACHE, choose_cache
+from unmask.engine.settings import BATCH_INVARIANT, CommandSettings, ModelSettings
+from unmask.evals.measure import label
+from unmask.evals.plot import check_plot, draw
+from unmask.evals.sweep import FULL, BlockLength, Curve, Point, Sweep, SweepError, read_points, run_cells
+from unmask.evals.sweep_file import read_sweep
+from unmask.evals.tasks import DATASETS, TASKS, TaskError, find_task, take
+from unmask.models.loading import load_model
+from unmask.schedulers import parse_scheduler_text, scheduler_names
 
 NUMBERS = ("accuracy, 95 %", "passes, 95 %", "tokens/s", "local\nAR", "global\nAR")
 
@@ -92,8 +92,8 @@ def evaluate(settings: EvalSettings) -> None:
 
 def train_model(settings: TrainModelSettings) -> None:
     """Run or resume the recipe, then write the card with the measured table."""
-    from evals.recipe.card import SCHEDULERS, training_cost, write_card
-    from evals.recipe.train import Recipe, Trainer
+    from unmask.evals.recipe.card import SCHEDULERS, training_cost, write_card
+    from unmask.evals.recipe.train import Recipe, Trainer
 
     settings.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from engine.caching import NO_CACHE, Cache
-from engine.engine import MEMORY_FRACTION, Engine
-from engine.order import global_ar_ness, local_ar_ness, reveal_order
-from engine.request import Request, Result, fit_block_length
-from evals.intervals import normal, wilson
-from evals.prompts import prompt_ids
-from evals.tasks import Problem, Task, take
-from models.loading import Model
-from schedulers import SchedulerSpec, parse_scheduler
+from unmask.engine.caching import NO_CACHE, Cache
+from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.order import global_ar_ness, local_ar_ness, reveal_order
+from unmask.engine.request import Request, Result, fit_block_length
+from unmask.evals.intervals import normal, wilson
+from unmask.evals.prompts import prompt_ids
+from unmask.evals.tasks import Problem, Task, take
+from unmask.models.loading import Model
+from unmask.schedulers import SchedulerSpec, parse_scheduler
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evals.sweep import Point, SweepError
+from unmask.evals.sweep import Point, SweepError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

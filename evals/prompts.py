@@ -1,7 +1,7 @@
 """How a problem is asked: through the model's chat template where it has one."""
 
-from evals.tasks import Problem
-from models.loading import Model
+from unmask.evals.tasks import Problem
+from unmask.models.loading import Model
 
 
 def prompt_ids(model: Model, problem: Problem, raw: bool = False) -> tuple[int, ...]:

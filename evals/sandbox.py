@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from evals import confinement
+from unmask.evals import confinement
 
 
 class SandboxError(RuntimeError):

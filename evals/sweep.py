@@ -12,11 +12,11 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine.caching import Cache
-from evals.measure import Measurement, identity, measure
-from evals.tasks import Task
-from models.loading import Model
-from schedulers import SchedulerSpec
+from unmask.engine.caching import Cache
+from unmask.evals.measure import Measurement, identity, measure
+from unmask.evals.tasks import Task
+from unmask.models.loading import Model
+from unmask.schedulers import SchedulerSpec
 
 FULL: Literal["full"] = "full"
 BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]

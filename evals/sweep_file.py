@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evals.sweep import BlockLength, Curve, Sweep, SweepError
-from evals.tasks import TaskError, find_task
-from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
+from unmask.evals.sweep import BlockLength, Curve, Sweep, SweepError
+from unmask.evals.tasks import TaskError, find_task
+from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
 
 SHIPPED = Path(__file__).parent / "sweeps"
 

@@ -5,7 +5,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from models.architecture import Architecture
+from unmask.models.architecture import Architecture
 
 
 class KeyValues:

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.config import read_json
-from models.errors import CheckpointError, require_regular
-from models.quantization import Pack
-from models.transformer import Block, MaskedTransformer
+from unmask.models.config import read_json
+from unmask.models.errors import CheckpointError, require_regular
+from unmask.models.quantization import Pack
+from unmask.models.transformer import Block, MaskedTransformer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.errors import CheckpointError
+from unmask.models.errors import CheckpointError
 
 Config = Mapping[str, Any]
 

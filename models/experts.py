@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.architecture import Experts, Groups
-from models.layers import FeedForward, kept
-from models.quantization import Pack, levels_and_scale
+from unmask.models.architecture import Experts, Groups
+from unmask.models.layers import FeedForward, kept
+from unmask.models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
 

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import weights
-from models.checkpoint import INDEX_FILE
-from models.errors import CheckpointError, first_line, require_regular
+from unmask import weights
+from unmask.models.checkpoint import INDEX_FILE
+from unmask.models.errors import CheckpointError, first_line, require_regular
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.quantization import Pack
+from unmask.models.quantization import Pack
 
 
 class RMSNorm(nn.Module):

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 import torch.fx.experimental._config
 
-from models.architecture import Architecture
-from models.checkpoint import load_weights, weight_files
-from models.config import Config, read_json
-from models.errors import CheckpointError
-from models.families import Family, find_family
-from models.hub import fetch_weights, locate
-from models.memory import bound_kernel_caches, require_memory, weight_bytes
-from models.quantization import choose_packing, precision
-from models.tokenizer import Tokenizer
-from models.transformer import MaskedTransformer
+from unmask.models.architecture import Architecture
+from unmask.models.checkpoint import load_weights, weight_files
+from unmask.models.config import Config, read_json
+from unmask.models.errors import CheckpointError
+from unmask.models.families import Family, find_family
+from unmask.models.hub import fetch_weights, locate
+from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
+from unmask.models.quantization import choose_packing, precision
+from unmask.models.tokenizer import Tokenizer
+from unmask.models.transformer import MaskedTransformer
 
 log = logging.getLogger(__name__)
 

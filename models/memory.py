@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from models.architecture import Architecture
-from models.errors import CheckpointError
-from models.quantization import packed_bytes, precision
-from models.transformer import MaskedTransformer
+from unmask.models.architecture import Architecture
+from unmask.models.errors import CheckpointError
+from unmask.models.quantization import packed_bytes, precision
+from unmask.models.transformer import MaskedTransformer
 
 GIB = 1 << 30
 KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of torch, and of oneDNN beneath it

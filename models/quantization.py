@@ -11,7 +11,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from models.errors import CheckpointError
+from unmask.models.errors import CheckpointError
 
 QUANTIZATIONS = ("int8",)
 SCALE_BYTES = 4

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from models.architecture import Architecture, Experts
-from models.config import Config, flag, integer, layer_count, number
+from unmask.models.architecture import Architecture, Experts
+from unmask.models.config import Config, flag, integer, layer_count, number
 
 # None stands where Qwen's own default for an absent key is the same.
 SUPPORTED: dict[str, tuple[object, ...]] = {

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.architecture import Architecture
+from unmask.models.architecture import Architecture
 
 Array = NDArray[np.int64]
 Size = Callable[[int], int]

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from models.errors import ChatTemplateError, first_line
+from unmask.models.errors import ChatTemplateError, first_line
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers.decoders import ByteLevel
 
-from models.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
-from models.errors import ChatTemplateError, CheckpointError, first_line
-from models.templates import compile_template, render
+from unmask.models.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
+from unmask.models.errors import ChatTemplateError, CheckpointError, first_line
+from unmask.models.templates import compile_template, render
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.architecture import Architecture
-from models.cache import KeyValues
-from models.experts import MixtureOfExperts
-from models.layers import FeedForward, RMSNorm, fused, kept
-from models.quantization import Pack
-from models.spans import Spans, whole_rows
+from unmask.models.architecture import Architecture
+from unmask.models.cache import KeyValues
+from unmask.models.experts import MixtureOfExperts
+from unmask.models.layers import FeedForward, RMSNorm, fused, kept
+from unmask.models.quantization import Pack
+from unmask.models.spans import Spans, whole_rows
 
 
 class Rotation:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from evals.measure import measure
-from evals.tasks import Task, find_task
-from models.loading import Model
-from policies.recipe import Recipe
-from policies.train import LOG_FILE
-from schedulers import parse_scheduler
+from unmask.evals.measure import measure
+from unmask.evals.tasks import Task, find_task
+from unmask.models.loading import Model
+from unmask.policies.recipe import Recipe
+from unmask.policies.train import LOG_FILE
+from unmask.schedulers import parse_scheduler
 
 SPEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 

@@ -9,15 +9,15 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from engine.settings import ModelSettings
-from evals.sweep import BlockLength
-from evals.tasks import TASKS, TaskError, find_task
-from models.loading import load_model
-from policies.card import write_card
-from policies.plot import plot_training
-from policies.recipe import Recipe
-from policies.train import LOG_FILE, CannotLearnError, Trainer
-from schedulers import OptionError
+from unmask.engine.settings import ModelSettings
+from unmask.evals.sweep import BlockLength
+from unmask.evals.tasks import TASKS, TaskError, find_task
+from unmask.models.loading import load_model
+from unmask.policies.card import write_card
+from unmask.policies.plot import plot_training
+from unmask.policies.recipe import Recipe
+from unmask.policies.train import LOG_FILE, CannotLearnError, Trainer
+from unmask.schedulers import OptionError
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
 SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keeps this share

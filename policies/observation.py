@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from policies.network import PolicyNetwork
-from policies.store import Card
-from schedulers import Decision, Needs, View
+from unmask.policies.network import PolicyNetwork
+from unmask.policies.store import Card
+from unmask.schedulers import Decision, Needs, View
 
 SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and 1
 

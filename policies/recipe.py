@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from policies.network import PolicyShape
-from policies.store import Card
+from unmask.policies.network import PolicyShape
+from unmask.policies.store import Card
 
 TOKEN_HEADS = 4  # of a policy that reads tokens; the paper's has 2
 WARM_RATE = 1e-3  # highest learning rate of a warm start

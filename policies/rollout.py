@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engine.engine import Engine
-from engine.request import Request, Result, fit_block_length
-from evals.prompts import prompt_ids
-from evals.tasks import Problem, Task
-from models.loading import Model
-from policies.choice import bernoulli_log_likelihood, plackett_luce_log_likelihood
-from policies.network import PolicyNetwork
-from policies.observation import Observation, needs_of
-from policies.scheduler import choose
-from policies.store import Card
-from schedulers import Decision, SchedulerSpec, State, View
+from unmask.engine.engine import Engine
+from unmask.engine.request import Request, Result, fit_block_length
+from unmask.evals.prompts import prompt_ids
+from unmask.evals.tasks import Problem, Task
+from unmask.models.loading import Model
+from unmask.policies.choice import bernoulli_log_likelihood, plackett_luce_log_likelihood
+from unmask.policies.network import PolicyNetwork
+from unmask.policies.observation import Observation, needs_of
+from unmask.policies.scheduler import choose
+from unmask.policies.store import Card
+from unmask.schedulers import Decision, SchedulerSpec, State, View
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from policies.choice import bernoulli, expected, likely, or_best, plackett_luce
-from policies.network import PolicyNetwork
-from policies.observation import Observation, needs_of
-from policies.store import find_policy, load_policy
-from schedulers import Decision, Needs, State, View, option
+from unmask.policies.choice import bernoulli, expected, likely, or_best, plackett_luce
+from unmask.policies.network import PolicyNetwork
+from unmask.policies.observation import Observation, needs_of
+from unmask.policies.store import find_policy, load_policy
+from unmask.schedulers import Decision, Needs, State, View, option
 
 CERTAIN = {"likely": likely, "expected": expected}  # the modes without chance
 MODES = (*CERTAIN, "bernoulli-argmax", "bernoulli", "dpls")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.network import SPEED_KNOTS
+from unmask.policies.network import SPEED_KNOTS
 
 SHIFTS = torch.arange(-10.0, 8.0)  # of logits that are tried: from next to nothing at once to nearly everything
 SLOWEST = 0.3  # of the speeds that are trained for: with more passes, answers get no better

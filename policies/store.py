@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import weights
-from policies.network import PolicyNetwork, PolicyShape
-from schedulers import OptionError
+from unmask import weights
+from unmask.policies.network import PolicyNetwork, PolicyShape
+from unmask.schedulers import OptionError
 
 PREFIX = "base_policy."
 WEIGHTS, CARD = "model.safetensors", "policy.json"

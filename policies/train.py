@@ -17,12 +17,12 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
-from engine.engine import Engine
-from evals.tasks import Task, find_task
-from models.loading import Model
-from policies.choice import bernoulli_entropy
-from policies.network import PolicyNetwork
-from policies.objective import (
+from unmask.engine.engine import Engine
+from unmask.evals.tasks import Task, find_task
+from unmask.models.loading import Model
+from unmask.policies.choice import bernoulli_entropy
+from unmask.policies.network import PolicyNetwork
+from unmask.policies.objective import (
     additive_reward,
     advantages,
     clipped_loss,
@@ -31,12 +31,12 @@ from policies.objective import (
     multiplicative_reward,
     step_weights,
 )
-from policies.recipe import Recipe
-from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
-from policies.speeds import SHIFTS, SLOWEST, shifts_of_speeds
-from policies.store import find_policy, load_policy, save_policy
-from policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
-from schedulers import parse_scheduler_text
+from unmask.policies.recipe import Recipe
+from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.speeds import SHIFTS, SLOWEST, shifts_of_speeds
+from unmask.policies.store import find_policy, load_policy, save_policy
+from unmask.policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
+from unmask.schedulers import parse_scheduler_text
 
 STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
 CHUNK = 512  # steps that go through the network at once

@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from policies.observation import Observation
-from policies.rollout import Rollouts
+from unmask.policies.observation import Observation
+from unmask.policies.rollout import Rollouts
 
 TEACHERS = ("threshold:threshold=0.7", "threshold:threshold=0.95")  # who answers, where the recipe names nobody
 REPLACED = 0.1  # share of proposals

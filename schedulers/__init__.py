@@ -1,8 +1,8 @@
 """Unmasking schedulers: which masked positions to reveal now. This is the whole public interface for writing one."""
 
-from schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, top_n
-from schedulers.options import OptionError, json_schema, option
-from schedulers.registry import (
+from unmask.schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, top_n
+from unmask.schedulers.options import OptionError, json_schema, option
+from unmask.schedulers.registry import (
     SchedulerSpec,
     UnknownSchedulerError,
     parse_scheduler,

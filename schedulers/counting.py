@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from schedulers.base import View
-from schedulers.options import option
+from unmask.schedulers.base import View
+from unmask.schedulers.options import option
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Entropy: sure is whose whole distribution is narrow."""
 
-from schedulers.base import Decision, Needs, State, View, top_n
-from schedulers.counting import CountOptions, tokens_due
+from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.counting import CountOptions, tokens_due
 
 
 class Entropy:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from schedulers.base import Decision, Needs, State, View, top_n
-from schedulers.options import option
+from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.options import option
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Margin: sure is who has no second choice."""
 
-from schedulers.base import Decision, Needs, State, View, top_n
-from schedulers.counting import CountOptions, tokens_due
+from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.counting import CountOptions, tokens_due
 
 
 class Margin:

@@ -8,8 +8,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from schedulers.base import Needs, Scheduler
-from schedulers.options import OptionError, number, numeric_kinds, parse_options
+from unmask.schedulers.base import Needs, Scheduler
+from unmask.schedulers.options import OptionError, number, numeric_kinds, parse_options
 
 GROUP = "unmask.schedulers"
 

@@ -1,7 +1,7 @@
 """Top-k by confidence, the standard order of masked diffusion models."""
 
-from schedulers.base import Decision, Needs, State, View, top_n
-from schedulers.counting import CountOptions, tokens_due
+from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.counting import CountOptions, tokens_due
 
 
 class TopK:

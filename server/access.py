@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import UnauthorizedError, error_response
-from server.playground import PARTS
+from unmask.server.errors import UnauthorizedError, error_response
+from unmask.server.playground import PARTS
 
 PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/ready"})
 OPEN = PROBES | {"/", *(f"/static/{name}" for name in PARTS)}

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request as HTTPRequest
 
-from engine.order import global_ar_ness, local_ar_ness, reveal_order
-from engine.request import Request, Result
-from schedulers import SchedulerSpec
-from server.backend import Backend
-from server.errors import UnknownModelError, show
-from server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
+from unmask.engine.order import global_ar_ness, local_ar_ness, reveal_order
+from unmask.engine.request import Request, Result
+from unmask.schedulers import SchedulerSpec
+from unmask.server.backend import Backend
+from unmask.server.errors import UnknownModelError, show
+from unmask.server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},

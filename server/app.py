@@ -11,13 +11,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from models.loading import Model
-from server import chat, completions, fim, generate, info, playground, score, tokenize
-from server.access import ApiKeys
-from server.backend import Backend
-from server.errors import add_error_handlers
-from server.middleware import KeepAlive, Observe
-from server.settings import ServeSettings
+from unmask.models.loading import Model
+from unmask.server import chat, completions, fim, generate, info, playground, score, tokenize
+from unmask.server.access import ApiKeys
+from unmask.server.backend import Backend
+from unmask.server.errors import add_error_handlers
+from unmask.server.middleware import KeepAlive, Observe
+from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def create_app(
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     if settings.otel:
-        from server.tracing import TraceContext  # an extra
+        from unmask.server.tracing import TraceContext  # an extra
 
         app.add_middleware(TraceContext)
     app.add_middleware(Observe, metrics=backend.metrics, limit=lambda: backend.max_body_bytes)

@@ -12,26 +12,26 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.caching import NO_CACHE, check_needs, choose_cache
-from engine.engine import Engine
-from engine.errors import RequestError
-from engine.request import Request, Step, fit_block_length
-from engine.scoring import Question, Scored, passes
-from engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
-from models.architecture import Architecture
-from models.loading import Model, load_model
-from schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
-from server.bodies import MOST_BYTES, default_body_bytes
-from server.caller import Caller
-from server.errors import NotReadyError
-from server.metrics import Metrics
-from server.settings import ServeSettings
-from server.streams import Generations
-from server.vllm_metrics import VLLMMetrics
-from server.workers import Workers
+from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
+from unmask.engine.engine import Engine
+from unmask.engine.errors import RequestError
+from unmask.engine.request import Request, Step, fit_block_length
+from unmask.engine.scoring import Question, Scored, passes
+from unmask.engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
+from unmask.models.architecture import Architecture
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
+from unmask.server.bodies import MOST_BYTES, default_body_bytes
+from unmask.server.caller import Caller
+from unmask.server.errors import NotReadyError
+from unmask.server.metrics import Metrics
+from unmask.server.settings import ServeSettings
+from unmask.server.streams import Generations
+from unmask.server.vllm_metrics import VLLMMetrics
+from unmask.server.workers import Workers
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from unmask.server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Backend:
         return self.service
 
     def _make_tracing(self) -> "Tracing":
-        from server.tracing import Tracing  # the extra is there: the settings have looked
+        from unmask.server.tracing import Tracing  # the extra is there: the settings have looked
 
         return Tracing(self._name)
 

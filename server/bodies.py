@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.errors import BadRequestError, show
+from unmask.server.errors import BadRequestError, show
 
 BYTES_PER_POSITION = 16  # a token has four characters or so, and a character up to six bytes in JSON
 LEAST_BYTES = 1 << 20  # of the default, for conversations with much around their texts

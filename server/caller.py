@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request as HTTPRequest
 
-from server.errors import ClientLeftError, DeadlineError
-from server.settings import ServeSettings
+from unmask.server.errors import ClientLeftError, DeadlineError
+from unmask.server.settings import ServeSettings
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.loading import Model
-from server.errors import BadRequestError
-from server.tokens import CONTEXT_LENGTH, check_characters, check_tokens
+from unmask.models.loading import Model
+from unmask.server.errors import BadRequestError
+from unmask.server.tokens import CONTEXT_LENGTH, check_characters, check_tokens
 
 DEFAULT_MARKER = "[MASK]"
 _CLOSING = "])>}"  # a marker that ends in one of these may hold a count in front of it

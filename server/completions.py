@@ -7,18 +7,18 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from engine.request import Request
-from engine.scoring import left_to_right
-from server.answers import ERRORS, SSE, BackendOf, check_model
-from server.backend import Backend
-from server.bodies import BodyRoute
-from server.caller import Caller
-from server.logprobs import completion_logprobs
-from server.openai import JSON, Shape, respond
-from server.parse import parse_completion
-from server.pieces import Echo, Piece, Token
-from server.tokens import check_scored
-from server.wire.completions import CompletionRequest, CompletionResponse
+from unmask.engine.request import Request
+from unmask.engine.scoring import left_to_right
+from unmask.server.answers import ERRORS, SSE, BackendOf, check_model
+from unmask.server.backend import Backend
+from unmask.server.bodies import BodyRoute
+from unmask.server.caller import Caller
+from unmask.server.logprobs import completion_logprobs
+from unmask.server.openai import JSON, Shape, respond
+from unmask.server.parse import parse_completion
+from unmask.server.pieces import Echo, Piece, Token
+from unmask.server.tokens import check_scored
+from unmask.server.wire.completions import CompletionRequest, CompletionResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 

@@ -33,8 +33,8 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from engine.errors import RequestError
-from engine.service import (
+from unmask.engine.errors import RequestError
+from unmask.engine.service import (
     EngineError,
     EngineStoppedError,
     ModelNotFiniteError,
@@ -42,8 +42,8 @@ from engine.service import (
     QueueFullError,
     SchedulerFailedError,
 )
-from models.errors import ChatTemplateError
-from schedulers import OptionError, UnknownSchedulerError
+from unmask.models.errors import ChatTemplateError
+from unmask.schedulers import OptionError, UnknownSchedulerError
 
 RETRY_AFTER_SECONDS = 1
 MAX_MESSAGE = 1000  # characters; a message may quote the client

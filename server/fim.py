@@ -4,14 +4,14 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from server.answers import ERRORS, SSE, BackendOf, check_model
-from server.bodies import BodyRoute
-from server.caller import Caller
-from server.logprobs import completion_logprobs
-from server.openai import JSON, Shape, respond
-from server.parse import parse_fim
-from server.pieces import Piece
-from server.wire.fim import FimRequest, FimResponse
+from unmask.server.answers import ERRORS, SSE, BackendOf, check_model
+from unmask.server.bodies import BodyRoute
+from unmask.server.caller import Caller
+from unmask.server.logprobs import completion_logprobs
+from unmask.server.openai import JSON, Shape, respond
+from unmask.server.parse import parse_fim
+from unmask.server.pieces import Piece
+from unmask.server.wire.fim import FimRequest, FimResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 

@@ -8,17 +8,17 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
-from engine.request import Request, Result, Step
-from engine.service import EngineError
-from models.loading import Model
-from server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
-from server.bodies import BodyRoute
-from server.caller import Caller
-from server.canvas import region_of
-from server.errors import error_body
-from server.parse import parse_generate
-from server.streams import EventStream, Generations, event
-from server.wire.generate import GenerateRequest, GenerateResponse
+from unmask.engine.request import Request, Result, Step
+from unmask.engine.service import EngineError
+from unmask.models.loading import Model
+from unmask.server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from unmask.server.bodies import BodyRoute
+from unmask.server.caller import Caller
+from unmask.server.canvas import region_of
+from unmask.server.errors import error_body
+from unmask.server.parse import parse_generate
+from unmask.server.streams import EventStream, Generations, event
+from unmask.server.wire.generate import GenerateRequest, GenerateResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 

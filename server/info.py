@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from schedulers import json_schema, scheduler_class, scheduler_names
-from server.answers import ERRORS, BackendOf, check_model
-from server.backend import Backend
+from unmask.schedulers import json_schema, scheduler_class, scheduler_names
+from unmask.server.answers import ERRORS, BackendOf, check_model
+from unmask.server.backend import Backend
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from models.tokenizer import Tokenizer
-from server.pieces import Piece, Token
+from unmask.models.tokenizer import Tokenizer
+from unmask.server.pieces import Piece, Token
 
 JSON = dict[str, Any]
 

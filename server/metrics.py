@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from engine.request import FinishReason, Request, Result, Step
-from engine.service import EngineError
+from unmask.engine.request import FinishReason, Request, Result, Step
+from unmask.engine.service import EngineError
 
 # Upper bounds of buckets: vLLM's, so that its dashboards and alerts fit.
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)

@@ -12,10 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.service import GOING_DOWN, EngineStoppedError
-from server.access import PROBES
-from server.errors import HeadTooLargeError, error_response
-from server.metrics import Metrics
+from unmask.engine.service import GOING_DOWN, EngineStoppedError
+from unmask.server.access import PROBES
+from unmask.server.errors import HeadTooLargeError, error_response
+from unmask.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from engine.request import Request, Result
-from engine.service import EngineError
-from models.tokenizer import Tokenizer
-from server.answers import diffusion, token_steps, usage
-from server.backend import Backend
-from server.caller import Caller
-from server.errors import error_body
-from server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
-from server.streams import EventStream, Generations, event, to_json
-from server.wire.answers import Usage
-from server.wire.openai import OpenAIFields
+from unmask.engine.request import Request, Result
+from unmask.engine.service import EngineError
+from unmask.models.tokenizer import Tokenizer
+from unmask.server.answers import diffusion, token_steps, usage
+from unmask.server.backend import Backend
+from unmask.server.caller import Caller
+from unmask.server.errors import error_body
+from unmask.server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
+from unmask.server.streams import EventStream, Generations, event, to_json
+from unmask.server.wire.answers import Usage
+from unmask.server.wire.openai import OpenAIFields
 
 END_OF_STREAM = "data: [DONE]\n\n"
 

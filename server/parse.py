@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.caching import choose_cache
-from engine.request import Request, fit_block_length
-from models.architecture import Architecture
-from models.loading import Model
-from schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
-from server.canvas import Region, check_length, region_of
-from server.errors import BadRequestError, show
-from server.policy_names import check_policy
-from server.settings import ServeSettings
-from server.tokens import check_characters, check_tokens, encoded
-from server.wire.chat import ChatRequest
-from server.wire.completions import CompletionRequest
-from server.wire.fields import MAX_SEED, GenerationFields, Message
-from server.wire.fim import FimRequest
-from server.wire.generate import GenerateRequest
-from server.wire.openai import OpenAIFields
-from server.wire.score import ScoreRequest
+from unmask.engine.caching import choose_cache
+from unmask.engine.request import Request, fit_block_length
+from unmask.models.architecture import Architecture
+from unmask.models.loading import Model
+from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
+from unmask.server.canvas import Region, check_length, region_of
+from unmask.server.errors import BadRequestError, show
+from unmask.server.policy_names import check_policy
+from unmask.server.settings import ServeSettings
+from unmask.server.tokens import check_characters, check_tokens, encoded
+from unmask.server.wire.chat import ChatRequest
+from unmask.server.wire.completions import CompletionRequest
+from unmask.server.wire.fields import MAX_SEED, GenerationFields, Message
+from unmask.server.wire.fim import FimRequest
+from unmask.server.wire.generate import GenerateRequest
+from unmask.server.wire.openai import OpenAIFields
+from unmask.server.wire.score import ScoreRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from engine.request import Result, Reveal, Step
-from models.tokenizer import Tokenizer
-from server.streams import Generations
+from unmask.engine.request import Result, Reveal, Step
+from unmask.models.tokenizer import Tokenizer
+from unmask.server.streams import Generations
 
 MASK = "\N{LIGHT SHADE}"  # in a snapshot, for what is not revealed yet
 LOWEST = -9999.0  # log-probability of what has none in float32; JSON has no infinity

@@ -1,8 +1,8 @@
 """Which policies requests may name: a name is a file that the server opens, so the server says which."""
 
-import weights
-from server.errors import BadRequestError, show
-from server.settings import ServeSettings
+from unmask import weights
+from unmask.server.errors import BadRequestError, show
+from unmask.server.settings import ServeSettings
 
 ANY = "*"
 

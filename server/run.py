@@ -8,14 +8,14 @@ from types import FrameType
 
 import uvicorn
 
-from engine.service import STOP_SECONDS, ModelNotFiniteError
-from models.loading import Model
-from server.app import create_app
-from server.backend import Backend
-from server.errors import NotReadyError
-from server.logs import logging_config
-from server.middleware import MAX_HEAD_BYTES
-from server.settings import ServeSettings
+from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
+from unmask.models.loading import Model
+from unmask.server.app import create_app
+from unmask.server.backend import Backend
+from unmask.server.errors import NotReadyError
+from unmask.server.logs import logging_config
+from unmask.server.middleware import MAX_HEAD_BYTES
+from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from engine.scoring import (
+from unmask.engine.scoring import (
     Question,
     Scored,
     complementary_pairs,
@@ -18,17 +18,17 @@ from engine.scoring import (
     likelihood_masks,
     under_masks,
 )
-from models.loading import Model
-from server.answers import ERRORS, BackendOf, check_model
-from server.backend import Backend
-from server.bodies import BodyRoute
-from server.caller import Caller
-from server.canvas import Region, check_length
-from server.errors import BadRequestError
-from server.parse import given_prompt
-from server.tokens import check_scored, check_tokens, encoded
-from server.wire.answers import Usage
-from server.wire.score import (
+from unmask.models.loading import Model
+from unmask.server.answers import ERRORS, BackendOf, check_model
+from unmask.server.backend import Backend
+from unmask.server.bodies import BodyRoute
+from unmask.server.caller import Caller
+from unmask.server.canvas import Region, check_length
+from unmask.server.errors import BadRequestError
+from unmask.server.parse import given_prompt
+from unmask.server.tokens import check_scored, check_tokens, encoded
+from unmask.server.wire.answers import Usage
+from unmask.server.wire.score import (
     CoupledScore,
     LikelihoodScore,
     PatternScore,

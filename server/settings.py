@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
-from engine.caching import AUTO, parse_cache
-from engine.settings import BATCH_INVARIANT, ModelSettings
-from models.tokenizer import read_chat_template
-from schedulers import UnknownSchedulerError, scheduler_class
-from server.logs import LogFormat
+from unmask.engine.caching import AUTO, parse_cache
+from unmask.engine.settings import BATCH_INVARIANT, ModelSettings
+from unmask.models.tokenizer import read_chat_template
+from unmask.schedulers import UnknownSchedulerError, scheduler_class
+from unmask.server.logs import LogFormat
 
 _ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
@@ -110,7 +110,7 @@ class ServeSettings(ModelSettings):
     def _can_trace(cls, wanted: bool) -> bool:
         try:
             if wanted:
-                import_module("server.tracing")
+                import_module("unmask.server.tracing")
         except ImportError as error:
             raise ValueError(f"{error}; pip install 'unmask[otel]'") from None
         return wanted

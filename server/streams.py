@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from engine.errors import RequestError
-from engine.request import Request, Result, Step
-from engine.service import GOING_DOWN, EngineError, EngineService, EngineStoppedError, OnStep
-from server.caller import Deadline
+from unmask.engine.errors import RequestError
+from unmask.engine.request import Request, Result, Step
+from unmask.engine.service import GOING_DOWN, EngineError, EngineService, EngineStoppedError, OnStep
+from unmask.server.caller import Deadline
 
 # Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}

@@ -4,13 +4,13 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from models.loading import Model
-from server.answers import ERRORS, BackendOf, check_model
-from server.bodies import BodyRoute
-from server.caller import Caller
-from server.parse import conversation
-from server.tokens import check_characters, check_count, check_tokens
-from server.wire.tokens import (
+from unmask.models.loading import Model
+from unmask.server.answers import ERRORS, BackendOf, check_model
+from unmask.server.bodies import BodyRoute
+from unmask.server.caller import Caller
+from unmask.server.parse import conversation
+from unmask.server.tokens import check_characters, check_count, check_tokens
+from unmask.server.wire.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeRequest,

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from models.loading import Model
-from server.errors import BadRequestError, show
+from unmask.models.loading import Model
+from unmask.server.errors import BadRequestError, show
 
 CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
 MAX_SCORED_TOKENS = 1 << 20  # a text of 1024 tokens, each seen from those before it

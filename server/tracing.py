@@ -17,9 +17,9 @@ from opentelemetry.trace import Span, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.request import Request, Result, Step
-from engine.service import EngineError
-from server.metrics import REASONS
+from unmask.engine.request import Request, Result, Step
+from unmask.engine.service import EngineError
+from unmask.server.metrics import REASONS
 
 MAX_BLOCKS = 100  # spans of blocks in one generation; the later ones are counted only
 _REQUEST_ID = context.create_key("request-id")

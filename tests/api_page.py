@@ -12,11 +12,11 @@ import httpx
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from server.parse import COMPLETION_MAX_TOKENS
-from server.settings import ServeSettings
-from server.wire.fields import Body, Message, TextPart
-from server.wire.openai import StreamOptions
 from tests.live import live
+from unmask.server.parse import COMPLETION_MAX_TOKENS
+from unmask.server.settings import ServeSettings
+from unmask.server.wire.fields import Body, Message, TextPart
+from unmask.server.wire.openai import StreamOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 TABLE = re.compile(r"(<!-- fields: ([\w.]+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
@@ -89,7 +89,7 @@ def classes(page: str) -> set[str]:
 
 def wire_type(name: str) -> type[BaseModel]:
     module, _, kind = name.rpartition(".")
-    found: type[BaseModel] = getattr(import_module(f"server.wire.{module}"), kind)
+    found: type[BaseModel] = getattr(import_module(f"unmask.server.wire.{module}"), kind)
     return found
 
 

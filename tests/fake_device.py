@@ -19,11 +19,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine import Engine, Request, Reveal
-from engine.canvas import Canvas
-from engine.recording import reads_host
-from models.loading import Model
-from policies.scheduler import LearnedPolicy
+from unmask.engine import Engine, Request, Reveal
+from unmask.engine.canvas import Canvas
+from unmask.engine.recording import reads_host
+from unmask.models.loading import Model
+from unmask.policies.scheduler import LearnedPolicy
 
 DEVICE = torch.device("lazy", 0)
 
@@ -87,9 +87,9 @@ def run(model: Model, requests: Sequence[Request], static: bool) -> Watch:
     mode, watch = FakeTensorMode(allow_non_fake_inputs=True), Watch()
     faked = on_fake_device(model, mode)
     with mode, _policies_too(mode), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.engine.read", _reveal_some)
-        patch.setattr("engine.transfer.upload", lambda values, device: values.to(device))
-        patch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+        patch.setattr("unmask.engine.engine.read", _reveal_some)
+        patch.setattr("unmask.engine.transfer.upload", lambda values, device: values.to(device))
+        patch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
         engine = Engine(faked, max_rows=16, static=static)
         for request in requests:
             engine.submit(request)

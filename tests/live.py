@@ -14,8 +14,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from server.app import create_app
-from server.settings import ServeSettings
+from unmask.server.app import create_app
+from unmask.server.settings import ServeSettings
 
 # A problem of the embedded model's, and what it answers.
 QUESTION = (

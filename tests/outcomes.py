@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from engine import Engine, Request, Result
-from models.loading import Model
+from unmask.engine import Engine, Request, Result
+from unmask.models.loading import Model
 
 Outcome = tuple[Any, ...]
 

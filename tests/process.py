@@ -13,8 +13,8 @@ import httpx
 from tests.live import PATIENCE
 
 PROGRAM = """
-from server.run import serve
-from server.settings import ServeSettings
+from unmask.server.run import serve
+from unmask.server.settings import ServeSettings
 raise SystemExit(serve(ServeSettings()))
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from schedulers import Decision, Needs, State, View, option, registry, top_n
+from unmask.schedulers import Decision, Needs, State, View, option, registry, top_n
 
 
 @dataclass(frozen=True)

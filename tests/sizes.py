@@ -43,7 +43,7 @@ class Figure:
 def product_files(root: Path = ROOT) -> list[Path]:
     """Every Python file that ships: the rooms, the command line, and what images are made with."""
     rooms = (file for room in ROOMS for file in (root / room).rglob("*.py"))
-    return sorted([*root.glob("unmask.py"), *rooms, *root.glob("docker/*.py")])
+    return sorted([*root.glob("src/unmask/*.py"), *rooms, *root.glob("docker/*.py")])
 
 
 def functions(file: Path) -> list[Length]:

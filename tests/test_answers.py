@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.loading import Model
 from tests.live import Live, live, named_events
 from tests.synthetic_block import FAMILIES
+from unmask.models.loading import Model
 
 ROUNDS = 8  # a family
 STOPS = ["a", "ab", "ba", "bb", "abab", "bab", "é", "aé", "éb", "éé", "😀", "a😀", "😀b", "\ufffd", "a\ufffd", "aab"]

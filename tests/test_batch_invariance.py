@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, Request, Result
-from engine.caching import parse_cache
-from engine.scoring import Question
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
 from tests.synthetic import synthetic_dream, synthetic_llada
 from tests.synthetic_block import synthetic_fast_dllm, synthetic_llada2, synthetic_sdar, synthetic_sdar_moe
+from unmask.engine import Engine, Request, Result
+from unmask.engine.caching import parse_cache
+from unmask.engine.scoring import Question
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 FAMILIES: dict[str, Callable[..., Path]] = {
     "llada": synthetic_llada,

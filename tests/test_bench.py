@@ -14,26 +14,26 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import unmask
-from engine.caching import parse_cache
-from engine.engine import Engine
-from engine.request import Request
-from engine.settings import ModelSettings
-from evals.bench.http import arrivals, run_http, serving, settles
-from evals.bench.memory import peak_bytes, reset_peak
-from evals.bench.offline import profile_offline, run_offline
-from evals.bench.reference import generate, logits_of, require_plain, run_reference
-from evals.bench.roofline import Machine, Work, bytes_moved, operations, reached
-from evals.bench.runs import Answer, Comparison, Run, Spread, alternate, percentile, spreads
-from evals.bench.workload import workload
-from models.architecture import Experts
-from models.loading import Model, load_model
-from models.transformer import MaskedTransformer
-from schedulers import parse_scheduler
 from tests.live import live
 from tests.oracle import llada_generate
 from tests.synthetic import synthetic_dream, synthetic_llada
 from tests.synthetic_block import synthetic_sdar
+from unmask import cli
+from unmask.engine.caching import parse_cache
+from unmask.engine.engine import Engine
+from unmask.engine.request import Request
+from unmask.engine.settings import ModelSettings
+from unmask.evals.bench.http import arrivals, run_http, serving, settles
+from unmask.evals.bench.memory import peak_bytes, reset_peak
+from unmask.evals.bench.offline import profile_offline, run_offline
+from unmask.evals.bench.reference import generate, logits_of, require_plain, run_reference
+from unmask.evals.bench.roofline import Machine, Work, bytes_moved, operations, reached
+from unmask.evals.bench.runs import Answer, Comparison, Run, Spread, alternate, percentile, spreads
+from unmask.evals.bench.workload import workload
+from unmask.models.architecture import Experts
+from unmask.models.loading import Model, load_model
+from unmask.models.transformer import MaskedTransformer
+from unmask.schedulers import parse_scheduler
 
 CLOSE = 1e-4  # of logits, in float32, between two orders of the same sums
 CPU = torch.device("cpu")
@@ -292,7 +292,7 @@ def test_the_command_shows_and_writes_what_it_measured(
     flags = (
         f"--scheduler threshold --concurrency 1,2 --requests 4 --rounds 2 --http --json {out} --reference-requests 2"
     )
-    unmask.main(["bench", *flags.split(), "--against", "reference", "--device", "cpu", "--dtype", "float32"])
+    cli.main(["bench", *flags.split(), "--against", "reference", "--device", "cpu", "--dtype", "float32"])
     shown, found = capsys.readouterr().out, json.loads(out.read_text())
     names = ["reference", "threshold none 1", "threshold none 1 http", "threshold none 2", "threshold none 2 http"]
     assert [line["name"] for line in found["results"]] == names
@@ -328,5 +328,5 @@ def test_the_command_shows_and_writes_what_it_measured(
 )
 def test_errors_name_the_flag_and_the_remedy(flags: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        unmask.main(["bench", *flags.split()])
+        cli.main(["bench", *flags.split()])
     assert message in f"{end.value.code} {capsys.readouterr().err}"

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, Request
-from engine.caching import Cache, choose_cache
-from engine.errors import RequestError
-from engine.request import fit_block_length
-from engine.stopwatch import Stopwatch
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import block_diffusion_generate
 from tests.outcomes import outcomes
 from tests.synthetic_block import FAMILIES
+from unmask.engine import Engine, Request
+from unmask.engine.caching import Cache, choose_cache
+from unmask.engine.errors import RequestError
+from unmask.engine.request import fit_block_length
+from unmask.engine.stopwatch import Stopwatch
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 BLOCK = 4
 IN_BLOCKS: dict[str, dict[str, Any]] = {

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import Engine, Request
-from engine.caching import Cache, choose_cache, parse_cache
-from engine.errors import RequestError
-from engine.stopwatch import Stopwatch
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
 from tests.oracle import fast_dllm_generate
 from tests.outcomes import outcome, outcomes
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_dream, synthetic_llada
+from unmask.engine import Engine, Request
+from unmask.engine.caching import Cache, choose_cache, parse_cache
+from unmask.engine.errors import RequestError
+from unmask.engine.stopwatch import Stopwatch
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 SHAPES = [(9, 8), (24, 8), (17, 5), (12, 12), (1, 1)]  # (max_tokens, block_length)
 CACHES = ["none", "prefix", "dual", "prefix:refresh=3", "dual:refresh=2"]
@@ -145,7 +145,7 @@ def test_a_longer_row_leaves_others_their_keys(llada: Model, block_length: int) 
 
 def test_rows_wait_until_keys_and_values_have_room(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     per_column = KeyValues.bytes_per_column(llada.network.architecture, llada.dtype)
-    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
     engine = Engine(
         llada, max_rows=8, memory_fraction=(2 * 64 + 0.5) * per_column / (1 << 30)
     )  # two slots of 64 columns

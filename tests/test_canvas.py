@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.tokenizer import Tokenizer
 from tests.live import ANSWER, QUESTION, Live, live
 from tests.synthetic_block import synthetic_sdar
+from unmask.models.tokenizer import Tokenizer
 
 ASKED: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]}
 GAPS = "1 + 8 =[MASK]\n9 +[MASK:3]\n15 - 4 = 11\n[MASK] + 9 = 20\n#### 20"

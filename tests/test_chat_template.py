@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from models.errors import ChatTemplateError
-from models.templates import compile_template
-from models.tokenizer import Tokenizer, read_chat_template
-from server.settings import ServeSettings
 from tests.live import live
 from tests.synthetic import LLADA_IDS, edit_json, synthetic_llada
+from unmask.models.errors import ChatTemplateError
+from unmask.models.templates import compile_template
+from unmask.models.tokenizer import Tokenizer, read_chat_template
+from unmask.server.settings import ServeSettings
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content | trim }}<|eot_id|>\n{% endfor %}"
 JOINING = "{% for message in messages %}{{ message.content | trim }}{% endfor %}"  # with nothing between messages

@@ -15,15 +15,15 @@ from huggingface_hub import constants, errors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import weights
-from models import checkpoint, families, memory
-from models.config import read_json
-from models.errors import CheckpointError
-from models.families import dream, llada
-from models.hub import SMALL_FILES
-from models.loading import build_network, load_model
 from tests.synthetic import DREAM_CONFIG, LLADA_CONFIG, edit_json, edit_tensors, synthetic_dream, synthetic_llada
 from tests.synthetic_block import FAMILIES
+from unmask import weights
+from unmask.models import checkpoint, families, memory
+from unmask.models.config import read_json
+from unmask.models.errors import CheckpointError
+from unmask.models.families import dream, llada
+from unmask.models.hub import SMALL_FILES
+from unmask.models.loading import build_network, load_model
 
 HEAD = "model.transformer.ff_out.weight"
 DOWN = "model.transformer.blocks.1.ff_out.weight"
@@ -288,14 +288,14 @@ def test_tensor_names_cover_the_network(tmp_path: Path, name: str) -> None:
 
 def test_a_new_family_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stranger.py").write_text(
-        "from models.families.llada import *\nMODEL_TYPE = 'stranger'\nARCHITECTURES = ('StrangerModel',)\n"
+        "from unmask.models.families.llada import *\nMODEL_TYPE = 'stranger'\nARCHITECTURES = ('StrangerModel',)\n"
     )
     monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
     folder = synthetic_llada(tmp_path / "tiny", model_type="stranger", architectures=["StrangerModel"])
     try:
         assert load_model(str(folder), device="cpu").vocab_size > 0
     finally:
-        sys.modules.pop("models.families.stranger", None)
+        sys.modules.pop("unmask.models.families.stranger", None)
         vars(families).pop("stranger", None)
 
 

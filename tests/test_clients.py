@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from models.loading import Model
 from tests.clients import run
 from tests.live import ANSWER, QUESTION, Live, live
+from unmask.models.loading import Model
 
 ROOT = Path(__file__).parents[1]
 SECTION = re.compile(r"^## Clients\n(.*?)^## ", re.DOTALL | re.MULTILINE)

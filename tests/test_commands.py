@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import engine.commands
-import unmask
-import weights
-from engine.commands import GenerateSettings
-from engine.settings import parse_settings
-from evals.tasks import TASKS
-from models.loading import load_model
+from unmask import cli, weights
+from unmask.engine.commands import MASK, GenerateSettings
+from unmask.engine.settings import parse_settings
+from unmask.evals.tasks import TASKS
+from unmask.models.loading import load_model
 
 LARGEST_CHECKPOINT = 16 * 2**20
 
 
 def run(*arguments: str) -> None:
-    unmask.main([*arguments])
+    cli.main([*arguments])
 
 
 def question() -> tuple[str, str]:
@@ -33,11 +31,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     run("--help")
     run("--version")
     text = capsys.readouterr().out
-    assert all(command in text for command in unmask.COMMANDS)
+    assert all(command in text for command in cli.COMMANDS)
     assert re.search(r"unmask \d+\.\d+", text)
 
 
-@pytest.mark.parametrize("command", unmask.COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_flag_of_every_command_has_help_and_a_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(command, "--help")
@@ -114,13 +112,13 @@ def test_generate_prints_only_the_text_when_piped() -> None:
 def test_generate_draws_the_canvas_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, solution = question()
     console = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr(engine.commands, "Console", lambda: console)
+    monkeypatch.setattr("unmask.engine.commands.Console", lambda: console)
     with console.capture() as shown:
         run("generate", prompt, "--scheduler", "threshold", "--delay", "0")
     screen = shown.get()
-    assert engine.commands.MASK in screen
+    assert MASK in screen
     assert solution.splitlines()[-1] in screen
-    assert screen.index(engine.commands.MASK) < screen.rindex(solution.splitlines()[-1])
+    assert screen.index(MASK) < screen.rindex(solution.splitlines()[-1])
 
 
 def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,8 +142,8 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
     folder = weights.find("llada-nano")
     assert folder is not None
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST_CHECKPOINT
-    from evals.measure import measure
-    from schedulers import parse_scheduler
+    from unmask.evals.measure import measure
+    from unmask.schedulers import parse_scheduler
 
     model = load_model("llada-nano", device="cpu", dtype="float32")
     for task in TASKS.values():
@@ -157,7 +155,7 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
 
 
 def test_eval_obeys_the_memory_that_caches_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
     flags = ["eval", "--task", "sudoku", "--scheduler", "threshold", "--problems", "2", "--cache", "dual"]
     with pytest.raises(SystemExit):  # a millionth of a gigabyte holds no canvas
         run(*flags, "--memory-fraction", "0.000001")

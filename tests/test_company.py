@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from engine import Engine, Request
-from engine.caching import parse_cache
-from engine.errors import RequestError
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, top_n
 from tests.outcomes import outcomes
 from tests.rogues import NoOptions
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine, Request
+from unmask.engine.caching import parse_cache
+from unmask.engine.errors import RequestError
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, top_n
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_one_cached_row_beside_others_has_the_slots_that_are_read(
     llada: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     per_column = KeyValues.bytes_per_column(llada.network.architecture, llada.dtype)
-    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
     plain = Request("plain", (3, 4, 5), 16, 8, parse_scheduler("topk"), ignore_eos=True)
     requests = [plain, replace(plain, id="dual", cache=parse_cache("dual"))]
     for slots, fits in ((1, False), (2, True)):

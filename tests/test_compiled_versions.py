@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, Request
-from engine.caching import parse_cache
-from models.loading import MAX_COMPILED_VERSIONS, load_model
-from schedulers import parse_scheduler
-from server.backend import Backend
-from server.settings import ServeSettings
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine, Request
+from unmask.engine.caching import parse_cache
+from unmask.models.loading import MAX_COMPILED_VERSIONS, load_model
+from unmask.schedulers import parse_scheduler
+from unmask.server.backend import Backend
+from unmask.server.settings import ServeSettings
 
 NETWORK_VERSIONS = 8
 STATISTICS_VERSIONS = 8

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evals import confinement
-from evals.sandbox import run
 from tests.live import PATIENCE
+from unmask.evals import confinement
+from unmask.evals.sandbox import run
 
 # Each comes to its end where it gets out. FOLDER is no folder of its own, VICTIM the id of another process.
 ESCAPES = {

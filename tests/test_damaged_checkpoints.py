@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from models.checkpoint import INDEX_FILE, SINGLE_FILE
-from models.config import MAX_EXPERTS, MAX_LAYERS
-from models.hub import SMALL_FILES
 from tests.live import POLL
 from tests.synthetic import edit_json, synthetic_llada
 from tests.synthetic_block import FAMILIES
 from tests.test_checkpoints import assert_refused
+from unmask.models.checkpoint import INDEX_FILE, SINGLE_FILE
+from unmask.models.config import MAX_EXPERTS, MAX_LAYERS
+from unmask.models.hub import SMALL_FILES
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evals.sweep import SweepError, read_points
-from evals.sweep_file import read_sweep
-from evals.tasks import TaskError, find_task, take
 from tests.test_tasks import ROWS, write
+from unmask.evals.sweep import SweepError, read_points
+from unmask.evals.sweep_file import read_sweep
+from unmask.evals.tasks import TaskError, find_task, take
 
 DEEP = "[" * 100_000
 READ = [

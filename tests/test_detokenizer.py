@@ -8,9 +8,9 @@ import pytest
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from models.detokenizer import LONGEST
-from models.tokenizer import Tokenizer
 from tests.synthetic import synthetic_dream, synthetic_llada, write_json
+from unmask.models.detokenizer import LONGEST
+from unmask.models.tokenizer import Tokenizer
 
 TEXTS = ["é", "😀", "€", "the", "ab", "\ufffd", "\u2028", "日本", " a", "\xa0"]
 SENTENCES = ["the cat sat", "das Haus é und 😀 da", "a  b", " lead", "日本語 the", "é", ""]

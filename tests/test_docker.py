@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from engine.settings import ENV_PREFIX
-from server.settings import ServeSettings
 from tests.live import PATIENCE, Live, live
 from tests.process import free_port
 from tests.sizes import ROOMS, ROOT
 from tests.synthetic import synthetic_llada
-from unmask import COMMANDS
+from unmask.cli import COMMANDS
+from unmask.engine.settings import ENV_PREFIX
+from unmask.server.settings import ServeSettings
 
 DOCKER = ROOT / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -88,7 +88,7 @@ def test_dockerfile_copies_what_the_context_has() -> None:
 
 def test_context_is_what_the_package_is_made_of() -> None:
     assert all((ROOT / path).exists() for path in in_context())
-    package = {*ROOMS, "unmask.py", "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]}
+    package = {*ROOMS, "src", "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]}
     assert package == {path for path in in_context() if not path.startswith(("docker/", "constraints"))}
 
 

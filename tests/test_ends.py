@@ -20,9 +20,9 @@ from tests.synthetic import synthetic_llada
 # Whoever waits for a step waits for ever; and steps hang from when the file exists that the environment names.
 HANGING = """
 import os, time
-import engine.service
-from engine.engine import Engine
-engine.service.STOP_SECONDS = 10**6
+import unmask.engine.service
+from unmask.engine.engine import Engine
+unmask.engine.service.STOP_SECONDS = 10**6
 run = Engine._run
 def hang(self, *step):
     while os.path.exists(os.environ["LOST"]):
@@ -34,11 +34,11 @@ Engine._run = hang
 DOWNLOADING = """
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
-import server.backend
+import unmask.server.backend
 def load_model(*arguments):
     with ThreadPoolExecutor() as pool:
         pool.submit(threading.Event().wait).result()
-server.backend.load_model = load_model
+unmask.server.backend.load_model = load_model
 """
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 LONG = {"prompt": "hello", "max_tokens": 200, "stream": True}

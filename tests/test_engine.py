@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import Engine, Request, Result, Reveal, Step
-from engine.canvas import Canvas
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from models.spans import Spans
-from schedulers import Needs, parse_scheduler, scheduler_names
 from tests.oracle import llada_generate
 from tests.outcomes import outcome
 from tests.rogues import ROGUES, registered
 from tests.synthetic import synthetic_dream, synthetic_llada
+from unmask.engine import Engine, Request, Result, Reveal, Step
+from unmask.engine.canvas import Canvas
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.models.spans import Spans
+from unmask.schedulers import Needs, parse_scheduler, scheduler_names
 
 BUILT_IN = scheduler_names()
 SHAPES = [(9, 8), (24, 8), (17, 5), (12, 12), (1, 1)]  # (max_tokens, block_length): ragged, full diffusion, one token

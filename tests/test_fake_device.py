@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from engine import Request
-from engine.caching import parse_cache
-from models.architecture import Architecture
-from models.loading import Model, load_model
-from schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, scheduler_names, top_n
 from tests.fake_device import run
 from tests.synthetic_block import FAMILIES
+from unmask.engine import Request
+from unmask.engine.caching import parse_cache
+from unmask.models.architecture import Architecture
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, scheduler_names, top_n
 
 
 def load(family: str, folder: Path) -> Model:

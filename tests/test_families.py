@@ -9,10 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models import memory
-from models.experts import MixtureOfExperts
-from models.families import fast_dllm, llada2, sdar, sdar_moe
-from models.loading import Model, build_network, load_model
 from tests.synthetic import SINGLE_FILE, edit_json, edit_tensors, oracle_logits
 from tests.synthetic_block import (
     FAST_DLLM_CONFIG,
@@ -32,6 +28,10 @@ from tests.synthetic_block import (
     synthetic_sdar_moe,
 )
 from tests.test_checkpoints import assert_refused
+from unmask.models import memory
+from unmask.models.experts import MixtureOfExperts
+from unmask.models.families import fast_dllm, llada2, sdar, sdar_moe
+from unmask.models.loading import Model, build_network, load_model
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 TOKENS = torch.randint(3, 260, (2, 45), generator=torch.Generator().manual_seed(0))

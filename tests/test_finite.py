@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import Engine, Request, Result
-from engine.caching import parse_cache
-from engine.errors import NotFiniteError
-from models.loading import Model, load_model
-from schedulers import parse_scheduler_text
-from server.streams import event
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.outcomes import outcome
 from tests.process import free_port, serving
 from tests.synthetic import SINGLE_FILE, synthetic_llada
-from unmask import main
+from unmask.cli import main
+from unmask.engine import Engine, Request, Result
+from unmask.engine.caching import parse_cache
+from unmask.engine.errors import NotFiniteError
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler_text
+from unmask.server.streams import event
 
 EMBEDDING, HEAD = "model.transformer.wte.weight", "model.transformer.ff_out.weight"
 SICK = 100  # the token whose embedding is damaged

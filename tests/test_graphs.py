@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import Engine, Request, Result
-from engine.batch import Batch
-from engine.caching import parse_cache
-from engine.graphs import GRAPH_TOKENS, MAX_FAILURES, MAX_GRAPHS, MAX_SEEN, Graphs
-from engine.plan import Plan
-from engine.recording import CUDARecorder, Replay, TapeRecorder
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
 from tests.outcomes import outcome, outcomes
 from tests.rogues import ROGUES, registered
 from tests.synthetic_block import FAMILIES
+from unmask.engine import Engine, Request, Result
+from unmask.engine.batch import Batch
+from unmask.engine.caching import parse_cache
+from unmask.engine.graphs import GRAPH_TOKENS, MAX_FAILURES, MAX_GRAPHS, MAX_SEEN, Graphs
+from unmask.engine.plan import Plan
+from unmask.engine.recording import CUDARecorder, Replay, TapeRecorder
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 CAPTURABLE = ("llada", "dream", "sdar", "fast_dllm")  # the engine captures no experts
 ROUNDS = 4  # the third equal pass is captured, from the fourth on it is replayed

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, Request, Result, Step
-from engine.caching import Cache
-from engine.errors import RequestError
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
 from tests.outcomes import outcome
 from tests.rogues import ROGUES, registered
 from tests.synthetic import synthetic_dream, synthetic_llada
 from tests.synthetic_block import synthetic_sdar
+from unmask.engine import Engine, Request, Result, Step
+from unmask.engine.caching import Cache
+from unmask.engine.errors import RequestError
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 FAMILIES: dict[str, Any] = {
     "llada": synthetic_llada,

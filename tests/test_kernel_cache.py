@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 
-from models.memory import KERNEL_CACHES
+from unmask.models.memory import KERNEL_CACHES
 
 MOST_MIB = 200  # with bounded caches 50 were seen, with those of 1024 kernels 660
 
 # Products of as many lengths as the caches hold by default. Prints by how many MiB the memory has grown.
 PROGRAM = """
 import psutil, torch
-from models.loading import load_model
+from unmask.models.loading import load_model
 
 load_model("llada-nano", device="cpu", dtype="bfloat16")
 torch.set_num_threads(1)

@@ -8,11 +8,11 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from engine.settings import parse_settings
-from server.settings import ServeSettings
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
 from tests.test_docker import DOCKER, of_image
+from unmask.engine.settings import parse_settings
+from unmask.server.settings import ServeSettings
 
 Manifest = dict[str, Any]
 

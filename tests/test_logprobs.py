@@ -5,14 +5,14 @@ import tracemalloc
 import pytest
 import torch
 
-from engine import Request
-from engine.canvas import Canvas
-from engine.engine import read
-from models.tokenizer import Tokenizer
-from schedulers import Needs, parse_scheduler
-from server.logprobs import chat_logprobs, completion_logprobs
-from server.pieces import Piece, Token
 from tests.synthetic import synthetic_llada
+from unmask.engine import Request
+from unmask.engine.canvas import Canvas
+from unmask.engine.engine import read
+from unmask.models.tokenizer import Tokenizer
+from unmask.schedulers import Needs, parse_scheduler
+from unmask.server.logprobs import chat_logprobs, completion_logprobs
+from unmask.server.pieces import Piece, Token
 
 TOP = 20
 READ_BYTES = 100_000  # for a few numbers, in any window

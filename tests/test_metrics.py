@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import BETWEEN_TOKENS, FIRST_TOKEN, LATENCY
-from server.vllm_metrics import STEMS
 from tests.live import Live, live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.server.metrics import BETWEEN_TOKENS, FIRST_TOKEN, LATENCY
+from unmask.server.vllm_metrics import STEMS
 
 DASHBOARD = Path(__file__).parents[1] / "docker" / "grafana" / "unmask.json"
 ASKED: dict[str, Any] = {"prompt": "hello", "max_tokens": 16, "block_length": 8, "seed": 1}

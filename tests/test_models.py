@@ -8,10 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import memory
-from models.errors import ChatTemplateError, CheckpointError
-from models.loading import Model, choose_device, choose_dtype, load_model
-from models.tokenizer import Tokenizer
 from tests.synthetic import (
     DREAM_CONFIG,
     DREAM_IDS,
@@ -26,6 +22,10 @@ from tests.synthetic import (
     synthetic_llada,
 )
 from tests.synthetic_block import FAMILIES
+from unmask.models import memory
+from unmask.models.errors import ChatTemplateError, CheckpointError
+from unmask.models.loading import Model, choose_device, choose_dtype, load_model
+from unmask.models.tokenizer import Tokenizer
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 PEAK_OVER_WEIGHTS = 1.2  # of GPU memory while loading: one tensor at a time may exist twice

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from schedulers import json_schema, scheduler_class, scheduler_names
-from server.playground import PARTS
 from tests.live import Live, live, wait_for
 from tests.page import (
     BACKGROUNDS,
@@ -29,7 +27,9 @@ from tests.page import (
     shown,
     start,
 )
-from weights import HERE
+from unmask.schedulers import json_schema, scheduler_class, scheduler_names
+from unmask.server.playground import PARTS
+from unmask.weights import HERE
 
 pytest_plugins = ("tests.page_fixtures",)
 

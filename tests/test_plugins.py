@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, EngineError, EngineService, Request, SchedulerFailedError, Step
-from engine.errors import RequestError
-from models.loading import Model, load_model
-from schedulers import Decision, Needs, State, View, parse_scheduler
 from tests.live import Live, live
 from tests.outcomes import Outcome, outcome
 from tests.rogues import forget_instances, registered
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine, EngineError, EngineService, Request, SchedulerFailedError, Step
+from unmask.engine.errors import RequestError
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import Decision, Needs, State, View, parse_scheduler
 
 PATIENCE = 60.0  # seconds; only a failure waits so long
 Events = queue.Queue[Step | EngineError]
@@ -181,9 +181,9 @@ def test_what_would_end_a_process_is_answered(
     def leave(*arguments: object) -> None:
         raise end
 
-    monkeypatch.setattr(f"schedulers.random.Random.{where}", property(leave) if where == "needs" else leave)
+    monkeypatch.setattr(f"unmask.schedulers.random.Random.{where}", property(leave) if where == "needs" else leave)
     if where == "Options":
-        monkeypatch.setattr("schedulers.registry.parse_options", leave)
+        monkeypatch.setattr("unmask.schedulers.registry.parse_options", leave)
     forget_instances()
     response = server.http.post("/generate", json={"prompt": "a", "scheduler": "random"})
     assert response.status_code == 500

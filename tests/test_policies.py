@@ -11,11 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine import Engine, Request
-from engine.caching import parse_cache
-from engine.errors import RequestError
-from models.loading import Model, load_model
-from policies.choice import (
+from tests import policy_oracle
+from tests.outcomes import outcomes
+from tests.synthetic import synthetic_llada
+from tests.synthetic_block import FAMILIES
+from unmask.engine import Engine, Request
+from unmask.engine.caching import parse_cache
+from unmask.engine.errors import RequestError
+from unmask.models.loading import Model, load_model
+from unmask.policies.choice import (
     bernoulli,
     bernoulli_entropy,
     bernoulli_log_likelihood,
@@ -25,14 +29,10 @@ from policies.choice import (
     plackett_luce,
     plackett_luce_log_likelihood,
 )
-from policies.network import PolicyNetwork, PolicyShape
-from policies.scheduler import MODES
-from policies.store import CARD, WEIGHTS, Card, load_policy, save_policy
-from schedulers import OptionError, json_schema, parse_scheduler, scheduler_class
-from tests import policy_oracle
-from tests.outcomes import outcomes
-from tests.synthetic import synthetic_llada
-from tests.synthetic_block import FAMILIES
+from unmask.policies.network import PolicyNetwork, PolicyShape
+from unmask.policies.scheduler import MODES
+from unmask.policies.store import CARD, WEIGHTS, Card, load_policy, save_policy
+from unmask.schedulers import OptionError, json_schema, parse_scheduler, scheduler_class
 
 ROUNDING = 1e-5
 PARAMETERS = 331_265  # as the authors' code prints

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.proposal import SAMPLING_STREAM, Sampling, propose
-from schedulers import Needs, counter_uniform
+from unmask.engine.proposal import SAMPLING_STREAM, Sampling, propose
+from unmask.schedulers import Needs, counter_uniform
 
 V = 8
 ALLOWED = torch.zeros(V, dtype=torch.bool)
@@ -73,7 +73,7 @@ def test_chunks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(index, torch.linspace(0, 0.99, 10), *numbers)
     asked = (ALLOWED, Needs(top_k=2, entropy=True, kl=True), sampling, hidden.flip(0))
     whole = propose(identity, hidden, *asked)
-    monkeypatch.setattr("engine.proposal.CHUNK_BYTES", 7 * 4 * V)
+    monkeypatch.setattr("unmask.engine.proposal.CHUNK_BYTES", 7 * 4 * V)
     parts = propose(identity, hidden, *asked)
     for field in fields(whole):
         assert torch.equal(getattr(parts, field.name), getattr(whole, field.name))

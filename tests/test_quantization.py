@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine.caching import choose_cache
-from engine.request import Request
-from evals.measure import identity
-from evals.tasks import find_task
-from models import memory, quantization
-from models.config import read_json
-from models.errors import CheckpointError
-from models.families import find_family
-from models.loading import Model, build_network, load_model
-from models.quantization import choose_packing, levels_and_scale, pack_int8
-from schedulers import parse_scheduler
 from tests.live import ANSWER, PATIENCE, QUESTION, wait_for
 from tests.outcomes import outcomes
 from tests.process import answers, free_port, serving
 from tests.synthetic import edit_tensors, synthetic_llada
 from tests.synthetic_block import FAMILIES
+from unmask.engine.caching import choose_cache
+from unmask.engine.request import Request
+from unmask.evals.measure import identity
+from unmask.evals.tasks import find_task
+from unmask.models import memory, quantization
+from unmask.models.config import read_json
+from unmask.models.errors import CheckpointError
+from unmask.models.families import find_family
+from unmask.models.loading import Model, build_network, load_model
+from unmask.models.quantization import choose_packing, levels_and_scale, pack_int8
+from unmask.schedulers import parse_scheduler
 
 EXACT = 1e-4  # float32, absolute and relative: sums of another order, and scaled before or after
 DEVIATIONS = 6  # of a normal distribution, within which what is sure to 1 in 10^9 lies

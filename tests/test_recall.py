@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import Engine, Request
-from models.loading import Model, load_model
-from schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, top_n
 from tests.outcomes import outcomes
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine, Request
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, top_n
 
 ROUNDING = 1e-5
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from evals.recipe.card import SCHEDULERS, markdown_table
-from evals.recipe.data import Batch, Batches
-from evals.recipe.tokenizer import build_tokenizer, token_id
-from evals.recipe.train import Recipe, Trainer, draw_masks, masked_diffusion_loss
-from evals.tasks import TASKS
-from models.loading import load_model
-from schedulers import parse_scheduler_text
+from unmask.evals.recipe.card import SCHEDULERS, markdown_table
+from unmask.evals.recipe.data import Batch, Batches
+from unmask.evals.recipe.tokenizer import build_tokenizer, token_id
+from unmask.evals.recipe.train import Recipe, Trainer, draw_masks, masked_diffusion_loss
+from unmask.evals.tasks import TASKS
+from unmask.models.loading import load_model
+from unmask.schedulers import parse_scheduler_text
 
 ROUNDING = 1e-6
 
@@ -96,7 +96,7 @@ def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:
 
 
 def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
-    from evals.measure import Measurement
+    from unmask.evals.measure import Measurement
 
     specs = [parse_scheduler_text(text) for text in SCHEDULERS]
     what = {"model": "m", "dtype": "float32", "task": "sudoku", "block_length": 32, "max_tokens": 48}

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from engine import Engine, Request, Step
-from engine.caching import parse_cache
-from engine.errors import NoMemoryError, RequestError
-from engine.plan import Plan
-from engine.proposal import CHUNK_BYTES, Sampling, head_bytes, propose
-from engine.room import Room
-from engine.service import EngineError, EngineService, OutOfMemoryError
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from models.memory import pass_bytes
-from schedulers import Needs, parse_scheduler
 from tests.synthetic_block import FAMILIES
+from unmask.engine import Engine, Request, Step
+from unmask.engine.caching import parse_cache
+from unmask.engine.errors import NoMemoryError, RequestError
+from unmask.engine.plan import Plan
+from unmask.engine.proposal import CHUNK_BYTES, Sampling, head_bytes, propose
+from unmask.engine.room import Room
+from unmask.engine.service import EngineError, EngineService, OutOfMemoryError
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.models.memory import pass_bytes
+from unmask.schedulers import Needs, parse_scheduler
 
 PATIENCE = 60  # seconds
 CLOSE = 3  # times what a pass was seen to take may be counted on
@@ -96,7 +96,7 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("drawn", [False, True], ids=["greedy", "drawn"])
 def test_logits_take_what_is_counted_on(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary, positions = 2000, 600
-    monkeypatch.setattr("engine.proposal.CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr("unmask.engine.proposal.CHUNK_BYTES", 1 << 20)
     hidden, forbidden = torch.randn(positions, 8), torch.zeros(vocabulary, dtype=torch.bool)
     head = torch.nn.Linear(8, vocabulary)
     numbers = [torch.full((positions,), value) for value in (0.5, 0.7, 0.9, 4)]
@@ -111,12 +111,12 @@ def memory_for(
 ) -> Iterator[Engine]:
     """An engine with room for a pass over canvases of these lengths, and not for a token more."""
     a = model.network.architecture
-    monkeypatch.setattr("engine.room.available_bytes", lambda device: pass_bytes(a, model.dtype, lengths))
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: pass_bytes(a, model.dtype, lengths))
     yield Engine(model, max_rows=rows)
 
 
 def test_on_a_device_keys_values_and_the_head_are_counted_too(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.room.available_bytes", lambda device: 1 << 30)
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
     room, a = Room(replace(llada, device=torch.device("cuda")), 4, 0.5), llada.network.architecture
     kept = room.columns * KeyValues.bytes_per_column(a, llada.dtype)
     assert kept > 0
@@ -190,13 +190,13 @@ def test_where_memory_runs_out_the_longest_ends_and_the_others_go_on(
 def test_where_keys_and_values_find_no_memory_only_who_keeps_some_ends(
     llada: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.cache.KeyValues._store", lambda self: torch.empty(1 << 50))
+    monkeypatch.setattr("unmask.models.cache.KeyValues._store", lambda self: torch.empty(1 << 50))
     found = ends(llada, [make("a"), make("kept", cache="dual"), make("b")])
     assert found == {"a": "length", "kept": OutOfMemoryError.__name__, "b": "length"}
 
 
 def test_who_joins_before_one_without_memory_goes_on(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.cache.KeyValues._store", lambda self: torch.empty(1 << 50))
+    monkeypatch.setattr("unmask.models.cache.KeyValues._store", lambda self: torch.empty(1 << 50))
     engine = Engine(llada, max_rows=4)
     for request in (make("a"), make("kept", cache="dual"), make("b")):
         engine.submit(request)

@@ -7,9 +7,9 @@ import sys
 import psutil
 import pytest
 
-from evals import sandbox
-from evals.sandbox import Limits, SandboxError, run
 from tests.live import PATIENCE, wait_for
+from unmask.evals import sandbox
+from unmask.evals.sandbox import Limits, SandboxError, run
 
 TEST = "assert double(21) == 42"
 
@@ -51,7 +51,7 @@ def test_an_endless_run_ends_at_the_limit(loop: str) -> None:
 
 
 def test_a_run_ends_with_who_started_it() -> None:
-    program = "from evals.sandbox import run; run(['while True: pass'])"
+    program = "from unmask.evals.sandbox import run; run(['while True: pass'])"
     with subprocess.Popen([sys.executable, "-c", program]) as parent:
         runs: list[psutil.Process] = []
 

@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import Engine, Request
-from models.loading import Model, load_model
-from policies.rollout import _ask
-from schedulers import (
+from tests.outcomes import outcome
+from tests.rogues import ROGUES, registered
+from tests.synthetic import synthetic_llada
+from tests.test_schedulers import view
+from unmask.engine import Engine, Request
+from unmask.models.loading import Model, load_model
+from unmask.policies.rollout import _ask
+from unmask.schedulers import (
     Decision,
     Scheduler,
     SchedulerSpec,
@@ -24,10 +28,6 @@ from schedulers import (
     scheduler_class,
     scheduler_names,
 )
-from tests.outcomes import outcome
-from tests.rogues import ROGUES, registered
-from tests.synthetic import synthetic_llada
-from tests.test_schedulers import view
 
 DTYPES = {"integer": torch.int64, "number": torch.float32}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import weights
-from schedulers import Decision, Needs, View
 from tests.api_page import EXAMPLE, asking, render, stable
 from tests.live import ANSWER, PATIENCE, QUESTION, wait_for
 from tests.process import answers, free_port, serving
+from unmask import weights
+from unmask.schedulers import Decision, Needs, View
 
 PAGE = Path(__file__).parents[1] / "docs" / "schedulers.md"
 FILE = re.compile(r"```\w+\n# (two-thresholds/\S+)\n(.*?)```", re.DOTALL)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from schedulers import (
+from tests.synthetic import synthetic_llada
+from unmask.schedulers import (
     OptionError,
     SchedulerSpec,
     State,
@@ -22,8 +23,7 @@ from schedulers import (
     scheduler_names,
     top_n,
 )
-from schedulers.base import counter_uniform
-from tests.synthetic import synthetic_llada
+from unmask.schedulers.base import counter_uniform
 
 
 def view(confidence: list[list[float]], mask: list[list[int]] | None = None, **fields: Any) -> View:
@@ -224,7 +224,7 @@ def test_options_read_from_a_command_line() -> None:
 
 STRANGER = '''
 from dataclasses import dataclass
-from schedulers import Decision, Needs, option, top_n
+from unmask.schedulers import Decision, Needs, option, top_n
 
 class LeftToRight:
     """Reveals the leftmost masks."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engine import Engine, EngineError, EngineService, Request
-from engine.scoring import (
+from tests.synthetic import synthetic_dream, synthetic_llada
+from tests.synthetic_block import synthetic_sdar
+from unmask.engine import Engine, EngineError, EngineService, Request
+from unmask.engine.scoring import (
     PASS_TOKENS,
     Question,
     complementary_pairs,
@@ -20,10 +22,8 @@ from engine.scoring import (
     passes,
     under_masks,
 )
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_names
-from tests.synthetic import synthetic_dream, synthetic_llada
-from tests.synthetic_block import synthetic_sdar
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_names
 
 ROUNDING = 1e-4
 PROMPT, COMPLETION = (3, 4, 5), (10, 11, 12, 13, 14, 15, 16)

@@ -13,15 +13,15 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from server.settings import ServeSettings
 from tests.live import PATIENCE, named_events, wait_for
 from tests.process import PROGRAM, answers, free_port, serving
 from tests.synthetic import synthetic_llada
+from unmask.server.settings import ServeSettings
 
 # The same, with a model that is lost as soon as the file exists that the environment names.
 FRAGILE = """
 import os
-from engine.engine import Engine
+from unmask.engine.engine import Engine
 run = Engine._run
 Engine._run = lambda self, *step: 1 / 0 if os.path.exists(os.environ["LOST"]) else run(self, *step)
 """

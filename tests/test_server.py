@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.order import global_ar_ness, local_ar_ness
-from schedulers import scheduler_names
 from tests.live import Live, live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.engine.order import global_ar_ness, local_ar_ness
+from unmask.schedulers import scheduler_names
 
 ROUNDING = 1e-6
 POSITIONS = 1024  # long enough that a request is still running when another one comes

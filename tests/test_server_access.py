@@ -9,13 +9,13 @@ import httpx
 import openai
 import pytest
 
-from engine.settings import parse_settings
-from policies.network import PolicyNetwork, PolicyShape
-from policies.store import Card, policy_names, save_policy
-from server.access import OPEN
-from server.settings import ServeSettings
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
+from unmask.engine.settings import parse_settings
+from unmask.policies.network import PolicyNetwork, PolicyShape
+from unmask.policies.store import Card, policy_names, save_policy
+from unmask.server.access import OPEN
+from unmask.server.settings import ServeSettings
 
 KEYS = ("first-key", "schlüssel")
 ORIGIN = "https://example.com"

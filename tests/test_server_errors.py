@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from models.loading import load_model
-from server.errors import MAX_MESSAGE
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.models.loading import load_model
+from unmask.server.errors import MAX_MESSAGE
 
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": 1000}
 CANCELLED = {"scheduler": "topk", "finished_reason": "abort"}
@@ -200,7 +200,7 @@ def test_engine_fault_ends_the_request_only(server: Live, monkeypatch: pytest.Mo
 
 
 def test_scheduler_that_fails_ends_its_requests_only(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
+    monkeypatch.setattr("unmask.schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
     error = refusal(server, 500, json={"prompt": "a", "scheduler": "random"})
     assert error["code"] == "scheduler_failed"
     assert error["message"] == "scheduler 'random' failed: ZeroDivisionError: division by zero"
@@ -210,7 +210,9 @@ def test_scheduler_that_fails_ends_its_requests_only(server: Live, monkeypatch: 
 def test_step_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     with live(synthetic_llada(tmp_path), step_timeout=0.2) as server:
-        monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: gate.wait(PATIENCE) and None)
+        monkeypatch.setattr(
+            "unmask.schedulers.random.Random.decide", lambda self, view, state: gate.wait(PATIENCE) and None
+        )
         body = {"prompt": "a", "scheduler": "random", "timeout": 0.1}
         assert refusal(server, 408, json=body)["code"] == "timeout"
         wait_for(lambda: server.http.get("/health").status_code == 503)
@@ -236,7 +238,7 @@ def test_unforeseen_fault_is_answered_and_not_told(server: Live, monkeypatch: py
 
 def test_not_ready_while_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("server.backend.load_model", lambda *where: gate.wait(PATIENCE) and load_model(*where))
+    monkeypatch.setattr("unmask.server.backend.load_model", lambda *where: gate.wait(PATIENCE) and load_model(*where))
     with live(synthetic_llada(tmp_path), ready=False, served_model_name="named") as server:
         assert server.http.get("/health").status_code == 200
         assert server.http.get("/ready").status_code == 503

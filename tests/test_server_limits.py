@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from server.tokens import CHARACTERS_PER_TOKEN
-from server.wire.fields import MAX_STOP_LENGTH
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.server.tokens import CHARACTERS_PER_TOKEN
+from unmask.server.wire.fields import MAX_STOP_LENGTH
 
 POSITIONS = 512
 MAX_BODY = 100_000
@@ -61,7 +61,7 @@ def test_canvas_may_be_limited(server: Live) -> None:
 
 
 def test_text_that_cannot_fit_is_not_encoded(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.tokenizer.Tokenizer.encode", lambda self, text: 1 / 0)
+    monkeypatch.setattr("unmask.models.tokenizer.Tokenizer.encode", lambda self, text: 1 / 0)
     text = "a" * (CHARACTERS_PER_TOKEN * POSITIONS + 1)
     messages = [{"role": "user", "content": text}]
     for path, field, value in (
@@ -75,7 +75,7 @@ def test_text_that_cannot_fit_is_not_encoded(server: Live, monkeypatch: pytest.M
 
 
 def test_prompts_are_counted_before_they_are_encoded(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.tokenizer.Tokenizer.encode", lambda self, text: 1 / 0)
+    monkeypatch.setattr("unmask.models.tokenizer.Tokenizer.encode", lambda self, text: 1 / 0)
     assert "ask for 100 choices" in refusal(server, 400, "/v1/completions", prompt=["a"] * 100)["message"]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.loading import Model
 from tests.live import ANSWER, QUESTION, Live, live, wait_for
+from unmask.models.loading import Model
 
 ROUNDING = 1e-4
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -159,7 +159,7 @@ def test_a_full_queue_refuses(server: Live, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_fault_is_told_and_passes(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("engine.engine.answers", lambda *args: 1 / 0)
+        broken.setattr("unmask.engine.engine.answers", lambda *args: 1 / 0)
         response = server.http.post("/score", json={"completion": "a"})
     assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
     assert score(server, completion="a")

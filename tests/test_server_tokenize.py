@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from models.tokenizer import Tokenizer
 from tests.live import QUESTION, Live, live
+from unmask.models.tokenizer import Tokenizer
 
 CHAT = [{"role": "user", "content": "How many?"}]
 GAP: dict[str, Any] = {

@@ -10,9 +10,9 @@ import openai
 import pytest
 import torch
 
-from models.loading import Model
 from tests.live import ANSWER, QUESTION, Live, live
 from tests.synthetic import synthetic_llada
+from unmask.models.loading import Model
 
 ROUNDING = 1e-4
 ASKED: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": 24, "seed": 1}

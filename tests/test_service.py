@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import (
+from tests.live import PATIENCE, wait_for
+from tests.rogues import registered
+from tests.synthetic import synthetic_llada
+from unmask.engine import (
     Engine,
     EngineError,
     EngineService,
@@ -21,11 +24,8 @@ from engine import (
     SchedulerFailedError,
     Step,
 )
-from models.loading import load_model
-from schedulers import Decision, State, View, parse_scheduler_text
-from tests.live import PATIENCE, wait_for
-from tests.rogues import registered
-from tests.synthetic import synthetic_llada
+from unmask.models.loading import load_model
+from unmask.schedulers import Decision, State, View, parse_scheduler_text
 
 Events = queue.Queue[Step | EngineError]
 

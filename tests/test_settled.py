@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine import Request, Result, Reveal, Step
-from engine.canvas import Canvas
-from engine.settled import SettledText
-from models.detokenizer import WindowDetokenizer
-from models.loading import Model, load_model
-from models.tokenizer import Tokenizer
-from schedulers import Needs, parse_scheduler
 from tests.synthetic import synthetic_llada
+from unmask.engine import Request, Result, Reveal, Step
+from unmask.engine.canvas import Canvas
+from unmask.engine.settled import SettledText
+from unmask.models.detokenizer import WindowDetokenizer
+from unmask.models.loading import Model, load_model
+from unmask.models.tokenizer import Tokenizer
+from unmask.schedulers import Needs, parse_scheduler
 
 LENGTH = 4096
 DECODED_PER_TOKEN = 8  # a window of the newest tokens and those before them, some of them twice

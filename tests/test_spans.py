@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.cache import KeyValues
-from models.loading import Model, load_model
-from models.spans import SIZES, Shapes, Span, lay_out
 from tests.synthetic_block import FAMILIES
+from unmask.models.cache import KeyValues
+from unmask.models.loading import Model, load_model
+from unmask.models.spans import SIZES, Shapes, Span, lay_out
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 CAPACITY = 64

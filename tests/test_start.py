@@ -10,17 +10,17 @@ import huggingface_hub
 import pytest
 import torch
 
-from engine import Engine
-from engine.commands import GenerateSettings, generate
-from engine.service import EngineError, EngineService
-from models import memory
-from models.config import read_json
-from models.errors import CheckpointError
-from models.families import find_family
-from models.loading import build_network, load_model
-from server.backend import Backend
-from server.settings import ServeSettings
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine
+from unmask.engine.commands import GenerateSettings, generate
+from unmask.engine.service import EngineError, EngineService
+from unmask.models import memory
+from unmask.models.config import read_json
+from unmask.models.errors import CheckpointError
+from unmask.models.families import find_family
+from unmask.models.loading import build_network, load_model
+from unmask.server.backend import Backend
+from unmask.server.settings import ServeSettings
 
 
 def backend(**settings: Any) -> Backend:
@@ -66,7 +66,7 @@ def test_one_answer_is_not_worth_compiling(flag: bool | None, compiled: bool, mo
         assert arguments[4] is compiled
         raise SystemExit("loaded")
 
-    monkeypatch.setattr("engine.commands.load_model", load)
+    monkeypatch.setattr("unmask.engine.commands.load_model", load)
     with pytest.raises(SystemExit, match="loaded"):
         generate(GenerateSettings(prompt="hello", compile=flag))
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from engine import Engine, Request
-from models.loading import Model, load_model
-from schedulers import parse_scheduler, scheduler_class, scheduler_names
 from tests.synthetic import synthetic_llada
 from tests.synthetic_block import synthetic_sdar
+from unmask.engine import Engine, Request
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler, scheduler_class, scheduler_names
 
 COUNTING = [name for name in scheduler_names() if "steps" in scheduler_class(name).Options.__dataclass_fields__]
 GRID = 8

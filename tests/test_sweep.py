@@ -9,12 +9,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-import unmask
-from engine.order import global_ar_ness, local_ar_ness
-from evals.intervals import normal, wilson
-from evals.plot import COLOURS, MARKERS
-from evals.sweep import SweepError
-from evals.sweep_file import read_sweep
+from unmask import cli
+from unmask.engine.order import global_ar_ness, local_ar_ness
+from unmask.evals.intervals import normal, wilson
+from unmask.evals.plot import COLOURS, MARKERS
+from unmask.evals.sweep import SweepError
+from unmask.evals.sweep_file import read_sweep
 
 ROUNDING = 1e-6
 SMALL = """
@@ -39,7 +39,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def run(*flags: object) -> None:
-    unmask.main(["eval", "--dtype", "float32", *map(str, flags)])
+    cli.main(["eval", "--dtype", "float32", *map(str, flags)])
 
 
 def lines(file: Path) -> list[dict[str, Any]]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pyarrow import Table, parquet  # type: ignore[import-untyped]
 
-from evals.tasks import DATASETS, TASKS, Problem, Task, TaskError, find_task, take
-from evals.tasks.base import DrawnTask
-from evals.tasks.math_problems import equal, last_boxed
-from evals.tasks.sudoku import CELLS, SIZE, UNITS
-from evals.tasks.word_problems import WordProblem
+from unmask.evals.tasks import DATASETS, TASKS, Problem, Task, TaskError, find_task, take
+from unmask.evals.tasks.base import DrawnTask
+from unmask.evals.tasks.math_problems import equal, last_boxed
+from unmask.evals.tasks.sudoku import CELLS, SIZE, UNITS
+from unmask.evals.tasks.word_problems import WordProblem
 
 # One row of each dataset as published: https://huggingface.co/datasets/openai/gsm8k and so on, shortened.
 ROWS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from server.settings import ServeSettings
-from server.tracing import MAX_BLOCKS
 from tests.live import live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.server.settings import ServeSettings
+from unmask.server.tracing import MAX_BLOCKS
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -88,7 +88,7 @@ def test_generation_is_a_span_with_its_parts(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_fails_or_is_given_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
+    monkeypatch.setattr("unmask.schedulers.random.Random.decide", lambda self, view, state: 1 / 0)
     with collector(monkeypatch) as received:
         with live(synthetic_llada(tmp_path, max_sequence_length=1024), otel=True) as server:
             assert server.http.post("/generate", json={"prompt": "a", "scheduler": "random"}).status_code == 500
@@ -114,7 +114,7 @@ def test_without_the_extra_the_flag_says_what_to_install(monkeypatch: pytest.Mon
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'opentelemetry.sdk'")
 
-    monkeypatch.setattr("server.settings.import_module", missing)
+    monkeypatch.setattr("unmask.server.settings.import_module", missing)
     with pytest.raises(ValueError, match=r"No module named 'opentelemetry.sdk'; pip install 'unmask\[otel\]'"):
         ServeSettings(otel=True)
     assert ServeSettings().otel is False

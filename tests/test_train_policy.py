@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from engine import Engine, Request
-from evals.prompts import prompt_ids
-from evals.tasks import TASKS
-from models.loading import Model, load_model
-from policies.commands import TrainPolicySettings, train_policy
-from policies.network import PolicyNetwork, PolicyShape
-from policies.objective import (
+from tests.live import PATIENCE as PROCESS_PATIENCE
+from unmask.engine import Engine, Request
+from unmask.evals.prompts import prompt_ids
+from unmask.evals.tasks import TASKS
+from unmask.models.loading import Model, load_model
+from unmask.policies.commands import TrainPolicySettings, train_policy
+from unmask.policies.network import PolicyNetwork, PolicyShape
+from unmask.policies.objective import (
     additive_reward,
     advantages,
     clipped_loss,
@@ -28,15 +29,14 @@ from policies.objective import (
     multiplicative_reward,
     step_weights,
 )
-from policies.observation import Observation
-from policies.recipe import Recipe
-from policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
-from policies.speeds import SHIFTS, shifts_of_speeds
-from policies.store import WEIGHTS, Card, load_policy
-from policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
-from policies.warm_start import REPLACED, followed, replaced
-from schedulers import OptionError, parse_scheduler, parse_scheduler_text
-from tests.live import PATIENCE as PROCESS_PATIENCE
+from unmask.policies.observation import Observation
+from unmask.policies.recipe import Recipe
+from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.speeds import SHIFTS, shifts_of_speeds
+from unmask.policies.store import WEIGHTS, Card, load_policy
+from unmask.policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
+from unmask.policies.warm_start import REPLACED, followed, replaced
+from unmask.schedulers import OptionError, parse_scheduler, parse_scheduler_text
 
 ROUNDING = 1e-6
 SUDOKU = TASKS["sudoku"]

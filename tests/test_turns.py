@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, Request, Step
-from engine.caching import parse_cache
-from models.loading import Model, load_model
-from schedulers import parse_scheduler
 from tests.live import PATIENCE, live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.engine import Engine, Request, Step
+from unmask.engine.caching import parse_cache
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler
 
 ROWS = 2
 CHOICES = 128
@@ -90,7 +90,7 @@ def test_rows_that_get_free_together_are_shared(model: Model) -> None:
 
 
 def test_who_needs_memory_is_neither_passed_nor_starved(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.engine._cache_columns", lambda *arguments: 192)  # three short slots, or one long
+    monkeypatch.setattr("unmask.engine.engine._cache_columns", lambda *arguments: 192)  # three short slots, or one long
     engine, dual = Engine(model, max_rows=4), parse_cache("dual")
     scheduler = parse_scheduler("topk")
     engine.submit(Request("short", (3,), 8, 8, scheduler, cache=dual, client=("a",)))

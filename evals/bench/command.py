@@ -16,19 +16,19 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress
 
-from engine.caching import choose_cache
-from engine.engine import Engine
-from engine.request import Request
-from engine.settings import BATCH_INVARIANT, ModelSettings
-from evals.bench.http import run_http, serving
-from evals.bench.offline import Profile, profile_offline, run_offline
-from evals.bench.reference import require_plain, run_reference
-from evals.bench.report import Line, as_json, show
-from evals.bench.roofline import Machine, measure_machine, reached
-from evals.bench.runs import Comparison, Run, alternate
-from evals.bench.workload import kinds, workload
-from models.loading import Model, load_model
-from schedulers import parse_scheduler_text
+from unmask.engine.caching import choose_cache
+from unmask.engine.engine import Engine
+from unmask.engine.request import Request
+from unmask.engine.settings import BATCH_INVARIANT, ModelSettings
+from unmask.evals.bench.http import run_http, serving
+from unmask.evals.bench.offline import Profile, profile_offline, run_offline
+from unmask.evals.bench.reference import require_plain, run_reference
+from unmask.evals.bench.report import Line, as_json, show
+from unmask.evals.bench.roofline import Machine, measure_machine, reached
+from unmask.evals.bench.runs import Comparison, Run, alternate
+from unmask.evals.bench.workload import kinds, workload
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler_text
 
 REFERENCE = "reference"
 PIPED_WIDTH = 120  # columns of a table that goes to a file

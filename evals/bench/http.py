@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx
 
-from engine.request import Request
-from engine.settings import ENV_PREFIX, ModelSettings
-from evals.bench.runs import Answer, Run
-from schedulers import scheduler_class
+from unmask.engine.request import Request
+from unmask.engine.settings import ENV_PREFIX, ModelSettings
+from unmask.evals.bench.runs import Answer, Run
+from unmask.schedulers import scheduler_class
 
 Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[Answer]]  # (client, request, when its clock starts)
 

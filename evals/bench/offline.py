@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.engine import MEMORY_FRACTION, Engine
-from engine.request import Request, Step
-from engine.stopwatch import Stopwatch
-from evals.bench.memory import peak_bytes, reset_peak
-from evals.bench.roofline import Work
-from evals.bench.runs import Answer, Run
-from models.loading import Model
+from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.request import Request, Step
+from unmask.engine.stopwatch import Stopwatch
+from unmask.evals.bench.memory import peak_bytes, reset_peak
+from unmask.evals.bench.roofline import Work
+from unmask.evals.bench.runs import Answer, Run
+from unmask.models.loading import Model
 
 PARTS = ("model", "statistics", "scheduler")
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.request import Request
-from evals.bench.memory import peak_bytes, reset_peak
-from evals.bench.runs import Answer, Run
-from models.loading import Model
-from models.transformer import MaskedTransformer
+from unmask.engine.request import Request
+from unmask.evals.bench.memory import peak_bytes, reset_peak
+from unmask.evals.bench.runs import Answer, Run
+from unmask.models.loading import Model
+from unmask.models.transformer import MaskedTransformer
 
 KNOWN = (
     *("vocab_rows", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_width", "norm_eps", "rope_theta"),

@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from evals.bench.offline import Profile
-from evals.bench.roofline import Machine
-from evals.bench.runs import Comparison, Run, Spread, spreads
+from unmask.evals.bench.offline import Profile
+from unmask.evals.bench.roofline import Machine
+from unmask.evals.bench.runs import Comparison, Run, Spread, spreads
 
 MIB = 1 << 20
 SECONDS = ("first_p50", "first_p95", "latency_p50", "latency_p95", "latency_p99")

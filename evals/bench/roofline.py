@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from models.architecture import Architecture
+from unmask.models.architecture import Architecture
 
 MATRIX = 2048  # rows and columns of the matrices that are multiplied
 COPY_BYTES = 1 << 28  # far beyond any cache

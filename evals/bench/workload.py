@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from itertools import islice
 
-from engine.caching import Cache
-from engine.request import Request, fit_block_length
-from evals.prompts import prompt_ids
-from evals.tasks import TASKS
-from models.loading import Model
-from schedulers import SchedulerSpec
+from unmask.engine.caching import Cache
+from unmask.engine.request import Request, fit_block_length
+from unmask.evals.prompts import prompt_ids
+from unmask.evals.tasks import TASKS
+from unmask.models.loading import Model
+from unmask.schedulers import SchedulerSpec
 
 
 def workload(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from evals.measure import Measurement, label
-from evals.recipe.checkpoint import ARCHITECTURE, CONFIG
-from evals.recipe.train import Recipe
-from evals.tasks import TASKS
-from models.architecture import Architecture
-from models.transformer import MaskedTransformer
+from unmask.evals.measure import Measurement, label
+from unmask.evals.recipe.checkpoint import ARCHITECTURE, CONFIG
+from unmask.evals.recipe.train import Recipe
+from unmask.evals.tasks import TASKS
+from unmask.models.architecture import Architecture
+from unmask.models.transformer import MaskedTransformer
 
 # Every scheduler at its defaults, and the fastest settings, at which too much is revealed at once.
 SCHEDULERS = (

@@ -6,9 +6,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from evals.recipe.tokenizer import save_tokenizer, token_id
-from models.families import llada
-from models.transformer import MaskedTransformer
+from unmask.evals.recipe.tokenizer import save_tokenizer, token_id
+from unmask.models.families import llada
+from unmask.models.transformer import MaskedTransformer
 
 # 448 rows for 435 tokens: a multiple of 64, with padding rows as real checkpoints have them.
 CONFIG = {

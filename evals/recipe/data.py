@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from evals.recipe.tokenizer import SPECIAL_TOKENS, token_id
-from evals.tasks import Problem, Task
+from unmask.evals.recipe.tokenizer import SPECIAL_TOKENS, token_id
+from unmask.evals.tasks import Problem, Task
 
 CHAT_SHARE = 0.5  # of the problems; the others are asked raw
 FULL_CANVAS_SHARE = 0.15  # of the batches are padded to the whole canvas, the others to their longest answer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from evals.tasks import TASKS
-from evals.tasks.word_problems import LARGEST_TOTAL
+from unmask.evals.tasks import TASKS
+from unmask.evals.tasks.word_problems import LARGEST_TOTAL
 
 SPECIAL_TOKENS = {
     "bos_token": "<|startoftext|>",

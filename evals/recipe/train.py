@@ -25,11 +25,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from evals.recipe.checkpoint import ARCHITECTURE, save_checkpoint
-from evals.recipe.data import Batch, Batches
-from evals.recipe.tokenizer import build_tokenizer, token_id
-from evals.tasks import TASKS
-from models.transformer import MaskedTransformer
+from unmask.evals.recipe.checkpoint import ARCHITECTURE, save_checkpoint
+from unmask.evals.recipe.data import Batch, Batches
+from unmask.evals.recipe.tokenizer import build_tokenizer, token_id
+from unmask.evals.tasks import TASKS
+from unmask.models.transformer import MaskedTransformer
 
 SMALLEST_T = 1e-3
 WARMUP_STEPS = 100

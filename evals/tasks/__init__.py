@@ -1,8 +1,8 @@
 """The tasks, by name: those that the project draws itself, and those whose problems come from a published dataset."""
 
-from evals.tasks import gsm8k, humaneval, math_problems, mbpp, sudoku, word_problems
-from evals.tasks.base import Problem, Split, Task, TaskError, take
-from evals.tasks.dataset import Dataset
+from unmask.evals.tasks import gsm8k, humaneval, math_problems, mbpp, sudoku, word_problems
+from unmask.evals.tasks.base import Problem, Split, Task, TaskError, take
+from unmask.evals.tasks.dataset import Dataset
 
 TASKS: dict[str, Task] = {task.name: task for task in (word_problems.TASK, sudoku.TASK)}
 DATASETS: dict[str, Dataset] = {

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.tasks.base import Problem, Split, TaskError
-from evals.tasks.rows import Row, read_rows
-from models.errors import first_line
+from unmask.evals.tasks.base import Problem, Split, TaskError
+from unmask.evals.tasks.rows import Row, read_rows
+from unmask.models.errors import first_line
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import reprlib
 from dataclasses import dataclass
 from decimal import Decimal
 
-from evals.tasks.base import TaskError
-from evals.tasks.dataset import Dataset, Files
-from evals.tasks.rows import Row, text_of
+from unmask.evals.tasks.base import TaskError
+from unmask.evals.tasks.dataset import Dataset, Files
+from unmask.evals.tasks.rows import Row, text_of
 
 # A minus counts where it is no operator (7-2), a comma where it parts thousands; a full stop behind is none of it.
 _NUMBER = r"(?:(?<![\w)])-)?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"

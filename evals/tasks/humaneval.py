@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from itertools import takewhile
 
-from evals import sandbox
-from evals.tasks.dataset import Dataset, Files
-from evals.tasks.programs import INSTRUCTION, code_of
-from evals.tasks.rows import Row, text_of
+from unmask.evals import sandbox
+from unmask.evals.tasks.dataset import Dataset, Files
+from unmask.evals.tasks.programs import INSTRUCTION, code_of
+from unmask.evals.tasks.rows import Row, text_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from evals.tasks.dataset import Dataset, Files
-from evals.tasks.rows import Row, text_of
+from unmask.evals.tasks.dataset import Dataset, Files
+from unmask.evals.tasks.rows import Row, text_of
 
 # Models box their answers when told to; the words are Qwen2.5-Math's (arXiv 2409.12122), in wide use since.
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."

@@ -6,10 +6,10 @@ of the sanitized set have `prompt` and `test_imports` instead. No worked example
 
 from dataclasses import dataclass
 
-from evals import sandbox
-from evals.tasks.dataset import Dataset, Files
-from evals.tasks.programs import INSTRUCTION, code_of
-from evals.tasks.rows import Row, text_of, texts_of
+from unmask.evals import sandbox
+from unmask.evals.tasks.dataset import Dataset, Files
+from unmask.evals.tasks.programs import INSTRUCTION, code_of
+from unmask.evals.tasks.rows import Row, text_of, texts_of
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evals.tasks.base import TaskError
-from models.errors import first_line
+from unmask.evals.tasks.base import TaskError
+from unmask.models.errors import first_line
 
 Row = Mapping[str, Any]
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")

@@ -12,7 +12,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from evals.tasks.base import DrawnTask
+from unmask.evals.tasks.base import DrawnTask
 
 SIZE = 6
 BOX_ROWS, BOX_COLUMNS = 2, 3

@@ -14,7 +14,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from evals.tasks.base import DrawnTask
+from unmask.evals.tasks.base import DrawnTask
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe")
 ITEMS = ("apples", "books", "coins", "cards", "shells", "stamps", "marbles", "pears")

@@ -8,10 +8,10 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-from models.architecture import Architecture
-from models.config import Config, require_supported
-from models.errors import CheckpointError
-from models.tokenizer import TokenizerKind
+from unmask.models.architecture import Architecture
+from unmask.models.config import Config, require_supported
+from unmask.models.errors import CheckpointError
+from unmask.models.tokenizer import TokenizerKind
 
 
 class Family(Protocol):

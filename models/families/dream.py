@@ -6,9 +6,9 @@ i + 1. `Architecture.shift` undoes that inside the network.
 
 from dataclasses import replace
 
-from models import qwen
-from models.architecture import Architecture
-from models.config import Config, divide, integer
+from unmask.models import qwen
+from unmask.models.architecture import Architecture
+from unmask.models.config import Config, divide, integer
 
 MODEL_TYPE = "Dream"
 ARCHITECTURES = ("DreamModel",)

@@ -6,9 +6,9 @@ position i predict token i + 1, so that the first token of a block is predicted 
 
 from dataclasses import replace
 
-from models import qwen
-from models.architecture import Architecture
-from models.config import Config, divide, integer
+from unmask.models import qwen
+from unmask.models.architecture import Architecture
+from unmask.models.config import Config, divide, integer
 
 MODEL_TYPE = "Fast_dLLM_Qwen"
 ARCHITECTURES = ("Fast_dLLM_QwenForCausalLM",)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from models.architecture import Architecture
-from models.config import Config, divide, flag, integer, layer_count, number
+from unmask.models.architecture import Architecture
+from unmask.models.config import Config, divide, flag, integer, layer_count, number
 
 MODEL_TYPE = "llada"
 ARCHITECTURES = ("LLaDAModelLM",)

@@ -6,10 +6,10 @@ The first block begins at position 0 and the prompt is cut into blocks like the 
 
 from collections.abc import Iterator
 
-from models.architecture import Architecture, Experts, Groups
-from models.config import Config, at_most, divide, expert_count, flag, integer, layer_count, number
-from models.errors import CheckpointError
-from models.qwen import FEED_FORWARD, expert_names
+from unmask.models.architecture import Architecture, Experts, Groups
+from unmask.models.config import Config, at_most, divide, expert_count, flag, integer, layer_count, number
+from unmask.models.errors import CheckpointError
+from unmask.models.qwen import FEED_FORWARD, expert_names
 
 MODEL_TYPE = "llada2_moe"
 ARCHITECTURES = ("LLaDA2MoeModelLM",)

@@ -5,9 +5,9 @@ The first block begins at position 0 and the prompt is cut into blocks like the 
 
 from dataclasses import replace
 
-from models import qwen
-from models.architecture import Architecture
-from models.config import Config, integer
+from unmask.models import qwen
+from unmask.models.architecture import Architecture
+from unmask.models.config import Config, integer
 
 MODEL_TYPE = "sdar"
 ARCHITECTURES = ("SDARForCausalLM",)

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from models import qwen
-from models.architecture import Architecture, Experts
-from models.config import Config, at_most, expert_count, integer
+from unmask.models import qwen
+from unmask.models.architecture import Architecture, Experts
+from unmask.models.config import Config, at_most, expert_count, integer
 
 MODEL_TYPE = "sdar_moe"
 ARCHITECTURES = ("SDARMoeForCausalLM",)

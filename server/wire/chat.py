@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, TextPart, about, check_same
-from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, TextPart, about, check_same
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
 

@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from server.wire.fields import MAX_COUNT, TokenIds, about, expect
-from server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 MAX_PROMPTS = 1 << 14
 

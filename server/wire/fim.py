@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from server.wire.chat import AnswerMessage
-from server.wire.fields import MAX_SEED, check_same
-from server.wire.openai import NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.chat import AnswerMessage
+from unmask.server.wire.fields import MAX_SEED, check_same
+from unmask.server.wire.openai import NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 
 class FimRequest(OpenAIFields):

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from server.wire.answers import Answer, TokenSteps
-from server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
+from unmask.server.wire.answers import Answer, TokenSteps
+from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
 
 
 class GenerateRequest(GenerationFields):

@@ -4,9 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.errors import show
-from server.wire.answers import Answer, TokenSteps
-from server.wire.fields import GenerationFields, about
+from unmask.server.errors import show
+from unmask.server.wire.answers import Answer, TokenSteps
+from unmask.server.wire.fields import GenerationFields, about
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20

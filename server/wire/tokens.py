@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from server.wire.chat import ChatMessages
-from server.wire.fields import Body, TokenIds, about
+from unmask.server.wire.chat import ChatMessages
+from unmask.server.wire.fields import Body, TokenIds, about
 
 
 class TokenizeRequest(Body):

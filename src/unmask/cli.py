@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-# command: (module, settings class, function that runs it, one line of help)
+# command: (module of this package, settings class, function that runs it, one line of help)
 COMMANDS = {
     "serve": ("server.run", "ServeSettings", "serve", "serve a model over HTTP: unmask serve [MODEL]"),
     "generate": ("engine.commands", "GenerateSettings", "generate", "generate a text and watch the canvas fill"),
@@ -14,10 +14,20 @@ COMMANDS = {
         "schedulers",
         "list the schedulers, their options and defaults",
     ),
-    "eval": ("evals.commands", "EvalSettings", "evaluate", "measure accuracy, forward passes and speed of schedulers"),
+    "eval": (
+        "evals.commands",
+        "EvalSettings",
+        "evaluate",
+        "measure accuracy, forward passes and speed of schedulers",
+    ),
     "bench": ("evals.bench.command", "BenchSettings", "bench", "measure speed, offline and over HTTP"),
     "train-policy": ("policies.commands", "TrainPolicySettings", "train_policy", "learn which tokens to reveal"),
-    "train-model": ("evals.commands", "TrainModelSettings", "train_model", "train the embedded model from nothing"),
+    "train-model": (
+        "evals.commands",
+        "TrainModelSettings",
+        "train_model",
+        "train the embedded model from nothing",
+    ),
 }
 
 
@@ -36,15 +46,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(command: str, arguments: list[str]) -> None:
-    from engine.errors import NotFiniteError, RequestError
-    from engine.settings import parse_settings
-    from models.errors import CheckpointError
-    from schedulers import OptionError, UnknownSchedulerError
+    from unmask.engine.errors import NotFiniteError, RequestError
+    from unmask.engine.settings import parse_settings
+    from unmask.models.errors import CheckpointError
+    from unmask.schedulers import OptionError, UnknownSchedulerError
 
     if command == "serve" and arguments and not arguments[0].startswith("-"):
         arguments = ["--model", *arguments]
     room, settings, run, _ = COMMANDS[command]
-    module = import_module(room)
+    module = import_module(f"unmask.{room}")
     try:
         code = getattr(module, run)(parse_settings(getattr(module, settings), f"unmask {command}", arguments))
     except (CheckpointError, NotFiniteError, OptionError, RequestError, UnknownSchedulerError) as error:
@@ -68,7 +78,3 @@ def _help() -> str:
             "Every flag --some-flag can also be set as the environment variable UNMASK_SOME_FLAG.",
         ]
     )
-
-
-if __name__ == "__main__":
-    main()

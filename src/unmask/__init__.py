@@ -1,0 +1,1 @@
+"""An inference server for masked diffusion language models with pluggable unmasking schedulers."""

@@ -1,0 +1,5 @@
+"""`python -m unmask COMMAND ...`."""
+
+from unmask.cli import main
+
+main()
