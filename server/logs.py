@@ -33,7 +33,7 @@ class JSONFormatter(logging.Formatter):
 def logging_config(log_format: LogFormat) -> dict[str, Any]:
     """uvicorn's own logging, with ours beside it in the same format."""
     config = copy.deepcopy(LOGGING_CONFIG)
-    for room in ("server", "engine"):
+    for room in ("server", "engine", "models"):
         config["loggers"][room] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     if log_format == "json":
         config["formatters"]["default"] = {"()": "server.logs.JSONFormatter"}
