@@ -82,7 +82,7 @@ NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]]
 }
 
 
-def check_number(field: str, value: object) -> None:
+def check_number(field: str, value: Any) -> None:
     """Raise RequestError unless a field may hold the value."""
     kind, allowed, words = NUMBERS[field]
     numeric = isinstance(value, int | kind) and not isinstance(value, bool)
