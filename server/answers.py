@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request as HTTPRequest
 
-from unmask.engine.order import global_ar_ness, local_ar_ness, reveal_order
+from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.request import Request, Result
 from unmask.schedulers import SchedulerSpec
 from unmask.server.backend import Backend
