@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.choosing import Chooser
-from unmask.engine.recall import Recall
-from unmask.engine.request import Reveal, Step
-
-Change = tuple[tuple[Reveal, ...], tuple[int, ...]]  # what a pass revealed and remasked in one row
+from unmask.engine.decided import Change
+from unmask.engine.previous import PreviousHidden
+from unmask.engine.request import Step
 
 
 class Batch:
@@ -17,7 +16,7 @@ class Batch:
     def __init__(self, canvases: Sequence[Canvas]):
         self.canvases: list[Canvas] = []  # row i belongs to canvas i
         self.chooser = Chooser()
-        self.recall = Recall()
+        self.previous = PreviousHidden()
         self.join(canvases)
 
     def join(self, canvases: Sequence[Canvas]) -> None:

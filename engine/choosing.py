@@ -1,16 +1,13 @@
 """Asks each row's scheduler what to reveal, and enforces what no scheduler is trusted with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.errors import SchedulerError
-from unmask.engine.transfer import Arrays, as_float, floats
 from unmask.schedulers import Needs, Scheduler, State, View, top_n
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
@@ -25,7 +22,18 @@ class _Group:
     needs: Needs
     ids: tuple[str, ...]  # the requests of those rows
     everyone: bool  # whether these are all rows, in order
-    options: tuple[tuple[str, bool], ...]  # (name, whether it is a float) of the numeric options
+
+
+@dataclass(frozen=True)
+class GroupInputs:
+    """What a group's decision needs on the device, the same in each step.
+
+    rows     (N,) long  the rows of the batch that it decides
+    options  {name: (N,)}  the numeric options, as in `View`
+    """
+
+    rows: Tensor
+    options: dict[str, Tensor]
 
 
 class Chooser:
@@ -36,8 +44,8 @@ class Chooser:
         self._states: dict[str, RowState] = {}
         self.records: dict[str, RowState] = {}  # of the last decisions, by request
         self.needs = Needs()
-        self.told = 0  # how many of the most probable tokens are told with reveals, at most
-        self.arrays: Arrays = {}  # rows and options of the groups, which travel with each step
+        self.top_logprobs = 0  # the most that a row asks for
+        self.inputs: tuple[GroupInputs, ...] = ()  # of the groups, on the host; they travel with each step
 
     def regroup(self, canvases: Sequence[Canvas]) -> None:
         """Group the rows by scheduler and fixed options; forget the state of rows that have left."""
@@ -45,23 +53,23 @@ class Chooser:
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
             members.setdefault((spec.name, spec.fixed(), spec.instance), []).append(row)
-        self.arrays = {}
-        self._groups = [self._group(i, rows, canvases) for i, rows in enumerate(members.values())]
+        self._groups = [_group(rows, canvases) for rows in members.values()]
+        self.inputs = tuple(_group_inputs(rows, canvases) for rows in members.values())
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
-        self.told = max((canvas.request.top_logprobs for canvas in canvases), default=0)
+        self.top_logprobs = max((canvas.request.top_logprobs for canvas in canvases), default=0)
         self.needs = Needs(
-            top_k=max((self.told, *(group.needs.top_k for group in self._groups))),
+            top_k=max((self.top_logprobs, *(group.needs.top_k for group in self._groups))),
             entropy=any(group.needs.entropy for group in self._groups),
             kl=any(group.needs.kl for group in self._groups),
         )
 
-    def choose(self, view: View, last_pass: Tensor, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> tuple[Tensor, Tensor]:
         """(reveal, remask), both (B, W) bool.
 
         view       of all rows; options are added here
         last_pass  (B,) bool, rows that may have no forward pass after this one
-        arrays     those of this class, on the device
+        inputs     those of this class, on the device
 
         Whatever the schedulers answer: only eligible positions are revealed; a row that would reveal
         nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
@@ -76,7 +84,9 @@ class Chooser:
         revealed = in_block & ~view.mask
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
-        kept = [self._decide(i, group, view, arrays, reveal, remask) for i, group in enumerate(self._groups)]
+        kept = [
+            self._ask(group, asked, view, reveal, remask) for group, asked in zip(self._groups, inputs, strict=True)
+        ]
         self.records = {}
         for states, records in kept:
             self._states |= states
@@ -87,16 +97,17 @@ class Chooser:
         reveal = reveal | (best & stuck[:, None]) | (eligible & last)
         return reveal, remask & revealed & ~last
 
-    def _decide(
-        self, i: int, group: _Group, view: View, arrays: Mapping[str, Tensor], reveal: Tensor, remask: Tensor
+    def _ask(
+        self, group: _Group, inputs: GroupInputs, view: View, reveal: Tensor, remask: Tensor
     ) -> tuple[dict[str, RowState], dict[str, RowState]]:
         """One group's decision, written to its rows of `reveal` and `remask`; its states and records, by request.
 
         Raises SchedulerError.
         """
-        rows = arrays[f"group{i}"]
+        rows = inputs.rows
         seen = _asked_for(view if group.everyone else view.rows(rows), group.needs)
-        seen = replace(seen, options=_options(i, group, arrays))
+        # Copies, since on a CPU the next step uses the same memory, and a scheduler might write into it.
+        seen = replace(seen, options={name: column.clone() for name, column in inputs.options.items()})
         try:
             decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
             reveal[rows] = decision.reveal
@@ -106,21 +117,6 @@ class Chooser:
             return states, _by_row(group, "record", decision.record)
         except (Exception, SystemExit) as error:  # one that ends the process for itself has failed, too
             raise SchedulerError(group.name, group.ids, error) from error
-
-    def _group(self, i: int, rows: list[int], canvases: Sequence[Canvas]) -> _Group:
-        specs = [canvases[row].request.scheduler for row in rows]
-        self.arrays[f"group{i}"] = np.array(rows)
-        numbers = [spec.numeric() for spec in specs]
-        columns = {name: _column([row[name] for row in numbers]) for name in numbers[0]}
-        self.arrays |= {f"group{i}.{name}": column for name, (column, _) in columns.items()}
-        return _Group(
-            specs[0].name,
-            specs[0].scheduler(),
-            canvases[rows[0]].needs,
-            tuple(canvases[row].request.id for row in rows),
-            len(rows) == len(canvases),
-            tuple((name, is_float) for name, (_, is_float) in columns.items()),
-        )
 
     def _state_of(self, group: _Group, width: int) -> State:
         """The group's state, rows stacked; zeros for rows without one, columns fitted to the view's width."""
@@ -132,6 +128,23 @@ class Chooser:
             rows = [self._states.get(id, {}).get(name, torch.zeros_like(example)) for id in group.ids]
             stacked[name] = torch.stack([_fit(row, width) for row in rows])
         return stacked
+
+
+def _group(rows: Sequence[int], canvases: Sequence[Canvas]) -> _Group:
+    first = canvases[rows[0]]
+    return _Group(
+        name=first.request.scheduler.name,
+        scheduler=first.request.scheduler.scheduler(),
+        needs=first.needs,
+        ids=tuple(canvases[row].request.id for row in rows),
+        everyone=len(rows) == len(canvases),
+    )
+
+
+def _group_inputs(rows: Sequence[int], canvases: Sequence[Canvas]) -> GroupInputs:
+    options = [canvases[row].request.scheduler.numeric() for row in rows]
+    columns = {name: torch.tensor([row[name] for row in options]) for name in options[0]}
+    return GroupInputs(torch.tensor(rows), columns)
 
 
 def _asked_for(view: View, needs: Needs) -> View:
@@ -159,17 +172,6 @@ def _by_row(group: _Group, what: str, tensors: State, columns: tuple[int, ...] =
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{what} {name!r} must be a tensor whose shape begins with {expected}, not {found}")
     return {id: {name: value[row] for name, value in tensors.items()} for row, id in enumerate(group.ids)}
-
-
-def _options(i: int, group: _Group, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    columns = {name: (arrays[f"group{i}.{name}"], is_float) for name, is_float in group.options}
-    return {name: as_float(column) if is_float else column for name, (column, is_float) in columns.items()}
-
-
-def _column(values: Sequence[float | int]) -> tuple[NDArray[np.int64], bool]:
-    """One option of some rows, all of its declared type, and whether that is a float."""
-    is_float = isinstance(values[0], float)
-    return floats(values) if is_float else np.array(values), is_float
 
 
 def _fit(row: Tensor, width: int) -> Tensor:

@@ -7,31 +7,31 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import isfinite
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.engine.batch import Batch, Change
+from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
-from unmask.engine.choosing import Chooser
+from unmask.engine.choosing import GroupInputs
+from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
-from unmask.engine.plan import Plan, plan_step
-from unmask.engine.proposal import Kernels, Sampling, propose, widened
+from unmask.engine.plan import Plan, StepInputs, plan_step
+from unmask.engine.proposal import Kernels, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
-from unmask.engine.request import Request, Result, Reveal, Step, check_block_length, check_template
+from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, lay_out_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
-from unmask.engine.transfer import as_tensors
+from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model
 from unmask.models.memory import is_out_of_memory
 from unmask.models.spans import Layout, Shapes
-from unmask.schedulers import Needs, View
+from unmask.schedulers import Needs
 
 MEMORY_FRACTION = 0.8
 
@@ -154,53 +154,46 @@ class Engine:
             raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
-    def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Tensor:
+    def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """Decide on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
         largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equals, the last to come
         with _memory_for(largest):
-            arrays = as_tensors({**plan.arrays, **batch.chooser.arrays}, self.model.device)
-            return self._decide(batch, plan, cache, arrays)
+            inputs, groups = to_device((plan.inputs, batch.chooser.inputs), self.model.device)
+            with self._phase("model"):
+                hidden = self._hidden(inputs.layout, cache, plan.recurs)[: len(inputs.window.target)]
+            return self._decide(batch, hidden, inputs, groups)
 
-    def _decide(self, batch: Batch, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
-        """Forward, propose, choose: what the rows reveal and remask, with ids and confidences, (4, B, W) int32.
-
-        Where rows ask for the K most probable tokens, K more of ids and of probabilities follow: (4 + 2K, B, W).
-        """
-        chooser = batch.chooser
-        with self._phase("model"):
-            hidden = self._hidden(plan, cache, arrays)
+    def _decide(self, batch: Batch, hidden: Tensor, inputs: StepInputs, groups: tuple[GroupInputs, ...]) -> Decided:
+        """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
-            head, sampling, needs = self.model.network.head, Sampling.of(arrays), self._needs(chooser)
-            at = (batch.canvases, hidden, arrays["target"], plan.rows, plan.width)
-            before = batch.recall.before(*at) if needs.kl else None
+            needs, sampling = self._needs(batch.chooser.needs), inputs.draws.sampling() if inputs.draws else None
+            before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
+            head = self.model.network.head
             proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
         with self._phase("scheduler"):
-            view = plan.view(arrays, proposal)
-            proposed = _proposed(view, chooser.told)  # copied before a scheduler sees it, as it might write into it
-            reveal, remask = chooser.choose(view, arrays["last_pass"].bool(), arrays)
+            view = inputs.view(proposal)
+            proposed = Proposed.of(view, batch.chooser.top_logprobs)
+            reveal, remask = batch.chooser.choose(view, inputs.last_pass, groups)
             if needs.kl:
-                batch.recall.keep(*at)
-        return torch.cat([torch.stack([reveal.int(), remask.int()]), proposed])
+                batch.previous.keep(batch.canvases, hidden, inputs.window)
+        return Decided(reveal, remask, proposed)
 
-    def _needs(self, chooser: Chooser) -> Needs:
+    def _needs(self, needs: Needs) -> Needs:
         """What to compute for a batch: where it is compiled, one of a few cases."""
-        needs = chooser.needs
         return widened(needs, len(self._forbidden)) if self.model.compiled else needs
 
-    def _hidden(self, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
-        """Hidden states of the wanted columns (M, D), by a replay where passes recur and nobody times them."""
-        if self._graphs is None or not plan.recurs or self._watch is not None:
-            return self._forward(plan.layout, arrays, cache)[: len(arrays["target"])]
-        inputs = {name: arrays[name] for name in plan.layout.arrays}
-        key = (tuple(plan.layout.parts.items()), cache.capacity, cache.start)
-        hidden = self._graphs.run(key, inputs, partial(self._forward, plan.layout, cache=cache))
-        return hidden[: len(arrays["target"])]
+    def _hidden(self, layout: Layout, cache: KeyValues, recurs: bool) -> Tensor:
+        """Hidden states of the wanted columns (M, D) and of padding, by a replay where passes recur and nobody times
+        them."""
+        if self._graphs is None or not recurs or self._watch is not None:
+            return self._forward(layout, cache)
+        return self._graphs.run((cache.capacity, cache.start), layout, partial(self._forward, cache=cache))
 
-    def _forward(self, layout: Layout, arrays: dict[str, Tensor], cache: KeyValues | None = None) -> Tensor:
+    def _forward(self, layout: Layout, cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
-        return self.model.network(layout.spans(arrays), cache)
+        return self.model.network(layout.spans(), cache)
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
@@ -213,7 +206,7 @@ class Engine:
 
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         layout = lay_out_questions(questions, self._architecture, self._shapes)
-        hidden = self._forward(layout, as_tensors(layout.arrays, self.model.device))
+        hidden = self._forward(to_device(layout, self.model.device))
         scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
         if not all(isfinite(value) for one in scored for value in one.log_probabilities):
             raise NotFiniteError(self.model.precision)
@@ -284,48 +277,6 @@ class Engine:
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
-
-
-def _proposed(view: View, told: int) -> Tensor:
-    """The last 2 + 2K planes of what a step decides, for the `told` most probable tokens K."""
-    planes = [view.proposal.int(), view.confidence.view(torch.int32)]
-    if told and view.top_ids is not None and view.top_probabilities is not None:
-        planes += view.top_ids[..., :told].int().unbind(-1)
-        planes += view.top_probabilities[..., :told].contiguous().view(torch.int32).unbind(-1)
-    return torch.stack(planes)
-
-
-def read(decided: Tensor, canvases: Sequence[Canvas]) -> list[Change | None]:
-    """What each row revealed and remasked, or None if it met NaN: the step's one transfer to the host."""
-    revealed, remasked, ids, bits, *tops = decided.cpu().numpy()
-    probabilities = bits.view("float32")
-    told = len(tops) // 2
-    top_ids, top_probabilities = tops[:told], [plane.view("float32") for plane in tops[told:]]
-    sound = np.isfinite(probabilities).all(1)
-    outcome: list[Change | None] = []
-    for row, canvas in enumerate(canvases):
-        if not sound[row]:
-            outcome.append(None)
-            continue
-        start, _ = canvas.window
-        columns = revealed[row].nonzero()[0]
-        chosen = zip(columns.tolist(), ids[row, columns].tolist(), probabilities[row, columns].tolist(), strict=True)
-        asked = canvas.request.top_logprobs
-        best_ids = [plane[row, columns].tolist() for plane in top_ids[:asked]]  # (K, revealed), as is the next
-        best_probabilities = [plane[row, columns].tolist() for plane in top_probabilities[:asked]]
-        reveals = tuple(
-            Reveal(
-                start + column,
-                token,
-                p,
-                canvas.step,
-                tuple((ids[i], q[i]) for ids, q in zip(best_ids, best_probabilities, strict=True)),
-            )
-            for i, (column, token, p) in enumerate(chosen)
-        )
-        back = start + remasked[row].nonzero()[0]
-        outcome.append((reveals, tuple(back[~canvas.pinned[back]].tolist())))
-    return outcome
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unmask.engine.recording import Record, Replay
+from unmask.engine.transfer import leaves, mapped
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ MAX_GRAPHS = 128
 MAX_SEEN = 1024  # shapes whose runs are counted
 MAX_FAILURES = 3  # after so many captures that failed, none is tried any more: it is not for the shapes
 
-Tensors = dict[str, Tensor]
-Forward = Callable[[Tensors], Tensor]
+T = TypeVar("T")
 V = TypeVar("V")
 
 
@@ -51,28 +51,29 @@ class Graphs:
         """How many graphs there are."""
         return len(self._captured)
 
-    def run(self, key: Hashable, arrays: Tensors, forward: Forward) -> Tensor:
-        """forward(arrays). Passes of equal keys and shapes must run the same kernels.
+    def run(self, key: Hashable, inputs: T, forward: Callable[[T], Tensor]) -> Tensor:
+        """forward(inputs), of a tree of tensors. Passes that are equal in key, shapes, and all in the tree that is no
+        tensor, must run the same kernels.
 
-        The tensor that comes back is overwritten by the next replay of the same shapes.
+        The tensor that comes back is overwritten by the next replay of such a pass.
         """
-        key = (key, tuple((name, array.shape) for name, array in arrays.items()))
+        key = (key, mapped(inputs, lambda leaf: leaf.shape))
         found = self._captured.get(key)
         if found is not None:
-            torch._foreach_copy_(found.inputs, list(arrays.values()))
+            torch._foreach_copy_(found.inputs, leaves(inputs))
             found.replay()
             return found.output
         runs = self._runs.get(key) or 0
         self._runs.put(key, runs + 1)
         if runs != RUNS_BEFORE_CAPTURE or self._failures >= MAX_FAILURES:
-            return forward(arrays)
+            return forward(inputs)
         try:
-            output, replay = self._record(lambda: forward(arrays))
+            output, replay = self._record(lambda: forward(inputs))
         except Exception as error:
             self._failures += 1
             log.warning("a pass cannot be captured as a graph and runs without: %s", error, exc_info=True)
-            return forward(arrays)
-        self._captured.put(key, _Captured(list(arrays.values()), output, replay))
+            return forward(inputs)
+        self._captured.put(key, _Captured(leaves(inputs), output, replay))
         self._runs.put(key, 0)  # should it ever be the least recently used one, it begins anew
         return output
 

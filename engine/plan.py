@@ -1,53 +1,81 @@
-"""What one step computes and for whom, worked out on the host: integer arrays that travel to the device together."""
+"""What one step computes and for whom, worked out on the host: tensors that travel to the device together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.engine.canvas import Canvas
-from unmask.engine.proposal import Proposal
+from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import computed
-from unmask.engine.transfer import Arrays, floats
 from unmask.models.architecture import Architecture
-from unmask.models.spans import SIZES, Array, Layout, Shapes, Span, filled, lay_out
+from unmask.models.spans import SIZES, Array, Layout, Shapes, Span, joined, lay_out
 from unmask.schedulers import View
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One step of B rows whose widest window has W columns and which have M positions to predict.
+class WindowInputs:
+    """The windows of B rows, W columns wide, and the M positions in them to predict.
 
-    layout  what the network computes
-    arrays  those of the layout, and: `target` (M,), the place of each prediction among B x W, one past the last for
-            none; `tokens_seen` and `masked` (B, W) of the windows; `window_start`, `block_start`, `block_end`,
-            `length`, `masks`, `blocks`, `later_masks`, `later_blocks`, `step`, `block_step`, `last_pass`, `seed` (B,);
-            and of the predictions that are drawn, `sampled` (S,), which of the M they are, and how
-    columns that the network computes, padding left out
-    recurs  whether the layout is padded to one of a few
+    tokens  (B, W) long  the canvas, masks included
+    masked  (B, W) bool
+    start   (B,) long    the first position of each window
+    target  (M,) long    the place of each prediction among B x W; one past the last for none
+    """
+
+    tokens: Tensor
+    masked: Tensor
+    start: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class RowInputs:
+    """What `View` has of each row under these names, (B,) long."""
+
+    block_start: Tensor
+    block_end: Tensor
+    length: Tensor
+    masks: Tensor
+    blocks: Tensor
+    later_masks: Tensor
+    later_blocks: Tensor
+    step: Tensor
+    block_step: Tensor
+    seed: Tensor
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """All that one step of B rows needs on the device, but what is kept of its schedulers.
+
+    layout     what the network computes
+    last_pass  (B,) bool  rows that may have no forward pass after this one
+    draws      the predictions of rows with a temperature; None if nothing is drawn
     """
 
     layout: Layout
-    arrays: Arrays
-    rows: int
-    width: int
-    columns: int
-    recurs: bool
+    window: WindowInputs
+    rows: RowInputs
+    last_pass: Tensor
+    draws: Draws | None
 
-    def view(self, arrays: Mapping[str, Tensor], proposal: Proposal) -> View:
-        """What schedulers see, from the arrays on the device and the predictions. Options are left out."""
-        spread = proposal.scatter(arrays["target"], self.rows, self.width)
-        positions = arrays["window_start"][:, None] + torch.arange(self.width, device=arrays["target"].device)
-        mask = arrays["masked"].bool()
-        in_block = (positions >= arrays["block_start"][:, None]) & (positions < arrays["block_end"][:, None])
+    def view(self, proposal: Proposal) -> View:
+        """What schedulers see, from the M predictions. Options are left out."""
+        window, rows = self.window, self.rows
+        count, width = window.tokens.shape
+        spread = proposal.scatter(window.target, count, width)
+        positions = window.start[:, None] + torch.arange(width, device=window.start.device)
+        in_block = (positions >= rows.block_start[:, None]) & (positions < rows.block_end[:, None])
         return View(
-            mask=mask,
-            eligible=mask & in_block,
-            tokens=arrays["tokens_seen"],
+            mask=window.masked,
+            eligible=window.masked & in_block,
+            tokens=window.tokens,
             proposal=spread.ids,
             confidence=spread.confidence,
             positions=positions,
@@ -56,14 +84,22 @@ class Plan:
             top_probabilities=spread.top_probabilities,
             entropy=spread.entropy,
             kl=spread.kl,
-            **{name: arrays[name] for name in _VIEW_FIELDS},
+            **vars(rows),
         )
 
 
-_VIEW_FIELDS = (
-    *("block_start", "block_end", "length", "masks", "blocks", "later_masks", "later_blocks"),
-    *("step", "block_step", "seed"),
-)
+@dataclass(frozen=True)
+class Plan:
+    """One step.
+
+    inputs   what it computes, on the host
+    columns  how many the network computes, padding left out
+    recurs   whether the layout is padded to one of a few
+    """
+
+    inputs: StepInputs
+    columns: int
+    recurs: bool
 
 
 def plan_step(
@@ -73,74 +109,79 @@ def plan_step(
 
     capacity    columns of a slot of the cache
     shapes      how alike steps are made, so that the same code can run again
-    recurring   up to so many columns, what the network computes is padded to one of a few layouts
+    recurring   the most columns of a pass that is padded to one of a few layouts
     first_slot  the slot that the pass counts as its first
     """
-    size = SIZES[shapes]
-    windows = [slice(*map(canvas.column, canvas.window)) for canvas in canvases]
-    rows, width = len(canvases), max(window.stop - window.start for window in windows)
     wanted = [canvas.wanted for canvas in canvases]
-    spans = [
-        _span(canvas, window.start + columns, a, first_slot)
-        for canvas, window, columns in zip(canvases, windows, wanted, strict=True)
-    ]
+    spans = [_span(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
     computed_columns = sum(len(span.tokens) for span in spans)
     recurs = computed_columns <= recurring
-    layout = lay_out(spans, a, capacity, "padded" if recurs else shapes)
-    tokens, masked = np.zeros((2, rows, width), dtype=np.int64)
-    for row, (canvas, window) in enumerate(zip(canvases, windows, strict=True)):
-        tokens[row, : window.stop - window.start] = canvas.ids[window]
-        masked[row, : window.stop - window.start] = canvas.masked[window]
-    arrays = {
-        **layout.arrays,
-        "tokens_seen": tokens,
-        "masked": masked,
-        "target": filled([row * width + columns for row, columns in enumerate(wanted)], size, filler=rows * width),
-        **_row_arrays(canvases, rows),
-        **_sampled(canvases, wanted, size),
-    }
-    return Plan(layout, arrays, rows, width, computed_columns, recurs)
+    inputs = StepInputs(
+        layout=lay_out(spans, a, capacity, "padded" if recurs else shapes),
+        window=_window_inputs(canvases, wanted, SIZES[shapes]),
+        rows=_row_inputs(canvases),
+        last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
+        draws=_draws(canvases, wanted, SIZES[shapes]),
+    )
+    return Plan(inputs, computed_columns, recurs)
 
 
 def _span(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Span:
     start, stop, visible = computed(canvas, canvas.request.cache, a)
     slot = None if canvas.slot is None else canvas.slot - first_slot
-    return Span(canvas.ids[start:stop], start, visible, wanted, slot)
+    return Span(canvas.ids[start:stop], start, visible, canvas.column(canvas.window[0]) + wanted, slot)
 
 
-def _row_arrays(canvases: Sequence[Canvas], rows: int) -> Arrays:
-    names = (*_VIEW_FIELDS, "last_pass", "window_start")
-    table = np.zeros((rows, len(names)), dtype=np.int64)  # padding rows have an empty block
-    table[: len(canvases)] = [
+def _window_inputs(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> WindowInputs:
+    windows = [canvas.window for canvas in canvases]
+    rows, width = len(canvases), max(end - start for start, end in windows)
+    tokens = np.zeros((rows, width), dtype=np.int64)
+    masked = np.zeros((rows, width), dtype=np.bool_)
+    for row, (canvas, (start, end)) in enumerate(zip(canvases, windows, strict=True)):
+        columns = slice(canvas.column(start), canvas.column(end))
+        tokens[row, : end - start] = canvas.ids[columns]
+        masked[row, : end - start] = canvas.masked[columns]
+    return WindowInputs(
+        tokens=torch.from_numpy(tokens),
+        masked=torch.from_numpy(masked),
+        start=torch.tensor([start for start, _ in windows]),
+        target=joined([row * width + columns for row, columns in enumerate(wanted)], size, filler=rows * width),
+    )
+
+
+def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
+    rows = [
         (
             *(c.block_start, c.block_end, c.request.max_tokens, c.masks, c.blocks, *c.later),
-            *(c.step, c.block_step, seed(c), c.last_pass, c.window[0]),
+            *(c.step, c.block_step, seed(c)),
         )
         for c in canvases
     ]
-    return dict(zip(names, np.ascontiguousarray(table.T), strict=True))
+    return RowInputs(*torch.from_numpy(np.array(rows, dtype=np.int64).T.copy()).unbind())
 
 
-def _sampled(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Arrays:
+def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
     """The predictions of rows with a temperature."""
     ends = np.cumsum([len(columns) for columns in wanted])
     drawing = [row for row, canvas in enumerate(canvases) if canvas.request.temperature > 0]
     if not drawing:
-        return {}
+        return None
     counts = [len(wanted[row]) for row in drawing]
     requests = [canvases[row].request for row in drawing]
 
-    def spread(values: Array | list[int]) -> Array:  # one value a row -> one a prediction
-        return filled([np.repeat(np.asarray(values), counts)], size)
+    def repeated(values: Sequence[float], dtype: type[np.int64 | np.float32]) -> Tensor:
+        """One value a row -> one a prediction."""
+        column: NDArray[np.int64 | np.float32] = np.array(values, dtype=dtype)
+        return joined([np.repeat(column, counts)], size)
 
-    return {
-        "sampled": filled([np.arange(ends[row] - len(wanted[row]), ends[row]) for row in drawing], size),
-        "sampled.position": filled([canvases[row].window[0] + wanted[row] for row in drawing], size),
-        "sampled.seed": spread([seed(canvases[row]) for row in drawing]),
-        "sampled.temperature": spread(floats([request.temperature for request in requests])),
-        "sampled.top_p": spread(floats([request.top_p for request in requests])),
-        "sampled.top_k": spread([request.top_k for request in requests]),
-    }
+    return Draws(
+        index=joined([np.arange(ends[row] - len(wanted[row]), ends[row]) for row in drawing], size),
+        position=joined([canvases[row].window[0] + wanted[row] for row in drawing], size),
+        seed=repeated([seed(canvases[row]) for row in drawing], np.int64),
+        temperature=repeated([request.temperature for request in requests], np.float32),
+        top_p=repeated([request.top_p for request in requests], np.float32),
+        top_k=repeated([request.top_k for request in requests], np.int64),
+    )
 
 
 def seed(canvas: Canvas) -> int:

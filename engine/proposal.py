@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unmask.engine.transfer import as_float
 from unmask.models.spans import round_up
 from unmask.schedulers import Needs, counter_uniform
 
@@ -52,6 +51,27 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """What `Sampling` is made of, as it travels to the device. S of the masks are drawn.
+
+    seed, position  (S,) long  name the random number of each draw
+    The others are those of `Sampling`.
+    """
+
+    index: Tensor
+    position: Tensor
+    seed: Tensor
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+
+    def sampling(self) -> "Sampling":
+        """How tokens are drawn."""
+        uniform = counter_uniform(self.seed, self.position, SAMPLING_STREAM)
+        return Sampling(self.index, uniform, self.temperature, self.top_p, self.top_k)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn at S of the masks; the others take the most probable token.
 
@@ -69,15 +89,6 @@ class Sampling:
     def numbers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """All but the index."""
         return self.draws, self.temperature, self.top_p, self.top_k
-
-    @staticmethod
-    def of(arrays: dict[str, Tensor]) -> "Sampling | None":
-        """From the arrays of a plan; None if nothing is drawn."""
-        if "sampled" not in arrays:
-            return None
-        draws = counter_uniform(arrays["sampled.seed"], arrays["sampled.position"], SAMPLING_STREAM)
-        numbers = (as_float(arrays["sampled.temperature"]), as_float(arrays["sampled.top_p"]))
-        return Sampling(arrays["sampled"], draws, *numbers, arrays["sampled.top_k"])
 
 
 Head = Callable[[Tensor], Tensor]

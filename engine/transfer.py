@@ -1,14 +1,56 @@
-"""Host to device in one piece, without waiting for the device."""
+"""Frozen dataclasses of tensors, moved between host and device in one piece; each tensor keeps its dtype."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Arrays = dict[str, NDArray[np.int64]]
-Signature = tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of each array, in order
+T = TypeVar("T")
+
+
+def mapped(tree: T, change: Callable[[Tensor], Any]) -> T:
+    """The same tree with `change(leaf)` in place of each tensor. Dataclasses, tuples and dicts are branches; numbers,
+    text and None stay as they are."""
+    if isinstance(tree, Tensor):
+        return cast(T, change(tree))
+    if hasattr(tree, "__dataclass_fields__"):
+        return type(tree)(**{name: mapped(value, change) for name, value in vars(tree).items()})
+    if isinstance(tree, tuple):
+        return cast(T, tuple([mapped(value, change) for value in tree]))
+    if isinstance(tree, dict):
+        return cast(T, {name: mapped(value, change) for name, value in tree.items()})
+    return tree
+
+
+def leaves(tree: object) -> list[Tensor]:
+    """The tensors of a tree, in order."""
+    found: list[Tensor] = []
+    mapped(tree, found.append)
+    return found
+
+
+def pack(tree: object) -> Tensor:
+    """All tensors of a tree as one, (bytes,) uint8."""
+    return torch.cat([leaf.contiguous().view(-1).view(torch.uint8) for leaf in _aligned(leaves(tree))])
+
+
+def unpack(packed: Tensor, like: T) -> T:
+    """The tree that was packed, as views of `packed`. `like` is a tree of the same shapes and dtypes."""
+    ordered = _aligned(leaves(like))
+    pieces = packed.split([leaf.nbytes for leaf in ordered])
+    views = {id(leaf): _view(piece, leaf) for leaf, piece in zip(ordered, pieces, strict=True)}
+    return mapped(like, lambda leaf: views[id(leaf)])
+
+
+def to_device(tree: T, device: torch.device) -> T:
+    """A tree of the host on the device, by one transfer; the host does not wait. On a CPU it is the same tree."""
+    return tree if device.type == "cpu" else unpack(upload(pack(tree), device), tree)
+
+
+def to_host(tree: T) -> T:
+    """A tree of the device on the host, by one transfer, for which the host waits."""
+    return unpack(pack(tree).cpu(), tree)
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
@@ -16,34 +58,11 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
-def signature(arrays: Arrays) -> Signature:
-    """What `split` needs to know of arrays that were joined."""
-    return tuple((name, array.shape) for name, array in arrays.items())
+def _view(piece: Tensor, like: Tensor) -> Tensor:
+    values = piece.view(like.dtype)
+    return values if like.ndim == 1 else values.view(like.shape)  # a view less for most
 
 
-def join(arrays: Arrays) -> Tensor:
-    """All arrays one after another, (total,) long."""
-    return torch.from_numpy(np.concatenate([array.ravel() for array in arrays.values()]))
-
-
-def split(flat: Tensor, signature: Signature) -> dict[str, Tensor]:
-    """Views of what was joined."""
-    sizes = [int(np.prod(shape)) for _, shape in signature]
-    return {name: piece.view(shape) for (name, shape), piece in zip(signature, flat.split(sizes), strict=True)}
-
-
-def as_tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
-    """The arrays on the device."""
-    if device.type == "cpu":
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return split(upload(join(arrays), device), signature(arrays))
-
-
-def floats(values: Sequence[float]) -> NDArray[np.int64]:
-    """Numbers as the bits of float64, to travel among integers."""
-    return np.array(values, dtype=np.float64).view(np.int64)
-
-
-def as_float(bits: Tensor) -> Tensor:
-    """The numbers that `floats` packed, as float32."""
-    return bits.view(torch.float64).float()
+def _aligned(tensors: list[Tensor]) -> list[Tensor]:
+    """The widest dtypes first: each then starts at a multiple of its size."""
+    return sorted(tensors, key=lambda leaf: -leaf.itemsize)

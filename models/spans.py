@@ -7,7 +7,7 @@ attend to, and one for rows that also attend to keys of earlier passes, which li
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from unmask.models.architecture import Architecture
 
 Array = NDArray[np.int64]
 Size = Callable[[int], int]
-FRESH, CACHED = "fresh", "cached"
 LEAST = 16  # a padded size; what is added to less costs nothing, as long as the weights are what a pass waits for
 
 
@@ -117,48 +116,71 @@ class Spans:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A pass on the host: integer arrays, to be sent to the device in one piece, and what is none.
+class Places:
+    """Where some n packed tokens lie in the rectangles: the `indexes` and the `order` of an `Arrangement`."""
 
-    arrays    the fields of `Spans` by name; for each part p also `p.all` and `p.wanted`, the indexes, and `p.visible`
-              (B,), how many keys each row sees, left out where it sees all
-    parts     by name
+    indexes: tuple[Tensor | None, ...]
+    order: Tensor | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One pass as it travels to the device, where `spans` completes it. Fields with names of `Spans` are those.
+
+    all_tokens     the places of the N tokens
+    wanted_tokens  the places of the M wanted ones
+    visible        (B,) long  how many keys each row sees; None where it sees all. One entry a part
+    block_size     of a model that attends in blocks
     """
 
-    arrays: dict[str, Array]
-    parts: dict[str, Part]
+    tokens: Tensor
+    positions: Tensor
+    wanted: Tensor
+    stored: Tensor | None
+    at: Tensor | None
+    parts: tuple[Part, ...]
+    all_tokens: Places
+    wanted_tokens: Places
+    visible: tuple[Tensor | None, ...]
     block_size: int | None
 
-    def spans(self, arrays: Mapping[str, Tensor]) -> Spans:
-        """The pass, from its arrays on the device."""
-        positions, wanted = arrays["positions"], arrays["wanted"]
+    def spans(self) -> Spans:
+        """The pass, on the device that its tensors are on."""
         return Spans(
-            tokens=arrays["tokens"],
-            positions=positions,
-            wanted=wanted,
-            all_tokens=self._arrangement("all", positions, arrays),
-            wanted_tokens=self._arrangement("wanted", positions[wanted], arrays),
-            stored=arrays.get("stored"),
-            at=arrays.get("at"),
+            tokens=self.tokens,
+            positions=self.positions,
+            wanted=self.wanted,
+            all_tokens=self._arrangement(self.all_tokens, self.positions),
+            wanted_tokens=self._arrangement(self.wanted_tokens, self.positions[self.wanted]),
+            stored=self.stored,
+            at=self.at,
         )
 
-    def _arrangement(self, which: str, positions: Tensor, arrays: Mapping[str, Tensor]) -> Arrangement:
-        indexes = tuple(arrays.get(f"{name}.{which}") for name in self.parts)
-        unmasked = Arrangement(tuple(self.parts.values()), indexes, (), arrays.get(f"order.{which}"))
-        masks = tuple(self._mask(name, unmasked.rows(positions, i), arrays) for i, name in enumerate(self.parts))
+    def _arrangement(self, places: Places, positions: Tensor) -> Arrangement:
+        unmasked = Arrangement(self.parts, places.indexes, (), places.order)
+        masks = tuple(self._mask(i, unmasked.rows(positions, i)) for i in range(len(self.parts)))
         return replace(unmasked, masks=masks)
 
-    def _mask(self, name: str, queries: Tensor, arrays: Mapping[str, Tensor]) -> Tensor | None:
+    def _mask(self, part: int, queries: Tensor) -> Tensor | None:
         """Which keys may be seen from the positions (B, S)."""
-        visible = arrays.get(f"{name}.visible")
+        visible = self.visible[part]
         if visible is None:
             return None
-        key = torch.arange(self.parts[name].keys, device=queries.device)
+        key = torch.arange(self.parts[part].keys, device=queries.device)
         mask = (key < visible[:, None])[:, None, None]
         if self.block_size is not None:
             blocks = key // self.block_size <= (queries // self.block_size)[..., None]  # (B, S, K)
             mask = mask & blocks[:, None]
         return mask
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    """Which spans a part holds, and in which of its rows: {span: row}; and how many rows it has, empty ones too."""
+
+    cached: bool
+    rows: dict[int, int]
+    height: int
 
 
 def lay_out(spans: Sequence[Span], a: Architecture, capacity: int = 0, shapes: Shapes = "exact") -> Layout:
@@ -168,27 +190,30 @@ def lay_out(spans: Sequence[Span], a: Architecture, capacity: int = 0, shapes: S
     shapes    how alike passes are made, with tokens that change nothing and arrays that say nothing
     """
     size = SIZES[shapes]
+    token_size = padded_tokens if shapes == "padded" else size
     runs = _runs([len(span.tokens) for span in spans])
     # The first column of a row has no left neighbour; as in Dream's published loop, it is read from itself.
     wanted = [run[0] + np.maximum(span.wanted - a.reach, 0) - span.start for span, run in zip(spans, runs, strict=True)]
-    tokens = padded_tokens if shapes == "padded" else size
-    arrays = {
-        "tokens": filled([span.tokens for span in spans], tokens),
-        "positions": filled([_columns(span) for span in spans], tokens),
-        "wanted": filled(wanted, size),
-        **_kept(spans, runs, capacity, size),
-    }
-    members = _members(spans)
-    arrays |= _arrange("all", runs, members, shapes)
-    arrays |= _arrange("wanted", _runs([len(run) for run in wanted]), members, shapes)
-    parts = {}
-    for name, rows in members.items():
-        visible = np.ones(_height(rows, members, shapes), dtype=np.int64)  # 1 in empty rows: a softmax needs a key
-        visible[list(rows.values())] = [spans[i].visible for i in rows]
-        parts[name] = Part(len(visible), size(int(visible.max())), name == CACHED)
-        if shapes != "exact" or a.block_size is not None or (visible < parts[name].keys).any():
-            arrays[f"{name}.visible"] = visible
-    return Layout(arrays, parts, a.block_size)
+    stored, at = _kept(spans, runs, capacity, size)
+    rectangles = _rectangles(spans, shapes)
+    visible = [_visible(spans, rectangle) for rectangle in rectangles]
+    parts = [Part(len(v), size(int(v.max())), r.cached) for v, r in zip(visible, rectangles, strict=True)]
+    sees_all = shapes == "exact" and a.block_size is None
+    return Layout(
+        tokens=joined([span.tokens for span in spans], token_size),
+        positions=joined([_columns(span) for span in spans], token_size),
+        wanted=joined(wanted, size),
+        stored=stored,
+        at=at,
+        parts=tuple(parts),
+        all_tokens=_places(runs, rectangles, shapes, token_size),
+        wanted_tokens=_places(_runs([len(run) for run in wanted]), rectangles, shapes, size),
+        visible=tuple(
+            None if sees_all and (v == part.keys).all() else torch.from_numpy(v)
+            for v, part in zip(visible, parts, strict=True)
+        ),
+        block_size=a.block_size,
+    )
 
 
 def whole_rows(tokens: Tensor, a: Architecture) -> Spans:
@@ -209,49 +234,61 @@ def whole_rows(tokens: Tensor, a: Architecture) -> Spans:
     return Spans(tokens.flatten(), column.repeat(rows), wanted, arranged(column), arranged(source), None, None)
 
 
-def _members(spans: Sequence[Span]) -> dict[str, dict[int, int]]:
-    """Which spans each rectangle holds, and in which of its rows: {name: {span: row}}."""
+def _rectangles(spans: Sequence[Span], shapes: Shapes) -> list[_Rectangle]:
+    """The rectangle of the rows that are computed whole, and that of the others, as far as there are such rows."""
     whole = [span.start == 0 and len(span.tokens) == span.visible for span in spans]
     fresh = {i: row for row, i in enumerate(i for i, is_whole in enumerate(whole) if is_whole)}
     cached = {i: span.slot for i, span in enumerate(spans) if not whole[i] and span.slot is not None}
-    members = {FRESH: fresh, CACHED: cached}
-    return {name: rows for name, rows in members.items() if rows}
+    found = {is_cached: rows for is_cached, rows in ((False, fresh), (True, cached)) if rows}
+    return [_Rectangle(is_cached, rows, _height(rows, len(found), shapes)) for is_cached, rows in found.items()]
 
 
-def _arrange(
-    which: str, runs: Sequence[Array], members: Mapping[str, Mapping[int, int]], shapes: Shapes
-) -> dict[str, Array]:
-    """The arrays of an `Arrangement`, of which each span has a run of tokens."""
-    arrays: dict[str, Array] = {}
-    places = list(runs)
+def _height(rows: Mapping[int, int], rectangles: int, shapes: Shapes) -> int:
+    """How many rows one of some rectangles has for these rows of it."""
+    height = 1 + max(rows.values())
+    if shapes == "exact":
+        return height
+    height = max(height, rectangles)  # one row is a case that is worth kernels of its own, but not beside others
+    return round_up(height) if shapes == "padded" else height
+
+
+def _visible(spans: Sequence[Span], rectangle: _Rectangle) -> Array:
+    visible = np.ones(rectangle.height, dtype=np.int64)  # 1 in empty rows: a softmax needs a key
+    visible[list(rectangle.rows.values())] = [spans[i].visible for i in rectangle.rows]
+    return visible
+
+
+def _places(runs: Sequence[Array], rectangles: Sequence[_Rectangle], shapes: Shapes, token_size: Size) -> Places:
+    """Where the tokens lie of which each span has a run."""
     size = SIZES[shapes]
-    before, total = 0, size(1 + int(runs[-1][-1]))
-    for name, rows in members.items():
-        width = size(max(len(runs[i]) for i in rows))
-        index = np.zeros((_height(rows, members, shapes), width), dtype=np.int64)
-        for i, row in rows.items():
+    places = list(runs)
+    indexes: list[Array] = []
+    before = 0  # places in the rectangles before
+    for rectangle in rectangles:
+        width = size(max(len(runs[i]) for i in rectangle.rows))
+        index = np.zeros((rectangle.height, width), dtype=np.int64)
+        for i, row in rectangle.rows.items():
             index[row] = runs[i][-1]  # padding is the row's own: a masked value counts too, times zero, and may be NaN
             index[row, : len(runs[i])] = runs[i]
             places[i] = runs[i] + (before + row * width - runs[i][0])
         before += index.size
-        if shapes != "exact" or index.size != total or not _counts_up(index.ravel()):
-            arrays[f"{name}.{which}"] = index
-    order = filled(places, padded_tokens if shapes == "padded" and which == "all" else size)
-    if shapes != "exact" or before != total or not _counts_up(order):
-        arrays[f"order.{which}"] = order
-    return arrays
+        indexes.append(index)
+    order = _filled(places, token_size)
+    if shapes != "exact":
+        return Places(tuple(map(torch.from_numpy, indexes)), torch.from_numpy(order))
+    total = 1 + int(runs[-1][-1])
+    return Places(tuple(_unless_counting(index, total) for index in indexes), _unless_counting(order, before))
 
 
-def _height(rows: Mapping[int, int], members: Mapping[str, Mapping[int, int]], shapes: Shapes) -> int:
-    """How many rows a rectangle has for these rows of it."""
-    height = 1 + max(rows.values())
-    if shapes == "exact":
-        return height
-    height = max(height, len(members))  # one row is a case that is worth kernels of its own, but not beside others
-    return round_up(height) if shapes == "padded" else height
+def _unless_counting(index: Array, count: int) -> Tensor | None:
+    """The index; None if all it does is to take that many entries in order."""
+    in_order = index.size == count and (index.ravel() == np.arange(count)).all()
+    return None if in_order else torch.from_numpy(index)
 
 
-def _kept(spans: Sequence[Span], runs: Sequence[Array], capacity: int, size: Size) -> dict[str, Array]:
+def _kept(
+    spans: Sequence[Span], runs: Sequence[Array], capacity: int, size: Size
+) -> tuple[Tensor | None, Tensor | None]:
     """Which packed tokens leave their keys and values in the cache, and where."""
     kept = [
         (run, span.slot * capacity + _columns(span))
@@ -259,9 +296,9 @@ def _kept(spans: Sequence[Span], runs: Sequence[Array], capacity: int, size: Siz
         if span.slot is not None
     ]
     if not kept:
-        return {}
+        return None, None
     stored, at = zip(*kept, strict=True)
-    return {"stored": filled(stored, size), "at": filled(at, size)}
+    return joined(stored, size), joined(at, size)
 
 
 def _runs(lengths: Sequence[int]) -> list[Array]:
@@ -274,12 +311,13 @@ def _columns(span: Span) -> Array:
     return np.arange(span.start, span.start + len(span.tokens))
 
 
-def filled(runs: Sequence[Array], size: Size, filler: int | None = None) -> Array:
+def joined(runs: Sequence[NDArray[Any]], size: Size, filler: int | None = None) -> Tensor:
     """The runs one after another, and copies of `filler`, or else of the last entry, up to the size."""
+    return torch.from_numpy(_filled(runs, size, filler))
+
+
+def _filled(runs: Sequence[NDArray[Any]], size: Size, filler: int | None = None) -> NDArray[Any]:
     values = np.concatenate(runs)
+    missing = size(len(values)) - len(values)
     last = values[-1] if filler is None else filler
-    return np.concatenate([values, np.full(size(len(values)) - len(values), last)])
-
-
-def _counts_up(values: Array) -> bool:
-    return bool((values == np.arange(len(values))).all())
+    return np.concatenate([values, np.full(missing, last)]) if missing else values

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request as HTTPRequest
 
+from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.figures import figures
-from unmask.engine.order import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.request import Request, Result
 from unmask.server.backend import Backend
 from unmask.server.errors import UnknownModelError, show

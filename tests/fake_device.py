@@ -21,7 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from unmask.engine import Engine, Request, Reveal
 from unmask.engine.canvas import Canvas
+from unmask.engine.decided import Decided
 from unmask.engine.recording import reads_host
+from unmask.engine.transfer import leaves, pack
 from unmask.models.loading import Model
 from unmask.policies.scheduler import LearnedPolicy
 
@@ -103,11 +105,13 @@ def run(model: Model, requests: Sequence[Request], static: bool) -> Watch:
     return watch
 
 
-def _reveal_some(decided: Tensor, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
-    told = max(canvas.request.top_logprobs for canvas in canvases)
-    assert decided.device.type == DEVICE.type
-    assert decided.dtype == torch.int32
-    assert decided.shape[:2] == (4 + 2 * told, len(canvases))
+def _reveal_some(decided: Decided, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:
+    top_logprobs = max(canvas.request.top_logprobs for canvas in canvases)
+    assert {leaf.device.type for leaf in leaves(decided)} == {DEVICE.type}
+    assert {leaf.shape[0] for leaf in leaves(decided)} == {len(canvases)}
+    assert pack(decided).device.type == DEVICE.type
+    best = decided.proposed.top_ids
+    assert best.shape[2] == top_logprobs if best is not None else not top_logprobs
     outcome: list[tuple[tuple[Reveal, ...], tuple[int, ...]]] = []
     for canvas in canvases:
         masks = [p for p in range(canvas.block_start, canvas.block_end) if canvas.masked[canvas.column(p)]]

@@ -18,10 +18,12 @@ from tests.synthetic_block import FAMILIES
 from unmask.engine import Engine, Request, Result
 from unmask.engine.batch import Batch
 from unmask.engine.caching import parse_cache
+from unmask.engine.choosing import GroupInputs
+from unmask.engine.decided import Decided
 from unmask.engine.graphs import GRAPH_TOKENS, MAX_FAILURES, MAX_GRAPHS, MAX_SEEN, Graphs
-from unmask.engine.plan import Plan
+from unmask.engine.plan import StepInputs
 from unmask.engine.recording import CUDARecorder, Replay, TapeRecorder
-from unmask.models.cache import KeyValues
+from unmask.engine.transfer import pack, unpack
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler, scheduler_names
 
@@ -94,15 +96,20 @@ def test_replays_without_python_equal_plain_passes(model: Model) -> None:
 def test_a_state_that_a_replay_would_lose_is_seen(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above, on an engine that captures the first step of a scheduler that keeps a state: it must notice."""
     decide = Engine._decide
+    like: dict[torch.Size, Decided] = {}
 
-    def captured(self: Engine, batch: Batch, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
-        graphs, self._graphs = self._graphs, None
-        try:
-            if graphs is None or batch.chooser._states:
-                return decide(self, batch, plan, cache, arrays)
-            return graphs.run(plan.rows, arrays, lambda fixed: decide(self, batch, plan, cache, fixed))
-        finally:
-            self._graphs = graphs
+    def captured(
+        self: Engine, batch: Batch, hidden: Tensor, inputs: StepInputs, groups: tuple[GroupInputs, ...]
+    ) -> Decided:
+        shape = inputs.window.tokens.shape
+
+        def decided(fixed: tuple[Tensor, StepInputs]) -> Tensor:
+            like[shape] = decide(self, batch, *fixed, groups)
+            return pack(like[shape])
+
+        if self._graphs is None or batch.chooser._states:
+            return decide(self, batch, hidden, inputs, groups)
+        return unpack(self._graphs.run("step", (hidden, inputs), decided), like[shape])
 
     monkeypatch.setattr(Engine, "_decide", captured)
     counting = [request for request in mixed(llada) if request.id == "counting"]
@@ -147,12 +154,12 @@ def ran(graphs: Graphs, size: int, times: int = 1) -> Counter[str]:
     """How often a pass over so many tokens ran as it is."""
     count: Counter[str] = Counter()
 
-    def forward(arrays: dict[str, Tensor]) -> Tensor:
+    def forward(inputs: tuple[Tensor]) -> Tensor:
         count["python"] += 1
-        return arrays["x"] * 2
+        return inputs[0] * 2
 
     for i in range(times):
-        assert torch.equal(graphs.run("key", {"x": torch.full((size,), i)}, forward), torch.full((size,), 2 * i))
+        assert torch.equal(graphs.run("key", (torch.full((size,), i),), forward), torch.full((size,), 2 * i))
     return count
 
 

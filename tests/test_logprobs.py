@@ -8,7 +8,7 @@ import torch
 from tests.synthetic import synthetic_llada
 from unmask.engine import Request
 from unmask.engine.canvas import Canvas
-from unmask.engine.engine import read
+from unmask.engine.decided import Decided, Proposed, read
 from unmask.models.tokenizer import Tokenizer
 from unmask.schedulers import Needs, parse_scheduler
 from unmask.server.logprobs import chat_logprobs, completion_logprobs
@@ -58,19 +58,19 @@ def test_reading_a_step_looks_at_what_was_revealed(tokenizer: Tokenizer, width: 
     """However wide the window is, one reveal costs the most probable tokens of one column."""
     request = Request("r", (3,), width, width, parse_scheduler("topk"), top_logprobs=TOP)
     canvas = Canvas(request, tokenizer, frozenset(), 260, None, Needs(), submitted=0.0)
-    decided = torch.zeros(4 + 2 * TOP, 1, width, dtype=torch.int32)
-    decided[0, 0, 5] = 1
-    decided[2, 0, 5] = 7
-    decided[4 : 4 + TOP, 0, 5] = torch.arange(TOP)
-    decided[4 + TOP :, 0, 5] = torch.linspace(0.5, 0.0, TOP).view(torch.int32)
+    reveal, ids = torch.zeros(1, width, dtype=torch.bool), torch.zeros(1, width, dtype=torch.int64)
+    reveal[0, 5], ids[0, 5] = True, 7
+    top_ids, top_p = torch.zeros(1, width, TOP, dtype=torch.int64), torch.zeros(1, width, TOP)
+    top_ids[0, 5], top_p[0, 5] = torch.arange(TOP), torch.linspace(0.5, 0.0, TOP)
+    decided = Decided(reveal, torch.zeros_like(reveal), Proposed(ids, torch.zeros(1, width), top_ids, top_p))
     tracemalloc.start()
     (change,) = read(decided, [canvas])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < READ_BYTES
     assert change is not None
-    (reveal,), remasked = change
+    (revealed,), remasked = change
     assert remasked == ()
-    assert (reveal.position, reveal.token_id) == (5, 7)
-    assert [token for token, _ in reveal.top] == list(range(TOP))
-    assert [p for _, p in reveal.top] == pytest.approx(torch.linspace(0.5, 0.0, TOP).tolist())
+    assert (revealed.position, revealed.token_id) == (5, 7)
+    assert [token for token, _ in revealed.top] == list(range(TOP))
+    assert [p for _, p in revealed.top] == pytest.approx(torch.linspace(0.5, 0.0, TOP).tolist())

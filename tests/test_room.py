@@ -18,13 +18,13 @@ from tests.synthetic_block import FAMILIES
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import NoMemoryError, RequestError
-from unmask.engine.plan import Plan
 from unmask.engine.proposal import CHUNK_BYTES, Sampling, head_bytes, propose
 from unmask.engine.room import Room
 from unmask.engine.service import EngineError, EngineService, OutOfMemoryError
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.models.memory import pass_bytes
+from unmask.models.spans import Layout
 from unmask.schedulers import Needs, parse_scheduler
 
 PATIENCE = 60  # seconds
@@ -77,11 +77,9 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
     for lengths in ([200], [64] * 8, [20] * 7 + [200]):
         taken: list[int] = []
 
-        def forward(
-            self: Engine, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor], taken: list[int] = taken
-        ) -> Tensor:
+        def forward(self: Engine, layout: Layout, cache: KeyValues, recurs: bool, taken: list[int] = taken) -> Tensor:
             with Peak() as peak:
-                hidden = self._forward(plan.layout, arrays, cache)
+                hidden = self._forward(layout, cache)
             taken.append(peak.most)
             return hidden
 
@@ -151,14 +149,14 @@ def test_keys_and_values_take_memory_when_the_first_request_keeps_some(llada: Mo
     assert engine._cache._keys
 
 
-def short_of_memory(limit: int) -> Callable[[Engine, Plan, KeyValues, dict[str, Tensor]], Tensor]:
+def short_of_memory(limit: int) -> Callable[[Engine, Layout, KeyValues, bool], Tensor]:
     """A device that has memory for so many tokens."""
     hidden = Engine._hidden
 
-    def forward(self: Engine, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor]) -> Tensor:
-        if plan.columns > limit:
+    def forward(self: Engine, layout: Layout, cache: KeyValues, recurs: bool) -> Tensor:
+        if len(layout.tokens) > limit:
             torch.empty(1 << 50)  # the allocator's own error
-        return hidden(self, plan, cache, arrays)
+        return hidden(self, layout, cache, recurs)
 
     return forward
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.live import Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.engine.order import global_ar_ness, local_ar_ness
+from unmask.engine.ar_ness import global_ar_ness, local_ar_ness
 from unmask.schedulers import scheduler_names
 
 ROUNDING = 1e-6

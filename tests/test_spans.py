@@ -52,9 +52,8 @@ def whole(model: Model, row: Tensor) -> Tensor:
 def run(model: Model, spans: list[Span], cache: KeyValues | None, shapes: Shapes) -> Tensor:
     a = model.network.architecture
     layout = lay_out(spans, a, CAPACITY, shapes)
-    arrays = {name: torch.from_numpy(array) for name, array in layout.arrays.items()}
     with torch.inference_mode():
-        return model.network.head(model.network(layout.spans(arrays), cache))
+        return model.network.head(model.network(layout.spans(), cache))
 
 
 def cache_of(model: Model) -> KeyValues:

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from unmask import cli
-from unmask.engine.order import global_ar_ness, local_ar_ness
+from unmask.engine.ar_ness import global_ar_ness, local_ar_ness
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.plot import COLOURS, MARKERS
 from unmask.evals.sweep import SweepError
