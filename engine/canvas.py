@@ -51,8 +51,10 @@ class Canvas:
     text: str = ""
     _settled: int = 0  # positions
     _gap_ended: bool = False  # whether an end of text has ended the gap that the last settled position is in
-    _told: int = 0  # tokens that the steps so far have told of as settled
+    _reported: int = 0  # tokens that the steps have reported as settled
     _answer: SettledText = field(init=False)
+    _cap: int = field(init=False)  # forward passes that the request may have
+    _offset: int = field(init=False)  # columns of the prompt in the first block of the generation region
     _gaps: NDArray[np.int64] = field(init=False)  # positions that are masks at first
     _blocks: NDArray[np.int64] = field(init=False)  # those with masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
@@ -67,6 +69,8 @@ class Canvas:
         self.last_gap = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
         self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
         self._gaps = np.flatnonzero(~self.pinned)
+        self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
+        self._offset = 0 if self.grid is None else len(prompt) % self.request.block_length
         self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
         self._skip_full_blocks()
 
@@ -77,8 +81,7 @@ class Canvas:
     @property
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
-        cap = self.request.max_forward_passes or PASSES_PER_TOKEN * self.masks
-        return self.step + 1 >= cap
+        return self.step + 1 >= self._cap
 
     @property
     def block_end(self) -> int:
@@ -114,11 +117,6 @@ class Canvas:
         return masks, self.blocks - int(np.searchsorted(self._blocks, self._block, side="right"))
 
     @property
-    def _offset(self) -> int:
-        """Columns of the prompt that stand in the first block of the generation region."""
-        return 0 if self.grid is None else len(self.request.prompt) % self.request.block_length
-
-    @property
     def _block(self) -> int:
         return (self.block_start + self._offset) // self.request.block_length
 
@@ -140,8 +138,11 @@ class Canvas:
             self.block_start, self.block_step = block_end, 0
             self._skip_full_blocks()
         result = self._settle()
-        before, self._told = self._told, len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
-        offsets = tuple(self._answer.offsets[before : self._told])
+        before, self._reported = (
+            self._reported,
+            len(result.token_ids) if result else self._answer.tokens_of(len(self.text)),
+        )
+        offsets = tuple(self._answer.offsets[before : self._reported])
         return Step(
             self.request.id, self.step - 1, revealed, remasked, block, ended, self.text, result, offsets=offsets
         )
