@@ -42,20 +42,21 @@ def serve(folder: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([*UNMASK, "serve", "--port", str(port), "--allow-policy", str(folder)])
     try:
-        while not is_ready(url):
-            assert server.poll() is None, "the server has ended; its log says why"
-            time.sleep(0.1)
-        body = {"messages": MESSAGES, "policy": str(folder)}
-        answer = httpx.post(f"{url}/generate", json=body, timeout=60).raise_for_status().json()
-        print(f"served: {answer['diffusion']['forward_passes']} forward passes, {answer['text']!r}")
+        with httpx.Client(base_url=url, timeout=60) as http:
+            while not is_ready(http):
+                assert server.poll() is None, "the server has ended; its log says why"
+                time.sleep(0.5)
+            body = {"messages": MESSAGES, "policy": str(folder)}
+            answer = http.post("/generate", json=body).raise_for_status().json()
+            print(f"served: {answer['diffusion']['forward_passes']} forward passes, {answer['text']!r}")
     finally:
         server.terminate()
         server.wait()
 
 
-def is_ready(url: str) -> bool:
+def is_ready(http: httpx.Client) -> bool:
     try:
-        return httpx.get(f"{url}/ready").is_success
+        return http.get("/ready").is_success
     except httpx.TransportError:
         return False
 

@@ -85,8 +85,8 @@ NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]]
 def check_number(field: str, value: Any) -> None:
     """Raise RequestError unless a field may hold the value."""
     kind, allowed, words = NUMBERS[field]
-    numeric = isinstance(value, int | kind) and not isinstance(value, bool)
-    if not numeric or not allowed(value):
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int)
+    if wrong or not isinstance(value, int | float) or not allowed(value):
         raise RequestError(f"{field} must be {words}, not {show(value)}", field)
 
 
