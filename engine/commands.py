@@ -4,19 +4,18 @@ import sys
 import time
 from collections.abc import Iterator
 
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from unmask.engine.caching import choose_cache
+from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, Step, fit_block_length
-from unmask.engine.settings import CommandSettings, ModelSettings
+from unmask.errors import UserError
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
+from unmask.settings import GenerateSettings, SchedulersSettings
 
 MASK = "░"
 STOP = "·"  # an end of text; its own name would hide the text around it
@@ -26,26 +25,10 @@ OLD_STYLE = "#6699cc"
 NEW_STYLES = ((0.7, "bold #66cc66"), (0.3, "bold #ffaa33"), (0.0, "bold #ff6666"))
 
 
-class GenerateSettings(ModelSettings):
-    """Generate a text. In a terminal the canvas is shown as it fills; piped, only the text is printed."""
-
-    prompt: CliPositionalArg[str] = Field(description="what to ask")
-    raw: bool = Field(False, description="send the prompt as it is, without the chat template")
-    scheduler: str = Field("topk", description="the scheduler, with options as name:option=value")
-    max_tokens: int = Field(64, ge=1, description="length of the generation region in tokens")
-    block_length: int = Field(32, ge=1, description="tokens a block; blocks are filled left to right")
-    cache: str = Field("auto", description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto")
-    temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
-    seed: int = Field(0, description="of the random draws")
-    delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
-
-
-class SchedulersSettings(CommandSettings):
-    """List the installed schedulers with their options and defaults."""
-
-
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
+    scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
+    require_cache(settings.cache)
     compiled = bool(settings.compile)  # for one answer, the kernels would take longer to make than they save
     model = load_model(
         settings.model, settings.revision, settings.device, settings.dtype, compiled, settings.quantization
@@ -55,7 +38,7 @@ def generate(settings: GenerateSettings) -> None:
         prompt=_prompt(model, settings),
         max_tokens=settings.max_tokens,
         block_length=fit_block_length(settings.block_length, settings.max_tokens, model.network.architecture),
-        scheduler=parse_scheduler_text(settings.scheduler),
+        scheduler=scheduler,
         temperature=settings.temperature,
         seed=settings.seed,
         cache=choose_cache(settings.cache, model.network.architecture),
@@ -86,10 +69,10 @@ def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
     else:
         prompt = model.tokenizer.chat([{"role": "user", "content": settings.prompt}])
     if not prompt:
-        raise SystemExit("unmask generate: the prompt holds no tokens; give at least one word")
+        raise UserError("the prompt holds no tokens; give at least one word")
     if len(prompt) + settings.max_tokens > model.max_positions:
-        raise SystemExit(
-            f"unmask generate: a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
+        raise UserError(
+            f"a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
             f"more than the {model.max_positions} positions of the model; shorten one of them"
         )
     return tuple(prompt)

@@ -22,7 +22,6 @@ from unmask import cli
 from unmask.engine.caching import parse_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request
-from unmask.engine.settings import ModelSettings
 from unmask.evals.bench.http import arrivals, run_http, serving, settles
 from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.offline import profile_offline, run_offline
@@ -34,6 +33,7 @@ from unmask.models.architecture import Experts
 from unmask.models.loading import Model, load_model
 from unmask.models.transformer import MaskedTransformer
 from unmask.schedulers import parse_scheduler
+from unmask.settings import ModelSettings
 
 CLOSE = 1e-4  # of logits, in float32, between two orders of the same sums
 CPU = torch.device("cpu")

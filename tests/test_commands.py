@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from unmask import cli, weights
-from unmask.engine.commands import MASK, GenerateSettings
-from unmask.engine.settings import parse_settings
+from unmask.arguments import parse_settings
+from unmask.engine.commands import MASK
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import load_model
+from unmask.settings import GenerateSettings
 
 LARGEST_CHECKPOINT = 16 * 2**20
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
-from unmask.engine.settings import parse_settings
+from unmask.arguments import parse_settings
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.store import Card, policy_names, save_policy
 from unmask.server.access import OPEN

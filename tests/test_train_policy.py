@@ -18,7 +18,7 @@ from unmask.engine import Engine, Request
 from unmask.evals.prompts import prompt_ids
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import Model, load_model
-from unmask.policies.commands import TrainPolicySettings, train_policy
+from unmask.policies.commands import train_policy
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.objective import (
     additive_reward,
@@ -32,6 +32,7 @@ from unmask.policies.objective import (
 from unmask.policies.observation import Observation
 from unmask.policies.recipe import Recipe
 from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.settings import TrainPolicySettings
 from unmask.policies.speeds import SHIFTS, shifts_of_speeds
 from unmask.policies.store import WEIGHTS, Card, load_policy
 from unmask.policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
