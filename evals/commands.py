@@ -17,7 +17,11 @@ from unmask.evals.tasks import TASKS, find_task, take
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
-NUMBERS = ("accuracy, 95 %", "passes, 95 %", "tokens/s", "local\nAR", "global\nAR")
+NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
+LONGEST_NAME = 24  # of a scheduler, in characters; the table then fits 80 columns
+LEGEND = """95 %: interval, of accuracy by Wilson. passes: forward passes per problem.
+local AR, global AR: how far from left to right tokens were revealed, 1 is
+strictly so (arXiv 2506.20639)."""
 
 
 def evaluate(settings: EvalSettings) -> None:
@@ -37,6 +41,7 @@ def evaluate(settings: EvalSettings) -> None:
     points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
     for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
         Console().print(_table(list(panel)))
+    print(LEGEND)
     for file in settings.plot:
         draw(points, file)
 
@@ -96,15 +101,26 @@ def _table(points: Sequence[Point]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
     title = f"{first.task}, block {first.block_length}, cache {first.cache}"
     table = Table(
-        Column("scheduler", overflow="fold"), *numbers, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0
+        Column("scheduler", overflow="fold"),
+        *numbers,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
     )
     for r in (point.measurement for point in points):
         table.add_row(
-            label(r),
+            _in_lines(label(r)),
             f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
             f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
-            f"{r.tokens_per_second:,.0f}",
             f"{r.local_ar:.2f}",
             f"{r.global_ar:.2f}",
+            f"{r.tokens_per_second:,.0f}",
         )
     return table
+
+
+def _in_lines(name: str) -> str:
+    """A scheduler with its options, each on a line of its own where the whole is long."""
+    return name if len(name) <= LONGEST_NAME else name.replace(":", "\n  :")

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from unmask.evals.tasks import DATASETS, TASKS
-from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, Several
+from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
 
 class EvalSettings(ModelSettings):
@@ -48,10 +48,12 @@ class EvalSettings(ModelSettings):
     rows: int = Field(64, ge=1, description="problems that run side by side")
     batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
     raw: bool = Field(False, description="ask without the chat template")
-    json_file: Path | None = Field(
-        None, alias="json", description="also write the results there, one JSON object per line"
+    json_file: OutFile | None = Field(
+        None, alias="json", description="also write the results, one JSON object per line"
     )
-    plot: Several[Path] = Field((), description="also draw accuracy against forward passes there: files .png or .svg")
+    plot: Several[OutFile] = Field(
+        (), description="also draw accuracy against forward passes there: files .png or .svg"
+    )
 
 
 class TrainModelSettings(CommandSettings):

@@ -1,6 +1,7 @@
 """The command `unmask train-policy`."""
 
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +38,9 @@ def train_policy(settings: TrainPolicySettings) -> None:
     others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
     recipe = Recipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
     trainer = Trainer(recipe, model, settings.out, settings.rows)
-    say = Console(stderr=True).print if trainer.is_main else lambda *texts, **how: None
-    say(_start(trainer, settings), highlight=False)
-    with _bar(trainer) as show, _board(settings) as log:
+    if trainer.is_main:
+        print(_start(trainer, settings), file=sys.stderr)
+    with _bar(trainer, settings.save_every) as show, _board(settings) as log:
 
         def tell(figures: dict[str, float]) -> None:
             show(figures)
@@ -49,23 +50,26 @@ def train_policy(settings: TrainPolicySettings) -> None:
     if not trainer.is_main:
         return
     if settings.problems:
-        say(f"measuring the policy on {settings.problems} held-out problems per row of its card ...", highlight=False)
+        print(f"measuring the policy on {settings.problems} held-out problems per row ...", file=sys.stderr)
         write_card(settings.out, _command(settings), recipe, model, settings.problems)
         plot_training(settings.out / LOG_FILE, settings.out / "training.png")
     print(_end(settings))
 
 
 @contextmanager
-def _bar(trainer: Trainer) -> Iterator[Any]:
-    """A progress bar with running means of the figures; nothing in processes but the first."""
+def _bar(trainer: Trainer, every: int) -> Iterator[Any]:
+    """A progress bar with running means of the figures, and in a pipe one line per `every` batches.
+
+    Processes other than the first show nothing.
+    """
+    console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=8),  # the whole fits 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not trainer.is_main,
+        console=console,
+        disable=not (trainer.is_main and console.is_terminal),
     )
     means: dict[str, float] = {}
 
@@ -73,8 +77,11 @@ def _bar(trainer: Trainer) -> Iterator[Any]:
         for name in SHOWN:
             if name in figures:
                 means[name] = SHOWN_OVER * means.get(name, figures[name]) + (1 - SHOWN_OVER) * figures[name]
-        text = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        text = " ".join(f"{name} {means[name]:.3g}" for name in SHOWN if name in means)
         progress.update(bar, completed=figures["batch"], figures=text)
+        at_end = figures["batch"] == trainer.total
+        if trainer.is_main and not console.is_terminal and (at_end or figures["batch"] % every == 0):
+            print(f"batch {figures['batch']} of {trainer.total}: {text}", file=sys.stderr, flush=True)
 
     with progress:
         bar: TaskID = progress.add_task("train", total=trainer.total, completed=trainer.batch, figures="")

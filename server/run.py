@@ -91,8 +91,9 @@ def check_arguments(settings: ServeSettings) -> None:
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
+        reason = (error.strerror or "").partition(" (")[0]  # Python adds the address once more
         raise CannotListenError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --host or --port"
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --host or --port"
         ) from None
 
 

@@ -1,11 +1,10 @@
 """The settings of `unmask bench`."""
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
+from unmask.settings import BATCH_INVARIANT, ModelSettings, OutFile, Several
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -60,4 +59,4 @@ class BenchSettings(ModelSettings):
     rate: float | None = Field(
         None, gt=0, description="with --http: requests per second, arriving at random (open loop), not by concurrency"
     )
-    json_file: Path | None = Field(None, alias="json", description="also write the results there")
+    json_file: OutFile | None = Field(None, alias="json", description="also write the results there")

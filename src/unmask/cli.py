@@ -34,7 +34,7 @@ COMMANDS = {
     "schedulers": Command(
         ("settings", "SchedulersSettings"),
         ("engine.commands", "schedulers"),
-        "list the schedulers, their options and defaults",
+        "show the schedulers, their options and defaults",
     ),
     "eval": Command(
         ("evals.settings", "EvalSettings"),
@@ -66,7 +66,7 @@ COMMANDS = {
 EXAMPLES = """examples:
   unmask serve                                       serve the embedded model
   unmask serve GSAI-ML/LLaDA-8B-Instruct --port 80   serve a model of the Hub
-  unmask generate "Ann has 5 coins. Ann finds 7 more. How many coins does Ann have?"
+  unmask generate "Tom has 3 pears. Tom buys 4 more. How many pears?"
 
 Each flag is also an environment variable: --max-rows is UNMASK_MAX_ROWS. A
 variable holds for all commands that have the flag."""

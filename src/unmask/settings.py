@@ -7,9 +7,10 @@ the environment over the default.
 Settings classes live in modules that import neither torch nor a web framework, so that `--help` is quick.
 """
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "UNMASK_"
@@ -31,6 +32,15 @@ def _split(given: object) -> object:
 
 # A flag that may be repeated. One flag, or the variable, may also hold several values with commas between them.
 Several = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _in_a_folder(file: Path) -> Path:
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}; make it first")
+    return file
+
+
+OutFile = Annotated[Path, AfterValidator(_in_a_folder)]  # a file that a command will write
 
 BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]
 
@@ -102,7 +112,7 @@ class GenerateSettings(ModelSettings):
     }
     POSITIONAL: ClassVar[str | None] = "prompt"
     EXAMPLES: ClassVar[tuple[str, ...]] = (
-        'unmask generate "Tom has 3 pears. Tom buys 4 more. How many pears does Tom have?"',
+        'unmask generate "Tom has 3 pears. Tom buys 4 more. How many pears?"',
         'unmask generate "..." --scheduler threshold:threshold=0.8',
         'unmask generate "..." --model GSAI-ML/LLaDA-8B-Instruct --max-tokens 128',
     )
