@@ -80,7 +80,7 @@ def _run(server: uvicorn.Server) -> int:
 class CannotListenError(UserError):
     """The address or the port cannot be used."""
 
-    code: ClassVar[int] = 3
+    exit_code: ClassVar[int] = 3
 
 
 def check_arguments(settings: ServeSettings) -> None:

@@ -29,7 +29,7 @@ class ServeSettings(ModelSettings):
     POSITIONAL: ClassVar[str | None] = "model"
     EXAMPLES: ClassVar[tuple[str, ...]] = (
         "unmask serve",
-        "unmask serve GSAI-ML/LLaDA-8B-Instruct --device cuda --max-rows 32",
+        "unmask serve OWNER/NAME --device cuda --max-rows 32",
         "unmask serve ./my-checkpoint --host 0.0.0.0 --api-key SECRET",
         "unmask serve --default-scheduler threshold --cache dual",
     )

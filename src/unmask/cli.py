@@ -98,7 +98,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return _named(*found.run)(settings) or 0
     except UserError as error:
         print(f"{program}: {error.args[0]}", file=sys.stderr)
-        return error.code
+        return error.exit_code
     except BrokenPipeError:  # what reads the output has ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -8,16 +8,16 @@ from typing import ClassVar
 class UserError(Exception):
     """Something that the user can mend. The message is one sentence: what is wrong, and the remedy.
 
-    The command line prints it without a traceback and exits with `code`.
+    The command line prints it without a traceback and exits with `exit_code`.
     """
 
-    code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = 1
 
 
 class UsageError(UserError):
     """An argument or a variable of a command is wrong."""
 
-    code: ClassVar[int] = 2
+    exit_code: ClassVar[int] = 2
 
 
 def closest(word: str, names: Iterable[str]) -> str | None:
