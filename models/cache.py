@@ -26,7 +26,8 @@ class KeyValues:
     def allocate(self) -> None:
         """Have the memory, before the first row takes a slot."""
         if not self._keys:
-            keys, values = self._store(), self._store()
+            with torch.inference_mode(mode=False):  # rows leave outside of it, too, and others move into their slots
+                keys, values = self._store(), self._store()
             self._keys, self._values = keys, values
 
     def _store(self) -> list[Tensor]:

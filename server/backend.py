@@ -17,7 +17,15 @@ from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.request import Request, Step, fit_block_length
 from unmask.engine.scoring import Question, Scored, passes
-from unmask.engine.service import STOP_SECONDS, EngineError, EngineService, EngineStoppedError, OnStep, QueueFullError
+from unmask.engine.service import (
+    STOP_SECONDS,
+    EngineError,
+    EngineService,
+    EngineStoppedError,
+    ModelNotFiniteError,
+    OnStep,
+    QueueFullError,
+)
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
@@ -257,9 +265,10 @@ class Backend:
             for request in requests:
                 service.submit(request, listen)
             for event in (ends.get() for _ in requests):
+                if isinstance(event, ModelNotFiniteError) or (isinstance(event, EngineError) and not model.compiled):
+                    raise event
                 if isinstance(event, EngineError):
-                    remedy = "; if it is the compiling that fails, use --no-compile" if model.compiled else ""
-                    raise EngineError(f"{event}{remedy}")
+                    raise EngineError(f"{event}; if it is the compiling that fails, use --no-compile")
 
     def _warm_up_lots(self, model: Model) -> list[list[Request]]:
         """What to run one after another: every case that is compiled for itself, and one pass where none is.

@@ -18,9 +18,7 @@ from unmask.server.wire.tokens import (
     TokenizerInfo,
 )
 
-router = APIRouter(
-    tags=["tokens"], responses={status: ERRORS[status] for status in (400, 404, 503)}, route_class=BodyRoute
-)
+router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 
 
 @router.post("/tokenize", response_model=TokenizeResponse)

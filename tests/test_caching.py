@@ -179,3 +179,16 @@ def test_a_cache_for_other_models_is_refused(llada: Model) -> None:
     with pytest.raises(RequestError, match=r"'block' is not for this model.*use none or prefix or dual"):
         choose_cache("block", llada.network.architecture)
     assert choose_cache("auto", llada.network.architecture) == Cache()
+
+
+def test_rows_that_leave_between_steps_leave_their_slots(llada: Model) -> None:
+    """As clients do: what is kept of others moves outside of a step."""
+    requests = varied("topk", "dual", 3)
+    expected = outcomes(llada, requests[1:])
+    engine = Engine(llada)
+    for request in requests:
+        engine.submit(request)
+    engine.step()
+    assert engine.cancel(requests[0].id) is not None
+    found = {step.request_id: step.result for step in engine.run([]) if step.result is not None}
+    assert [outcome(found[request.id]) for request in requests[1:]] == expected

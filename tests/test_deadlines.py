@@ -75,7 +75,7 @@ def test_who_leaves_is_scored_no_further(server: Live, path: str, body: dict[str
 @pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/score"])
 def test_time_runs_while_a_request_is_read(server: Live, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("unmask.models.tokenizer.Tokenizer._render", lambda self, messages: gate.wait(PATIENCE) and "a")
+    monkeypatch.setattr("unmask.models.tokenizer.render", lambda *arguments: gate.wait(PATIENCE) and "a")
     completion = {"completion": [3]} if path == "/score" else {}
     response = server.http.post(path, json={**READ, **completion, "timeout": 0.2})
     assert (response.status_code, response.json()["error"]["code"]) == (408, "timeout")
@@ -85,7 +85,7 @@ def test_time_runs_while_a_request_is_read(server: Live, monkeypatch: pytest.Mon
 
 def test_reading_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("unmask.models.tokenizer.Tokenizer._render", lambda self, messages: gate.wait(PATIENCE) and "a")
+    monkeypatch.setattr("unmask.models.tokenizer.render", lambda *arguments: gate.wait(PATIENCE) and "a")
     with live(synthetic_llada(tmp_path / "tiny"), step_timeout=0.2) as server:
         assert server.http.post("/generate", json={**READ, "timeout": 0.1}).status_code == 408
         wait_for(lambda: server.http.get("/health").status_code == 503)

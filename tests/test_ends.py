@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,11 @@ def test_a_chat_template_that_never_ends_holds_nothing_up(tmp_path: Path, signal
     template = tmp_path / "loop.jinja"
     template.write_text(LOOP)
     how: dict[str, Any] = {"chat_template": template} | ({} if signals else {"step_timeout": 2})
-    with served(tmp_path, **how) as (process, url):
+    with served(tmp_path, **how) as (process, url), ExitStack() as stack:
         body = {**CHAT, "timeout": 0.5}
         assert httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE).status_code == 408
         assert httpx.post(f"{url}/generate", json={"prompt": "a", "max_tokens": 2}, timeout=PATIENCE).is_success
-        stuck = HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
+        stuck = stack.enter_context(closing(HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)))
         stuck.request("POST", "/v1/chat/completions", json.dumps(CHAT), {"Content-Type": "application/json"})
         if signals:
             assert httpx.get(f"{url}/metrics").is_success  # it came later, so the other is there

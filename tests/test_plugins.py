@@ -146,6 +146,7 @@ def test_what_it_writes_into_the_view_changes_nothing(model: Model, monkeypatch:
         result = Engine(model).results([make(id, scheduler) for id in ("a", "b")])["b"]
         return outcome(result), result.reveals
 
+    monkeypatch.setattr("tests.rogues.FlipFlop.needs", Needs(remask=True, top_k=2))
     monkeypatch.setattr("tests.rogues.FlipFlop.decide", scribble)
     assert reveals("flip-flop") == reveals("greedy")
 

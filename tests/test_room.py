@@ -77,9 +77,11 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
     for lengths in ([200], [64] * 8, [20] * 7 + [200]):
         taken: list[int] = []
 
-        def forward(self: Engine, plan: Plan, arrays: dict[str, Tensor], taken: list[int] = taken) -> Tensor:
+        def forward(
+            self: Engine, plan: Plan, cache: KeyValues, arrays: dict[str, Tensor], taken: list[int] = taken
+        ) -> Tensor:
             with Peak() as peak:
-                hidden = self._forward(plan.layout, arrays, self._cache)
+                hidden = self._forward(plan.layout, arrays, cache)
             taken.append(peak.most)
             return hidden
 

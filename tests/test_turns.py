@@ -11,6 +11,7 @@ from tests.live import PATIENCE, live, wait_for
 from tests.synthetic import synthetic_llada
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
+from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler
 
@@ -90,8 +91,10 @@ def test_rows_that_get_free_together_are_shared(model: Model) -> None:
 
 
 def test_who_needs_memory_is_neither_passed_nor_starved(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmask.engine.engine._cache_columns", lambda *arguments: 192)  # three short slots, or one long
-    engine, dual = Engine(model, max_rows=4), parse_cache("dual")
+    free, column = 1 << 40, KeyValues.bytes_per_column(model.network.architecture, model.dtype)
+    monkeypatch.setattr("unmask.engine.room.available_bytes", lambda device: free)
+    share = 192 * column / free  # of the memory: three short slots, or one long
+    engine, dual = Engine(model, max_rows=4, memory_fraction=share), parse_cache("dual")
     scheduler = parse_scheduler("topk")
     engine.submit(Request("short", (3,), 8, 8, scheduler, cache=dual, client=("a",)))
     engine.submit(Request("long", (3,) * 100, 8, 8, scheduler, cache=dual, client=("b",)))

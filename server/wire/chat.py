@@ -1,11 +1,10 @@
 """The JSON of `POST /v1/chat/completions`."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, TextPart, about, check_same
+from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, about, check_same
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
 
 NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
@@ -14,19 +13,14 @@ NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the messa
 class ChatMessage(Message):
     """One turn of a conversation as clients of OpenAI's send it. Names that nobody knows are ignored."""
 
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+
     @model_validator(mode="before")
     @classmethod
     def _without_unknown_names(cls, message: Any) -> Any:
-        """The message without them, and its parts."""
-        known = _only(message, (*cls.model_fields, *NOT_IGNORED))
-        if isinstance(known, dict) and isinstance(parts := known.get("content"), list):
-            known["content"] = [_only(part, TextPart.model_fields) for part in parts]
-        return known
-
-
-def _only(given: Any, names: Iterable[str]) -> Any:
-    """An object without other names. What is none is refused later."""
-    return {name: given[name] for name in names if name in given} if isinstance(given, dict) else given
+        """The message without them. What is no object is refused later."""
+        known = (*cls.model_fields, *NOT_IGNORED)
+        return {name: message[name] for name in known if name in message} if isinstance(message, dict) else message
 
 
 ChatMessages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]

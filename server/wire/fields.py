@@ -113,9 +113,9 @@ class GenerationFields(Body):
 
 
 class TextPart(BaseModel):
-    """A part of a message; there are only texts."""
+    """A part of a message; there are only texts. Names that nobody knows are ignored: clients send their own."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     type: Literal["text"] = Field(description="only texts are taken")
     text: str = Field(description="what it says")
