@@ -66,5 +66,5 @@ format: install ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 clean: ## delete the environment, caches and build products
-	rm -rf $(VENV) *.egg-info build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) *.egg-info src/*.egg-info build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

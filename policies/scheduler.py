@@ -28,7 +28,7 @@ class PolicyOptions:
         "to the engine; dpls draws one by one",
         choices=MODES,
     )
-    temperature: float = option(1.0, "divides the logits: below 1 is surer, above 1 more random", minimum=0.01)
+    temperature: float = option(1.0, "divides the logits: below 1 sharpens, above 1 is more random", minimum=0.01)
     speed: float = option(
         0.5,
         "from 0, careful, to 1, everything at once; at 0.5 a policy that was trained for it takes about twice as many "

@@ -5,6 +5,7 @@ from unmask.schedulers.options import OptionError, json_schema, option
 from unmask.schedulers.registry import (
     SchedulerSpec,
     UnknownSchedulerError,
+    parse_instance,
     parse_scheduler,
     parse_scheduler_text,
     scheduler_class,
@@ -24,6 +25,7 @@ __all__ = [
     "counter_uniform",
     "json_schema",
     "option",
+    "parse_instance",
     "parse_scheduler",
     "parse_scheduler_text",
     "scheduler_class",

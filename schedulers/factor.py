@@ -1,4 +1,4 @@
-"""Factor: the more tokens at once, the surer each must be."""
+"""Factor: the more tokens at once, the more confident each must be."""
 
 from dataclasses import dataclass
 

@@ -50,6 +50,10 @@ class SchedulerSpec:
         """All options as plain values."""
         return {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
 
+    def as_json(self) -> dict[str, Any]:
+        """The scheduler as answers show it, which is also how requests may name it."""
+        return {"name": self.name, **self.values()}
+
     @property
     def _kinds(self) -> dict[str, type[int] | type[float]]:
         return numeric_kinds(self.options.__class__)
@@ -81,6 +85,21 @@ def scheduler_class(name: str) -> type[Scheduler]:
 def parse_scheduler(name: str, options: Mapping[str, object] | None = None) -> SchedulerSpec:
     """A valid SchedulerSpec, or UnknownSchedulerError or OptionError."""
     return SchedulerSpec(name, parse_options(scheduler_class(name).Options, options or {}))
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a scheduler that declares none."""
+
+
+def parse_instance(instance: Scheduler, options: Mapping[str, object] | None = None) -> SchedulerSpec:
+    """The SchedulerSpec of a scheduler that is no plug-in, named after its class. Raises OptionError.
+
+    Of its `Options`, which it may lack, the numeric ones can differ between requests; the others are what the instance
+    was made with.
+    """
+    kind = type(instance)
+    return SchedulerSpec(kind.__name__, parse_options(getattr(kind, "Options", NoOptions), options or {}), instance)
 
 
 def parse_scheduler_text(text: str) -> SchedulerSpec:

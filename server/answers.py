@@ -1,16 +1,16 @@
 """What the responses of the generation endpoints have in common."""
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Annotated, Any
 
 from fastapi import Depends
 from starlette.requests import Request as HTTPRequest
 
+from unmask.engine.figures import figures
 from unmask.engine.order import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.request import Request, Result
-from unmask.schedulers import SchedulerSpec
 from unmask.server.backend import Backend
 from unmask.server.errors import UnknownModelError, show
 from unmask.server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
@@ -45,11 +45,6 @@ def check_model(asked: str | None, served: str) -> None:
         raise UnknownModelError(f"model {show(asked)} is not served here; the model is {served!r}", "model")
 
 
-def scheduler_json(spec: SchedulerSpec) -> dict[str, Any]:
-    """A scheduler as responses show it, which is also how requests may name it."""
-    return {"name": spec.name, **dataclasses.asdict(spec.options)}
-
-
 def usage(results: Sequence[Result], n: int = 1) -> Usage:
     """Tokens in and out, of choices that come n for a prompt; a prompt counts once."""
     prompt = sum(result.prompt_tokens for result in results[::n])
@@ -69,21 +64,9 @@ def token_steps(result: Result) -> dict[str, Any]:
 
 def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
     """The fields of `Diffusion`: how the results came about. The requests differ in prompt and seed only."""
-    tokens = sum(result.generated for result in results)
-    passes = sum(result.forward_passes for result in results)
-    seconds = max(result.generate_seconds for result in results)
-    return Diffusion(
-        scheduler=scheduler_json(requests[0].scheduler),
-        block_length=requests[0].block_length,
-        cache=str(requests[0].cache),
-        steps=passes,  # a step is a forward pass as the request sees it
-        forward_passes=passes,
-        tokens_per_step=round(tokens / passes, 3) if passes else 0.0,
-        tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
-        queue_seconds=round(max(result.queue_seconds for result in results), 6),
-        generate_seconds=round(seconds, 6),
-        ar_ness=_ar_ness(results) if with_order else None,
-    ).model_dump(exclude_none=True, by_alias=True)
+    order = _ar_ness(results) if with_order else None
+    told = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
+    return told.model_dump(exclude_none=True, by_alias=True)
 
 
 def _ar_ness(results: Sequence[Result]) -> ArNess:

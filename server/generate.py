@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from unmask.engine.request import Request, Result, Step
 from unmask.engine.service import EngineError
 from unmask.models.loading import Model
-from unmask.server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, scheduler_json, token_steps, usage
+from unmask.server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, token_steps, usage
 from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
 from unmask.server.canvas import region_of
@@ -75,7 +75,7 @@ def _start(request: Request, body: GenerateRequest, model: Model) -> dict[str, A
         "prompt_tokens": len(request.prompt) + len(request.suffix) + len(pinned),
         "length": request.max_tokens,
         "block_length": request.block_length,
-        "scheduler": scheduler_json(request.scheduler),
+        "scheduler": request.scheduler.as_json(),
     } | ({"pinned": pinned} if body.canvas is not None else {})
 
 

@@ -2,15 +2,14 @@
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from unmask.engine.caching import choose_cache
-from unmask.engine.request import Request, fit_block_length
-from unmask.models.architecture import Architecture
+from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.request import Request
 from unmask.models.loading import Model
-from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler, scheduler_names
+from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
 from unmask.server.canvas import Region, check_length, region_of
 from unmask.server.errors import BadRequestError, show
 from unmask.server.policy_names import check_policy
@@ -26,8 +25,6 @@ from unmask.server.wire.score import ScoreRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
-
-LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
 
 
 def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings) -> Request:
@@ -122,15 +119,16 @@ def _request(
 ) -> Request:
     """The engine's request; `field` is the one that decides the length of the region."""
     check_length(region, field, model)
-    temperature = body.temperature or 0.0
     architecture = model.network.architecture
     return Request(
         id=uuid.uuid4().hex,
         prompt=region.prompt,
         max_tokens=region.max_tokens,
-        block_length=_block_length(body, region.max_tokens, settings, architecture),
+        block_length=choose_block_length(
+            body.block_length, settings.default_block_length, region.max_tokens, architecture
+        ),
         scheduler=_scheduler(body, settings),
-        temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
+        temperature=choose_temperature(body.temperature or 0.0),
         top_p=body.top_p or 1.0,
         top_k=max(body.top_k or 0, 0),
         seed=seed,
@@ -142,40 +140,20 @@ def _request(
     )
 
 
-def _block_length(body: GenerationFields, max_tokens: int, settings: ServeSettings, a: Architecture) -> int:
-    """What the request asks for, but that a block cannot be longer than the generation; else the default that fits."""
-    if body.block_length is None:
-        return fit_block_length(settings.default_block_length, max_tokens, a)
-    return body.block_length if a.block_size is not None else min(body.block_length, max_tokens)
-
-
 def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec:
     """The scheduler that a request names, with the options from the object and from the shorthands."""
-    name, options = _named(body.scheduler)
     shorthands = body.shorthands
-    if name is None:  # a shorthand with the name of a scheduler chooses that scheduler
-        name = next((name for name in shorthands if name in scheduler_names()), settings.default_scheduler)
-    if twice := shorthands.keys() & options.keys():
-        raise BadRequestError(f"option {min(twice)!r} is given twice; give it in 'scheduler' or on its own", min(twice))
-    check_policy(options.get("policy"), "scheduler", settings)
-    check_policy(body.policy, "policy", settings)
+    name, options = name_and_options(body.scheduler, shorthands, settings.default_scheduler)
+    if not isinstance(name, str):
+        raise BadRequestError(f"field 'scheduler.name' must be the name of a scheduler, not {show(name)}", "scheduler")
+    check_policy(options.get("policy"), "policy" if "policy" in shorthands else "scheduler", settings)
     try:
-        return parse_scheduler(name, {**options, **shorthands})
+        return parse_scheduler(name, options)
     except UnknownSchedulerError as error:
         raise BadRequestError(str(error), "scheduler", "unknown_scheduler") from None
     except OptionError as error:
         param = error.option if error.option in shorthands else "scheduler"
         raise BadRequestError(f"scheduler {name!r}: {error}", param, "invalid_option") from None
-
-
-def _named(scheduler: str | Mapping[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
-    """(name, options) of the field `scheduler`; no name if it is left out."""
-    if scheduler is None or isinstance(scheduler, str):
-        return scheduler, {}
-    name = scheduler.get("name")
-    if not isinstance(name, str):
-        raise BadRequestError(f"field 'scheduler.name' must be the name of a scheduler, not {show(name)}", "scheduler")
-    return name, {option: value for option, value in scheduler.items() if option != "name"}
 
 
 def _count(prompt: Prompt) -> int:

@@ -43,7 +43,7 @@ def test_what_types_inherit_has_its_table(page: str) -> None:
     """As their own tables leave it out."""
     named = classes(page)
     bases = {base for name in named for base in wire_type(name).__mro__ if getattr(base, "model_fields", {})}
-    assert {f"{base.__module__.removeprefix('server.wire.')}.{base.__name__}" for base in bases} == named
+    assert {f"{base.__module__.removeprefix('unmask.server.wire.')}.{base.__name__}" for base in bases} == named
 
 
 def test_every_field_has_a_meaning(page: str) -> None:

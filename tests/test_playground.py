@@ -285,6 +285,7 @@ def test_a_server_that_wants_a_key_is_usable_with_it(
     key.fill("changed")
     page.locator("#prompt").press("Control+Enter")
     expect(error).to_contain_text("the API key is none of this server's")
+    page.wait_for_load_state("networkidle")  # both lanes were refused, and the browser says so of each
     assert all("status of 401" in complaint for complaint in complaints)
     complaints.clear()
 

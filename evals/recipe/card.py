@@ -41,8 +41,8 @@ things and nothing else: it solves word problems about a running total with work
 to five steps), and it fills 6 x 6 Sudoku grids. It has seen no other text.
 
 A word problem reads `Tom has 5 apples. Tom finds 7 more. Tom loses 3. How many apples does Tom have?` and is answered
-with one line of arithmetic a step and a last line `#### 9`. A Sudoku is the word `Sudoku` and six rows of six cells,
-each cell behind a space, `_` for an empty one. Both are asked as a user message, or raw and followed by an empty line.
+with one line of arithmetic per step and a last line `#### 9`. A Sudoku is the word `Sudoku` and six rows of six cells,
+each cell after a space, `_` for an empty one. Both are asked as a user message, or raw and followed by an empty line.
 
 ## How it was made
 
@@ -59,7 +59,7 @@ its text, so no seed can draw, for evaluation, a prompt that was trained on.
 {table}
 
 Each cell is accuracy and mean forward passes. A block length of {full} is full
-diffusion. A request ends when its end of text is settled; the blocks behind it are never computed.
+diffusion. A request ends when its end of text is settled; later blocks are never computed.
 """
 
 

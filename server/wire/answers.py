@@ -13,7 +13,7 @@ class ArNess(BaseModel):
 
 
 class Diffusion(BaseModel):
-    """How the text came about. Of several choices: sums of what is counted, and of what is timed the longest.
+    """Generation statistics. Of several choices: sums of what is counted, and of what is timed the longest.
 
     tokens_per_step counts generated tokens before the end of the text; the seconds are wall-clock.
     """
@@ -53,7 +53,7 @@ class Answer(BaseModel):
     id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
     model: str = Field(description="that answered")
     usage: Usage = Field(description="tokens in and out")
-    diffusion: Diffusion = Field(description="how it came about")
+    diffusion: Diffusion = Field(description="generation statistics")
 
 
 class ErrorDetail(BaseModel):

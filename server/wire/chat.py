@@ -57,11 +57,9 @@ class ChatRequest(OpenAIFields):
         None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
     )
 
-    logprobs: bool | None = Field(
-        None, description="tell of each token its log-probability at the step that revealed it"
-    )
+    logprobs: bool | None = Field(None, description="give each token's log-probability at the step that revealed it")
     top_logprobs: int | None = Field(
-        None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: tell so many of the most probable tokens too"
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: give this many of the most probable tokens too"
     )
 
     @property
@@ -86,7 +84,7 @@ class TopLogprob(BaseModel):
     token: str = Field(description="text of the token")
     logprob: float = Field(description="its log-probability")
     bytes: list[int] | None = Field(
-        description="what it writes in UTF-8, which may be a part of a character; null if the vocabulary does not tell"
+        description="what it writes in UTF-8, which may be a part of a character; null if the vocabulary does not say"
     )
 
 

@@ -24,16 +24,16 @@ class CompletionRequest(OpenAIFields):
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {**NEUTRAL, "messages": (), "tools": ([],), "top_logprobs": (0,)}
 
     max_tokens: int | None = Field(
-        None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and tells of the prompt alone"
+        None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and describes the prompt alone"
     )
     prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
-    suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
+    suffix: str | None = Field(None, description="text after the generation region, which leads up to it")
     echo: bool | None = Field(None, description="begin each text with its prompt")
     logprobs: int | None = Field(
         None,
         ge=0,
         le=MAX_TOP_LOGPROBS,
-        description="tell of each token its log-probability at the step that revealed it, and so many of the most "
+        description="give each token's log-probability at the step that revealed it, and this many of the most "
         "probable tokens; with `echo` of the prompt too, each token seen from those before it",
     )
 

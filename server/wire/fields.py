@@ -63,7 +63,7 @@ class GenerationFields(Body):
         None,
         ge=1,
         le=MAX_COUNT,
-        description="blocks of so many tokens are filled left to right; max_tokens or more is one block",
+        description="tokens per block; blocks are filled left to right; max_tokens or more is one block",
     )
     scheduler: Annotated[
         Name | Annotated[dict[Name, Any], Field(max_length=MAX_OPTIONS)] | None,
@@ -81,14 +81,14 @@ class GenerationFields(Body):
     speed: float | None = Field(None, description="shorthand for the scheduler's option of that name")
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
     top_p: float | None = Field(None, gt=0, le=1, description="sample among the most probable tokens of this total")
-    top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among so many tokens; 0 and -1 mean all")
+    top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among this many tokens; 0 and -1 mean all")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
     stop: Annotated[
         StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         expect(f"a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_LENGTH} characters"),
     ] = Field(None, description="texts that end the generation; they are not part of it")
     max_forward_passes: int | None = Field(
-        None, ge=1, le=MAX_COUNT, description="after so many, everything left is revealed at once"
+        None, ge=1, le=MAX_COUNT, description="after this many, everything left is revealed at once"
     )
     cache: str | None = Field(
         None,
@@ -101,7 +101,7 @@ class GenerationFields(Body):
     stream: bool | None = Field(None, description="answer with server-sent events")
     return_steps: bool | None = Field(
         None,
-        description="tell of each token the step that revealed it and its probability then, and in `diffusion` how "
+        description="give for each token the step that revealed it and its probability then, and in `diffusion` how "
         "close the order was to left to right",
     )
 

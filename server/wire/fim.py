@@ -22,7 +22,7 @@ class FimRequest(OpenAIFields):
     }
 
     prompt: str = Field(description="text before the generation region")
-    suffix: str | None = Field(None, description="text behind the generation region, which leads up to it")
+    suffix: str | None = Field(None, description="text after the generation region, which leads up to it")
     random_seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Mistral's name for `seed`")
 
     @property

@@ -11,7 +11,7 @@ from unmask.server.wire.fields import GenerationFields, about
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 
-# Fields of OpenAI's and of other servers' that are not implemented: the values, beside null, that ask for nothing.
+# Fields of OpenAI's and of other servers' that are not implemented: their no-op values, beside null.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "add_special_tokens": (False,),
     "allowed_token_ids": (),
@@ -57,7 +57,7 @@ class StreamOptions(BaseModel):
 class OpenAIFields(GenerationFields):
     """OpenAI's fields that its endpoints share, and ours.
 
-    Fields of OpenAI's that are not implemented are taken at the values that ask for nothing and refused at any other.
+    Fields of OpenAI's that are not implemented are accepted only at their no-op values and rejected otherwise.
     Names that nobody knows are ignored, as clients send their own.
     """
 
@@ -66,10 +66,10 @@ class OpenAIFields(GenerationFields):
     neutral: ClassVar[dict[str, tuple[object, ...]]] = NEUTRAL
 
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
-    stream_options: StreamOptions | None = Field(None, description="what a stream tells beside the text")
+    stream_options: StreamOptions | None = Field(None, description="what a stream holds beside the text")
     ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
     return_token_ids: bool | None = Field(
-        None, description="tell the ids: `token_ids` of each choice or of each piece of it, and `prompt_token_ids`"
+        None, description="return the ids: `token_ids` of each choice or of each piece of it, and `prompt_token_ids`"
     )
     diffusing: bool | None = Field(
         None,

@@ -39,14 +39,14 @@ class ScoreRequest(Body):
         None,
         ge=1,
         le=MAX_PAIRS,
-        description="coupled-GRPO's estimate for each token: the mean over so many pairs of complementary masks, in "
+        description="coupled-GRPO's estimate for each token: the mean over this many pairs of complementary masks, in "
         "each of which it is masked once, and the full mask",
     )
     likelihood_samples: int | None = Field(
         None,
         ge=1,
         le=MAX_SAMPLES,
-        description="the Monte-Carlo estimate of a lower bound of log p(completion | prompt), from so many masks",
+        description="the Monte-Carlo estimate of a lower bound of log p(completion | prompt), from this many masks",
     )
     timeout: float | None = Field(
         None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"

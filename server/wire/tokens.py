@@ -21,7 +21,7 @@ class TokenizeRequest(Body):
         description="with `prompt`: add what the tokenizer adds at the ends of a text. By default nothing is added, as "
         "nothing is to prompts",
     )
-    return_token_strs: bool | None = Field(None, description="tell the tokens as the vocabulary writes them")
+    return_token_strs: bool | None = Field(None, description="return the tokens as the vocabulary writes them")
 
     @model_validator(mode="after")
     def _one_text(self) -> "TokenizeRequest":

@@ -1,0 +1,51 @@
+"""What an answer took: the figures that HTTP and Python show as `diffusion`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unmask.engine.request import Request, Result
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a text came about. Of several choices: sums of what is counted, and of what is timed the longest.
+
+    scheduler          name and options
+    block_length       tokens per block
+    cache              keys and values kept from pass to pass
+    steps              steps that were taken; a step is a forward pass as a request sees it
+    forward_passes     the same number, by its other name
+    tokens_per_step    generated tokens before the end of the text, per step
+    tokens_per_second  the same per second of generating
+    queue_seconds      from submission to the first pass
+    generate_seconds   from the first pass to the last
+    """
+
+    scheduler: dict[str, Any]
+    block_length: int
+    cache: str
+    steps: int
+    forward_passes: int
+    tokens_per_step: float
+    tokens_per_second: float
+    queue_seconds: float
+    generate_seconds: float
+
+
+def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
+    """The figures of some requests that differ in prompt and seed only; at least one."""
+    tokens = sum(result.generated for result in results)
+    passes = sum(result.forward_passes for result in results)
+    seconds = max(result.generate_seconds for result in results)
+    return Figures(
+        scheduler=requests[0].scheduler.as_json(),
+        block_length=requests[0].block_length,
+        cache=str(requests[0].cache),
+        steps=passes,
+        forward_passes=passes,
+        tokens_per_step=round(tokens / passes, 3) if passes else 0.0,
+        tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
+        queue_seconds=round(max(result.queue_seconds for result in results), 6),
+        generate_seconds=round(seconds, 6),
+    )

@@ -1,0 +1,227 @@
+"""From what a caller of `LLM` asks for to requests that the engine can run."""
+
+import operator
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from reprlib import repr as show
+from typing import Any, SupportsIndex, TypedDict
+
+from unmask.engine.caching import AUTO, choose_cache
+from unmask.engine.errors import RequestError
+from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.request import Request
+from unmask.models.loading import Model
+from unmask.schedulers import Needs, Scheduler, SchedulerSpec, parse_instance, parse_scheduler
+
+Message = Mapping[str, str]
+Prompt = str | Sequence[int]
+Conversation = Sequence[Message]
+
+DEFAULT_SCHEDULER = "topk"
+DEFAULT_MAX_TOKENS = 64
+DEFAULT_BLOCK_LENGTH = 32
+SEEDS = 2**63
+SHORTHANDS = ("steps", "threshold", "policy", "speed")
+
+
+class Fields(TypedDict, total=False):
+    """What a generation may be asked for. Names, meanings and defaults are those of the HTTP fields; None is the same
+    as leaving a field out.
+
+    max_tokens          length of the generation region in tokens; 64
+    block_length        tokens per block, which are filled left to right; 32. max_tokens or more is one block
+    scheduler           chooses which tokens to reveal: a name, or a mapping with `name` and options; "topk". In place
+                        of the name may stand a scheduler itself, an object with `needs` and `decide`
+    steps, threshold, policy, speed   shorthands for the scheduler's options of these names; without `scheduler`,
+                        `threshold` and `policy` choose the schedulers of these names
+    temperature         0 proposes the most probable token, above 0 samples; 0
+    top_p, top_k        sample among the most probable tokens only; 1.0 and 0, which mean all
+    seed                same seed, same text; random if left out
+    stop                a text, or several, that end the generation; they are not part of it
+    n                   answers per prompt, with seeds that count up; 1
+    max_forward_passes  at this number, everything left is revealed at once; four per mask
+    cache               keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block; "auto"
+    ignore_eos          an end of text ends nothing; False
+    suffix              text or token ids after the generation region
+    """
+
+    max_tokens: int | None
+    block_length: int | None
+    scheduler: str | Mapping[str, Any] | Scheduler | None
+    steps: int | None
+    threshold: float | None
+    policy: str | None
+    speed: float | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    n: int | None
+    max_forward_passes: int | None
+    cache: str | None
+    ignore_eos: bool | None
+    suffix: Prompt | None
+
+
+# Numbers that a field may hold: their type, which are allowed, and the same in words.
+NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]] = {
+    "max_tokens": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "block_length": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "temperature": (float, lambda t: 0 <= t <= 2, "a number from 0 to 2"),
+    "top_p": (float, lambda p: 0 < p <= 1, "a number above 0 and at most 1"),
+    "top_k": (int, lambda k: k >= -1, "an integer of at least 0, or -1 for all tokens"),
+    "seed": (int, lambda s: 0 <= s < SEEDS, "an integer from 0 to 2**63 - 1"),
+    "n": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "max_forward_passes": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "max_rows": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "memory_fraction": (float, lambda f: 0 < f < 1, "a number between 0 and 1"),
+    "coupled_pairs": (int, lambda n: n >= 0, "an integer of at least 0"),
+    "likelihood_samples": (int, lambda n: n >= 0, "an integer of at least 0"),
+}
+
+
+def check_number(field: str, value: Any) -> None:
+    """Raise RequestError unless a field may hold the value."""
+    kind, allowed, words = NUMBERS[field]
+    numeric = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not numeric or not allowed(value):
+        raise RequestError(f"{field} must be {words}, not {show(value)}", field)
+
+
+def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model) -> list[Request]:
+    """The requests for some prompts of at least one token: the n of the first, then the n of the next.
+
+    Ids count from "0". Raises RequestError, or what `parse_scheduler` raises.
+    """
+    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if unknown := given.keys() - Fields.__annotations__.keys():
+        raise TypeError(f"unknown field {min(unknown)!r}; the fields are: {', '.join(Fields.__annotations__)}")
+    for name in given.keys() & NUMBERS.keys():
+        check_number(name, given[name])
+    plain = _plain(given, model)
+    n, requests = given.get("n", 1), list[Request]()
+    for i, prompt in enumerate(prompts):
+        _check_length(len(prompt) + plain.length, i, plain, model)
+        first = given.get("seed", secrets.randbelow(2**31))
+        seeds = [(first + choice) % SEEDS for choice in range(n)]
+        requests += [replace(plain, id=str(i * n + j), prompt=prompt, seed=seed) for j, seed in enumerate(seeds)]
+    return requests
+
+
+def _plain(given: Mapping[str, Any], model: Model) -> Request:
+    """A request with all but id, prompt and seed."""
+    a, max_tokens = model.network.architecture, given.get("max_tokens", DEFAULT_MAX_TOKENS)
+    return Request(
+        id="",
+        prompt=(),
+        max_tokens=max_tokens,
+        block_length=choose_block_length(given.get("block_length"), DEFAULT_BLOCK_LENGTH, max_tokens, a),
+        scheduler=_scheduler(given),
+        temperature=choose_temperature(given.get("temperature", 0.0)),
+        top_p=given.get("top_p", 1.0),
+        top_k=max(given.get("top_k", 0), 0),
+        stop=_stop(given.get("stop", ())),
+        max_forward_passes=given.get("max_forward_passes"),
+        cache=choose_cache(given.get("cache", AUTO), a),
+        ignore_eos=given.get("ignore_eos", False),
+        suffix=_suffix(given.get("suffix", ""), model),
+    )
+
+
+def _scheduler(given: Mapping[str, Any]) -> SchedulerSpec:
+    shorthands = {name: given[name] for name in SHORTHANDS if name in given}
+    scheduler, options = name_and_options(given.get("scheduler"), shorthands, DEFAULT_SCHEDULER)
+    if isinstance(scheduler, str):
+        return parse_scheduler(scheduler, options)
+    instance: Any = scheduler
+    if isinstance(scheduler, type) or not hasattr(scheduler, "decide"):
+        raise RequestError(
+            "scheduler must be a name, a mapping with 'name' and options, or an object with 'needs' and 'decide', not "
+            f"{show(scheduler)}",
+            "scheduler",
+        )
+    if not isinstance(getattr(scheduler, "needs", None), Needs):
+        name = type(scheduler).__name__
+        raise RequestError(f"scheduler {name!r} does not say what it needs; give it needs = Needs(...)", "scheduler")
+    return parse_instance(instance, options)
+
+
+def _stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if wrong := [one for one in stops if not isinstance(one, str) or not one]:
+        raise RequestError(f"stop must be a text or several, none of them empty, not {show(wrong[0])}", "stop")
+    return stops
+
+
+def _suffix(suffix: Prompt, model: Model) -> tuple[int, ...]:
+    ids = token_ids(suffix, "suffix", model)
+    if ids and model.network.architecture.block_size is not None:
+        raise RequestError(
+            "suffix would change nothing: this model writes one block after another and does not see what follows; "
+            "leave it out",
+            "suffix",
+        )
+    return ids
+
+
+def _check_length(length: int, i: int, request: Request, model: Model) -> None:
+    if length > model.max_positions:
+        raise RequestError(
+            f"prompts[{i}], suffix and max_tokens of {request.max_tokens} make {length} tokens, more than the "
+            f"{model.max_positions} positions of the model; shorten one of them",
+            "max_tokens",
+        )
+
+
+def check_scored(prompt: Sequence[int], completion: Sequence[int], i: int, model: Model) -> None:
+    """Raise RequestError unless the completion holds tokens, no mask, and fits after its prompt."""
+    if not completion or model.mask_id in completion:
+        wrong = "holds a mask" if completion else "holds no tokens"
+        raise RequestError(f"completions[{i}] {wrong}; give the tokens to score", "completions")
+    if (length := len(prompt) + len(completion)) > model.max_positions:
+        raise RequestError(
+            f"prompts[{i}] and completions[{i}] make {length} tokens, more than the {model.max_positions} positions of "
+            "the model; shorten one of them",
+            "completions",
+        )
+
+
+def token_ids(prompt: Prompt | Conversation, field: str, model: Model) -> tuple[int, ...]:
+    """The token ids of a text, of ids, or of a conversation up to where the answer begins.
+
+    Raises RequestError about the field, or ChatTemplateError.
+    """
+    if isinstance(prompt, str):
+        return tuple(model.tokenizer.encode(prompt))
+    if is_conversation(prompt):
+        return tuple(model.tokenizer.chat([_message(message, field) for message in prompt]))
+    try:
+        ids = tuple(operator.index(token) for token in prompt)  # type: ignore[arg-type]
+    except TypeError:
+        raise RequestError(f"{field} must be a text or token ids, not {show(prompt)}", field) from None
+    if wrong := [token for token in ids if not 0 <= token < model.vocab_size]:
+        raise RequestError(f"{field} holds the token id {wrong[0]}; give ids from 0 to {model.vocab_size - 1}", field)
+    return ids
+
+
+def is_conversation(prompt: object) -> bool:
+    """Whether it is a list of messages."""
+    return isinstance(prompt, Sequence) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+
+
+def is_one(prompts: object) -> bool:
+    """Whether it is one prompt, and not a list of them: a text, token ids, or a list of messages."""
+    if isinstance(prompts, str) or is_conversation(prompts):
+        return True
+    return isinstance(prompts, Sequence) and len(prompts) > 0 and isinstance(prompts[0], SupportsIndex)
+
+
+def _message(message: object, field: str) -> dict[str, str]:
+    texts = dict(message) if isinstance(message, Mapping) else {}
+    if set(texts) != {"role", "content"} or not all(isinstance(text, str) for text in texts.values()):
+        raise RequestError(
+            f"{field} must hold messages with the texts 'role' and 'content', not {show(message)}", field
+        )
+    return texts
