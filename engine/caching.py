@@ -53,6 +53,12 @@ def parse_cache(text: str) -> Cache:
 AUTO = "auto"
 
 
+def require_cache(text: str) -> None:
+    """Raise RequestError unless the word can be read, before there is a model to ask."""
+    if text != AUTO:
+        parse_cache(text)
+
+
 def choose_cache(text: str, a: Architecture) -> Cache:
     """The cache for one word, `auto` included, and a model. Raises RequestError.
 

@@ -4,48 +4,32 @@ import sys
 import time
 from collections.abc import Iterator
 
-from pydantic import Field
-from pydantic_settings import CliPositionalArg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from unmask.engine.caching import choose_cache
+from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, Step, fit_block_length
-from unmask.engine.settings import CommandSettings, ModelSettings
+from unmask.errors import UserError
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
+from unmask.settings import DEFAULT_MODEL, GenerateSettings, SchedulersSettings
 
 MASK = "░"
+ENDS = {"stop": "ended by the model", "length": "ended at --max-tokens"}
 STOP = "·"  # an end of text; its own name would hide the text around it
 MASK_STYLE = "#888888"
-OLD_STYLE = "#6699cc"
-# Style of a token just revealed, by the least confidence that earns it: the colours that dLLM demonstrations use.
-NEW_STYLES = ((0.7, "bold #66cc66"), (0.3, "bold #ffaa33"), (0.0, "bold #ff6666"))
-
-
-class GenerateSettings(ModelSettings):
-    """Generate a text. In a terminal the canvas is shown as it fills; piped, only the text is printed."""
-
-    prompt: CliPositionalArg[str] = Field(description="what to ask")
-    raw: bool = Field(False, description="send the prompt as it is, without the chat template")
-    scheduler: str = Field("topk", description="the scheduler, with options as name:option=value")
-    max_tokens: int = Field(64, ge=1, description="length of the generation region in tokens")
-    block_length: int = Field(32, ge=1, description="tokens a block; blocks are filled left to right")
-    cache: str = Field("auto", description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto")
-    temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
-    seed: int = Field(0, description="of the random draws")
-    delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
-
-
-class SchedulersSettings(CommandSettings):
-    """List the installed schedulers with their options and defaults."""
+# Style of a token by the least confidence that earns it: the colours that dLLM demonstrations use. New ones are bold.
+STYLES = ((0.7, "#66cc66"), (0.3, "#ffaa33"), (0.0, "#ff6666"))
 
 
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
+    scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
+    require_cache(settings.cache)
     compiled = bool(settings.compile)  # for one answer, the kernels would take longer to make than they save
     model = load_model(
         settings.model, settings.revision, settings.device, settings.dtype, compiled, settings.quantization
@@ -55,7 +39,7 @@ def generate(settings: GenerateSettings) -> None:
         prompt=_prompt(model, settings),
         max_tokens=settings.max_tokens,
         block_length=fit_block_length(settings.block_length, settings.max_tokens, model.network.architecture),
-        scheduler=parse_scheduler_text(settings.scheduler),
+        scheduler=scheduler,
         temperature=settings.temperature,
         seed=settings.seed,
         cache=choose_cache(settings.cache, model.network.architecture),
@@ -66,16 +50,19 @@ def generate(settings: GenerateSettings) -> None:
     if not console.is_terminal:
         print(result.text)
     print(_figures(result), file=sys.stderr)
+    if not result.text.strip():
+        print(_why_empty(model), file=sys.stderr)
 
 
 def schedulers(settings: SchedulersSettings) -> None:
     """Print every scheduler, what it does, and its options."""
-    table = Table("scheduler", "option", "default", "meaning", title="unmasking schedulers")
+    table = Table("scheduler", "option", "default", "meaning", box=SIMPLE_HEAD, pad_edge=False)
     for name in scheduler_names():
         kind = scheduler_class(name)
         table.add_row(Text(name, style="bold"), "", "", (kind.__doc__ or "").strip().splitlines()[0])
         for option, schema in json_schema(kind.Options)["properties"].items():
-            table.add_row("", option, str(schema["default"]), schema["description"])
+            default = "" if schema["default"] is None else str(schema["default"])
+            table.add_row("", option, default, schema["description"])
         table.add_section()
     Console().print(table)
 
@@ -86,10 +73,10 @@ def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
     else:
         prompt = model.tokenizer.chat([{"role": "user", "content": settings.prompt}])
     if not prompt:
-        raise SystemExit("unmask generate: the prompt holds no tokens; give at least one word")
+        raise UserError("the prompt holds no tokens; give at least one word")
     if len(prompt) + settings.max_tokens > model.max_positions:
-        raise SystemExit(
-            f"unmask generate: a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
+        raise UserError(
+            f"a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
             f"more than the {model.max_positions} positions of the model; shorten one of them"
         )
     return tuple(prompt)
@@ -102,13 +89,13 @@ def _last(steps: Iterator[Step]) -> Result:
 def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, console: Console) -> Result:
     """Draw the canvas after every step: masks grey, new tokens coloured by confidence."""
     tokens = [Text(MASK, style=MASK_STYLE) for _ in range(request.max_tokens)]
+    console.print(_legend(request.scheduler.name))
     with Live(console=console, auto_refresh=False) as live:
         for step in steps:
             for token in tokens:
-                if token.style != MASK_STYLE:
-                    token.style = OLD_STYLE
+                token.style = str(token.style).removeprefix("bold ")
             for reveal in step.revealed:
-                style = next(style for least, style in NEW_STYLES if reveal.probability >= least)
+                style = "bold " + next(style for least, style in STYLES if reveal.probability >= least)
                 text = STOP if reveal.token_id in model.stop_ids else model.tokenizer.token_text(reveal.token_id)
                 tokens[reveal.position] = Text(text, style=style)
             for position in step.remasked:
@@ -121,10 +108,27 @@ def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, 
     raise AssertionError("the engine ends every request with a result")
 
 
+def _legend(scheduler: str) -> Text:
+    """What the colours of the canvas mean."""
+    least = [(f"confidence above {least:g}" if least else "below that", style) for least, style in STYLES]
+    parts = [(f"{scheduler}:  ", ""), (f"{MASK} masked", MASK_STYLE), *least]
+    return Text("  ").join(Text(text, style=style) for text, style in parts)
+
+
+def _why_empty(model: Model) -> str:
+    """A hint for a first prompt that the embedded model, which knows two tasks only, cannot answer."""
+    if model.name != DEFAULT_MODEL:
+        return "the answer is empty: the model ended the text at once"
+    return (
+        f"the answer is empty: {DEFAULT_MODEL} is a tiny model of two tasks, word problems and 6x6 Sudokus. Try\n"
+        "  unmask generate 'Tom has 3 pears. Tom buys 4 more. How many pears does Tom have?'"
+    )
+
+
 def _figures(result: Result) -> str:
     tokens = len(result.token_ids)
     return (
         f"{tokens} tokens in {result.forward_passes} forward passes "
-        f"({tokens / result.forward_passes:.1f} a pass), {result.generate_seconds:.2f} s, "
-        f"finished by {result.finish_reason}"
+        f"({tokens / result.forward_passes:.1f} per pass), {result.generate_seconds:.2f} s, "
+        f"{ENDS.get(result.finish_reason, result.finish_reason)}"
     )

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from unmask.errors import UserError
+
 if TYPE_CHECKING:
     from unmask.engine.request import Step
 
 
-class RequestError(ValueError):
+class RequestError(UserError, ValueError):
     """A field of a request does not fit the model or the machine. The message names field, value and remedy."""
 
     def __init__(self, message: str, param: str):
@@ -15,7 +17,7 @@ class RequestError(ValueError):
         self.param = param
 
 
-class SchedulerError(RuntimeError):
+class SchedulerError(UserError, RuntimeError):
     """A scheduler failed to decide; the requests that use it cannot go on. The step has changed nothing."""
 
     def __init__(self, name: str, request_ids: tuple[str, ...], error: BaseException):
@@ -23,7 +25,7 @@ class SchedulerError(RuntimeError):
         self.request_ids = request_ids
 
 
-class NotFiniteError(RuntimeError):
+class NotFiniteError(UserError, RuntimeError):
     """The model computed NaN or infinity where a probability belongs; the requests that met it have ended.
 
     precision    what the model computes in
@@ -41,7 +43,7 @@ class NotFiniteError(RuntimeError):
         self.steps = steps
 
 
-class NoMemoryError(RuntimeError):
+class NoMemoryError(UserError, RuntimeError):
     """The device ran out of memory; without the request that it names, the longest, the others may go on. The step has
     changed nothing."""
 

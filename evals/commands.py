@@ -2,82 +2,37 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
-from pydantic import Field
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from unmask.engine.caching import NO_CACHE, choose_cache
-from unmask.engine.settings import BATCH_INVARIANT, CommandSettings, ModelSettings
+from unmask.engine.caching import NO_CACHE, choose_cache, require_cache
 from unmask.evals.measure import label
 from unmask.evals.plot import check_plot, draw
-from unmask.evals.sweep import FULL, BlockLength, Curve, Point, Sweep, SweepError, read_points, run_cells
+from unmask.evals.settings import EvalSettings, TrainModelSettings
+from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
-from unmask.evals.tasks import DATASETS, TASKS, TaskError, find_task, take
+from unmask.evals.tasks import TASKS, find_task, take
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
-NUMBERS = ("accuracy, 95 %", "passes, 95 %", "tokens/s", "local\nAR", "global\nAR")
-
-
-class EvalSettings(ModelSettings):
-    """Measure schedulers on held-out problems, one by one or a whole sweep of them. Lists are given by commas or by
-    repeating the flag."""
-
-    task: list[str] = Field(
-        default_factory=lambda: list(TASKS),
-        description=f"tasks: {', '.join(TASKS)}, by default both; or {', '.join(DATASETS)}, from the Hub, "
-        "or from files as in gsm8k=PATH",
-    )
-    scheduler: list[str] = Field(
-        default_factory=scheduler_names, description="schedulers, with options as name:option=value; default all"
-    )
-    sweep: str | None = Field(
-        None,
-        description="whole curves of schedulers: heuristics, or a TOML file like it. With --json an interrupted sweep "
-        "goes on where it stopped. Flags for tasks, lengths, problems and seed replace what it says",
-    )
-    block_length: list[BlockLength] = Field([32], description="block lengths; full is one block")
-    max_tokens: int | None = Field(
-        None, ge=1, description="length of the generation region; by default what the answers of a task need"
-    )
-    cache: list[str] = Field(["auto"], description="caches: none, prefix, dual, dual:refresh=8, block, or auto")
-    problems: int = Field(500, ge=2, description="held-out problems a cell")
-    seed: int = Field(0, description="draws the problems; another seed draws others")
-    rows: int = Field(64, ge=1, description="problems that run side by side")
-    batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
-    raw: bool = Field(False, description="ask without the chat template")
-    json_file: Path | None = Field(
-        None, alias="json", description="also write the results there, one JSON object a line"
-    )
-    plot: list[Path] = Field([], description="also draw accuracy against forward passes there: files .png or .svg")
-
-
-class TrainModelSettings(CommandSettings):
-    """Train the embedded model from nothing, or go on where an interrupted run stopped."""
-
-    out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")
-    steps: int = Field(3200, ge=1, description="optimizer steps, each over one batch of every task")
-    batch_size: int = Field(64, ge=1, description="problems a batch")
-    learning_rate: float = Field(3e-3, gt=0, description="highest learning rate")
-    seed: int = Field(0, description="of weights, problems and masks")
-    save_every: int = Field(100, ge=1, description="steps between savings")
-    compile: bool = Field(True, description="compile the network with torch.compile; faster, needs a C++ compiler")
-    problems: int = Field(500, ge=0, description="held-out problems a cell of the final card; 0 writes no card")
+NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
+LONGEST_NAME = 24  # of a scheduler, in characters; the table then fits 80 columns
+LEGEND = """95 %: interval, of accuracy by Wilson. passes: forward passes per problem.
+local AR, global AR: how far from left to right tokens were revealed, 1 is
+strictly so (arXiv 2506.20639)."""
 
 
 def evaluate(settings: EvalSettings) -> None:
     """Measure every combination, show a table, and write JSON and pictures if asked."""
-    try:
-        check_plot(settings.plot)
-        sweep = _sweep_from_file(settings) if settings.sweep else _sweep_from_flags(settings)
-        known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
-        for task in sweep.tasks:  # not after hours
-            take(task, sweep.problems, sweep.seed)
-    except (SweepError, TaskError) as error:
-        raise SystemExit(f"unmask eval: {error}") from None
+    check_plot(settings.plot)
+    sweep = _sweep_from_file(settings) if settings.sweep else _sweep_from_flags(settings)
+    known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
+    for text in settings.cache:
+        require_cache(text)
+    for task in sweep.tasks:  # not after hours
+        take(task, sweep.problems, sweep.seed)
     model = load_model(
         settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
     )
@@ -86,6 +41,7 @@ def evaluate(settings: EvalSettings) -> None:
     points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
     for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
         Console().print(_table(list(panel)))
+    print(LEGEND)
     for file in settings.plot:
         draw(points, file)
 
@@ -108,11 +64,11 @@ def train_model(settings: TrainModelSettings) -> None:
 
 def _sweep_from_flags(settings: EvalSettings) -> Sweep:
     return Sweep(
-        [find_task(text) for text in settings.task],
+        [find_task(text) for text in settings.task or TASKS],
         settings.block_length,
         settings.problems,
         settings.seed,
-        _single(settings.scheduler),
+        _single(settings.scheduler or scheduler_names()),
         settings.max_tokens,
     )
 
@@ -145,15 +101,26 @@ def _table(points: Sequence[Point]) -> Table:
     numbers = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
     title = f"{first.task}, block {first.block_length}, cache {first.cache}"
     table = Table(
-        Column("scheduler", overflow="fold"), *numbers, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=0
+        Column("scheduler", overflow="fold"),
+        *numbers,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=0,
     )
     for r in (point.measurement for point in points):
         table.add_row(
-            label(r),
+            _in_lines(label(r)),
             f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
             f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
-            f"{r.tokens_per_second:,.0f}",
             f"{r.local_ar:.2f}",
             f"{r.global_ar:.2f}",
+            f"{r.tokens_per_second:,.0f}",
         )
     return table
+
+
+def _in_lines(name: str) -> str:
+    """A scheduler with its options, each on a line of its own where the whole is long."""
+    return name if len(name) <= LONGEST_NAME else name.replace(":", "\n  :")

@@ -32,10 +32,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from unmask.errors import UserError
 from unmask.evals import confinement
 
 
-class SandboxError(RuntimeError):
+class SandboxError(UserError, RuntimeError):
     """Nothing can be run here, so that no answer can be graded."""
 
 

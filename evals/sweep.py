@@ -6,23 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unmask.engine.caching import Cache
+from unmask.errors import UserError
 from unmask.evals.measure import Measurement, identity, measure
 from unmask.evals.tasks import Task
 from unmask.models.loading import Model
 from unmask.schedulers import SchedulerSpec
+from unmask.settings import BlockLength
 
 FULL: Literal["full"] = "full"
-BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
-class SweepError(ValueError):
+class SweepError(UserError, ValueError):
     """A sweep or a file of points that cannot be used. The message says where, what, and what to do."""
 
 

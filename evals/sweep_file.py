@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unmask.evals.sweep import BlockLength, Curve, Sweep, SweepError
+from unmask.evals.sweep import Curve, Sweep, SweepError
 from unmask.evals.tasks import TaskError, find_task
 from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
+from unmask.settings import BlockLength
 
 SHIPPED = Path(__file__).parent / "sweeps"
 

@@ -7,12 +7,14 @@ ValueError
 
 from pathlib import Path
 
+from unmask.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError, ValueError):
     """A model that cannot be loaded. The message is one sentence: what is wrong and what to do."""
 
 
-class ChatTemplateError(ValueError):
+class ChatTemplateError(UserError, ValueError):
     """Messages that the model's chat template cannot render, or a model without one."""
 
 

@@ -45,15 +45,20 @@ def locate(source: str, revision: str | None = None) -> Source:
 
     Raises CheckpointError if `source` is none of the three, or the Hub does not give it.
     """
+    if (folder := find_folder(source)) is not None:
+        return _local(folder, revision)
+    return Source(source, _download(source, revision, list(SMALL_FILES)), on_hub=True)
+
+
+def find_folder(source: str) -> Path | None:
+    """The folder of a local checkpoint, or None of a Hub id. Raises CheckpointError if `source` is neither."""
     folder = Path(os.path.expanduser(source))
     if folder.is_dir():
-        return _local(folder.resolve(), revision)
+        return folder.resolve()
     shipped = weights.find(source)
-    if shipped is not None:
-        return _local(shipped, revision)
-    if folder.exists() or not HUB_ID.fullmatch(source):
+    if shipped is None and (folder.exists() or not HUB_ID.fullmatch(source)):
         raise CheckpointError(f"model {source!r} is no folder, no shipped checkpoint and no Hub id (owner/name)")
-    return Source(source, _download(source, revision, list(SMALL_FILES)), on_hub=True)
+    return shipped
 
 
 def fetch_weights(source: Source, files: list[str]) -> None:

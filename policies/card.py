@@ -62,7 +62,8 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
         name=out.resolve().name,
         model=model.name,
         deviations=", with a supervised warm start" if recipe.warm else "",
-        use=f"Use it as `policy:policy={out.resolve().name}`. {told}",
+        use=f"Use it as `--scheduler policy:policy={out}`; a request to a server names its folder, which\n"
+        f"`--allow-policy` must allow. {told}",
         observation="the whole generation region, and so needs the cache `none`" if whole else "the current block",
         tasks=" and ".join(f"`{name}`" for name in recipe.tasks),
         block=" and ".join(
@@ -90,8 +91,11 @@ def _row(out: Path, model: Model, problems: int, task: Task, block_length: int |
 def _cost(out: Path, recipe: Recipe) -> str:
     lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
     minutes = sum(line["seconds"] for line in lines) / 60
-    where = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"a CPU with {torch.get_num_threads()} threads"
-    )
+    threads = f"a CPU with {_count(torch.get_num_threads(), 'thread')}"
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
     rollouts = recipe.batches * recipe.prompts * recipe.group
-    return f"{minutes:.0f} minutes on {where}, {rollouts:,} rollouts in {recipe.batches:,} batches."
+    return f"{_count(round(minutes), 'minute')} on {where}, {rollouts:,} rollouts in {recipe.batches:,} batches."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

@@ -1,117 +1,75 @@
 """The command `unmask train-policy`."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from unmask.engine.settings import ModelSettings
-from unmask.evals.sweep import BlockLength
-from unmask.evals.tasks import TASKS, TaskError, find_task
+from unmask.errors import UserError
+from unmask.evals.tasks import TASKS, find_task
 from unmask.models.loading import load_model
 from unmask.policies.card import write_card
 from unmask.policies.plot import plot_training
 from unmask.policies.recipe import Recipe
-from unmask.policies.train import LOG_FILE, CannotLearnError, Trainer
-from unmask.schedulers import OptionError
+from unmask.policies.settings import PAPER, TrainPolicySettings
+from unmask.policies.train import LOG_FILE, Trainer
+from unmask.settings import flag_of
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
 SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keeps this share
 
-
-class TrainPolicySettings(ModelSettings):
-    """Learn which tokens to reveal, by reinforcement learning, or go on where an interrupted run stopped.
-
-    With `accelerate launch -m unmask train-policy ...` several processes and machines share the work.
-    """
-
-    out: Path = Field(Path("runs/policy"), description="folder of the policy, its card, the log and the training state")
-    task: list[str] = Field(default_factory=lambda: list(TASKS), description=f"tasks: {', '.join(TASKS)}; default all")
-    block_length: list[BlockLength] = Field(
-        [32], min_length=1, description="tokens a block; full is one block; several mix"
-    )
-    observation: Literal["generation", "block"] = Field(
-        "generation", description="what the policy sees: the generation region, or the block, which suits every cache"
-    )
-    mode: Literal["bernoulli", "dpls"] = Field("bernoulli", description="how choices are drawn from logits")
-    alpha: float = Field(1.0, ge=0, description="what speed is worth in the reward; 0 is nothing")
-    reward: Literal["multiplicative", "additive"] = Field("multiplicative", description="how speed enters the reward")
-    any_speed: bool = Field(False, description="train one policy for all speeds, which is told the wanted one")
-    confidence: Literal["probability", "log-odds"] = Field(
-        "probability", description="how the policy is told of the model's confidence; log-odds tell 0.99 from 0.999"
-    )
-    teacher: list[str] = Field(
-        [], description="schedulers to learn from in hindsight; by default it learns which proposals will prove right"
-    )
-    remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
-    tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
-    verification: int = Field(
-        0, ge=0, description="first batches, in which a policy that reads tokens learns which of them go together"
-    )
-    initial: str = Field("", description="policy to go on from: a shipped one, or a folder")
-    steering: bool = Field(False, description="add an expert's rollout to each group, as the paper for full diffusion")
-    imitation: int = Field(40, ge=0, description="batches of supervised warm start; the paper has none")
-    start: float = Field(-2.0, description="logit of all positions before training")
-    group: int = Field(8, ge=1, description="rollouts of one problem that are compared with each other")
-    prompts: int = Field(16, ge=1, description="problems a batch and process")
-    batches: int = Field(1000, ge=1, description="batches of rollouts")
-    updates: int = Field(2, ge=1, description="updates on each batch")
-    epsilon: float = Field(0.5, gt=0, lt=1, description="how far an update may move the odds of a choice")
-    learning_rate: float = Field(3e-4, gt=0, description="highest learning rate; the paper's is 3e-5")
-    warmup: int = Field(20, ge=1, description="batches until the learning rate is at its highest")
-    seed: int = Field(0, description="of weights, problems and choices")
-    rows: int = Field(64, ge=1, description="rollouts that run side by side")
-    save_every: int = Field(50, ge=1, description="batches between savings")
-    tensorboard: bool = Field(False, description="also log for TensorBoard, which must be installed")
-    problems: int = Field(500, ge=0, description="held-out problems a cell of the final card; 0 writes no card")
-
-
 NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"quantization", "tensorboard", "problems", "task", "block_length", "teacher"}
+NOT_OF_THE_RECIPE |= {"recipe", "quantization", "tensorboard", "problems", "task", "block_length", "teacher"}
 
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
+    tasks = settings.task or tuple(TASKS)
+    for name in tasks:
+        find_task(name)
     model = load_model(
         settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
     )
-    lengths = tuple(settings.block_length)
-    teachers = tuple(settings.teacher)
     others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
-    recipe = Recipe(tasks=tuple(settings.task), block_length=lengths, teacher=teachers, **others)
-    try:
-        for name in settings.task:
-            find_task(name)
-        trainer = Trainer(recipe, model, settings.out, settings.rows)
-        with _bar(trainer) as show, _board(settings) as log:
+    recipe = Recipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
+    trainer = Trainer(recipe, model, settings.out, settings.rows)
+    if trainer.is_main:
+        print(_start(trainer, settings), file=sys.stderr)
+    with _bar(trainer, settings.save_every) as show, _board(settings) as log:
 
-            def tell(figures: dict[str, float]) -> None:
-                show(figures)
-                log(figures)
+        def tell(figures: dict[str, float]) -> None:
+            show(figures)
+            log(figures)
 
-            trainer.run(settings.save_every, tell)
-    except (CannotLearnError, OptionError, TaskError) as error:
-        raise SystemExit(f"unmask train-policy: {error}") from None
-    if settings.problems and trainer.is_main:
+        trainer.run(settings.save_every, tell)
+    if not trainer.is_main:
+        return
+    if settings.problems:
+        print(f"measuring the policy on {settings.problems} held-out problems per row ...", file=sys.stderr)
         write_card(settings.out, _command(settings), recipe, model, settings.problems)
         plot_training(settings.out / LOG_FILE, settings.out / "training.png")
+    print(_end(settings))
 
 
 @contextmanager
-def _bar(trainer: Trainer) -> Iterator[Any]:
-    """A progress bar with running means of the figures; nothing in processes but the first."""
+def _bar(trainer: Trainer, every: int) -> Iterator[Any]:
+    """A progress bar with running means of the figures, and in a pipe one line per `every` batches.
+
+    Processes other than the first show nothing.
+    """
+    console = Console(stderr=True)
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=8),  # the whole fits 80 columns
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not trainer.is_main,
+        console=console,
+        disable=not (trainer.is_main and console.is_terminal),
     )
     means: dict[str, float] = {}
 
@@ -119,8 +77,11 @@ def _bar(trainer: Trainer) -> Iterator[Any]:
         for name in SHOWN:
             if name in figures:
                 means[name] = SHOWN_OVER * means.get(name, figures[name]) + (1 - SHOWN_OVER) * figures[name]
-        text = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        text = " ".join(f"{name} {means[name]:.3g}" for name in SHOWN if name in means)
         progress.update(bar, completed=figures["batch"], figures=text)
+        at_end = figures["batch"] == trainer.total
+        if trainer.is_main and not console.is_terminal and (at_end or figures["batch"] % every == 0):
+            print(f"batch {figures['batch']} of {trainer.total}: {text}", file=sys.stderr, flush=True)
 
     with progress:
         bar: TaskID = progress.add_task("train", total=trainer.total, completed=trainer.batch, figures="")
@@ -136,7 +97,7 @@ def _board(settings: TrainPolicySettings) -> Iterator[Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SystemExit("unmask train-policy: --tensorboard needs TensorBoard; pip install tensorboard") from None
+        raise UserError("--tensorboard needs TensorBoard; pip install tensorboard") from None
     with SummaryWriter(settings.out) as writer:
 
         def log(figures: dict[str, float]) -> None:
@@ -148,10 +109,52 @@ def _board(settings: TrainPolicySettings) -> Iterator[Any]:
 
 def _command(settings: TrainPolicySettings) -> str:
     """The command line that makes the same policy again."""
-    words = ["unmask train-policy"]
-    for name, value in settings.model_dump(exclude_defaults=True).items():
-        flag = "--" + name.replace("_", "-")
-        words.append(
-            flag if value is True else f"{flag} {','.join(map(str, value)) if isinstance(value, list) else value}"
-        )
-    return " ".join(words)
+    words = ["unmask", "train-policy"]
+    usual = {name: field.default for name, field in TrainPolicySettings.model_fields.items()}
+    if settings.recipe == "paper":
+        usual |= PAPER
+    for name, value in settings.model_dump().items():
+        if (value == usual[name] and name != "recipe") or (name == "recipe" and value == "default"):
+            continue
+        if isinstance(value, bool):
+            words.append(flag_of(name) if value else "--no-" + flag_of(name)[2:])
+        else:
+            words += [flag_of(name), ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return shlex.join(words)
+
+
+def _start(trainer: Trainer, settings: TrainPolicySettings) -> str:
+    """What is about to happen, in one sentence."""
+    where = f"{settings.out}"
+    if trainer.batch == trainer.total:
+        return f"the run in {where} is complete: all {trainer.total} batches are done"
+    if trainer.batch:
+        return f"continuing the run in {where} at batch {trainer.batch + 1} of {trainer.total}"
+    warm = f", {trainer.recipe.warm} of them a warm start" if trainer.recipe.warm else ""
+    return f"training in {where}: {trainer.total} batches{warm}; a run that is killed continues with the same command"
+
+
+def _end(settings: TrainPolicySettings) -> str:
+    """What was written, and how to use it."""
+    out, length = settings.out, settings.block_length[0]
+    written = "model.safetensors, policy.json" + (", README.md, training.png" if settings.problems else "")
+    lines = [f"wrote {written} to {out}"]
+    if settings.problems:
+        lines += _results(out)
+    spec = shlex.quote(f"policy:policy={out}")
+    flags = f" --scheduler {spec} --block-length {64 if length == 'full' else length}"
+    allowed = shlex.quote(str(out.resolve()))
+    return "\n".join(
+        [
+            *lines,
+            "use it:",
+            f"  unmask generate 'Ann has 5 coins. Ann finds 7 more. How many coins does Ann have?'{flags}",
+            f"  unmask eval --scheduler {spec},threshold --block-length {length}",
+            f"  unmask serve --allow-policy {allowed}",
+        ]
+    )
+
+
+def _results(out: Path) -> list[str]:
+    """The table of the card."""
+    return [line for line in (out / "README.md").read_text().splitlines() if line.startswith("| ")]

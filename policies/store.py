@@ -17,9 +17,10 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from unmask import weights
+from unmask.errors import closest
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.schedulers import OptionError
 
@@ -68,9 +69,12 @@ def find_policy(policy: str) -> Path:
     if (folder / WEIGHTS).is_file():
         return folder
     shipped = ", ".join(policy_names()) or "none"
+    near = closest(policy, policy_names())
+    hint = f"; did you mean {near!r}?" if near else ""
     raise OptionError(
         "policy",
-        f"option 'policy' is {policy!r}, which is neither a shipped policy ({shipped}) nor a folder with a {WEIGHTS}",
+        f"option 'policy' is {policy!r}, which is neither a shipped policy ({shipped}) nor a folder with a {WEIGHTS}"
+        + hint,
     )
 
 
@@ -100,7 +104,7 @@ def save_policy(folder: Path, network: PolicyNetwork, card: Card) -> None:
     """Write weights and card."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))  # save_file lets only the owner read it
     (folder / CARD).write_text(json.dumps(card.model_dump(), indent=1) + "\n")
 
 

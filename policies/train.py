@@ -18,6 +18,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from unmask.engine.engine import Engine
+from unmask.errors import UserError
 from unmask.evals.tasks import Task, find_task
 from unmask.models.loading import Model
 from unmask.policies.choice import bernoulli_entropy
@@ -47,7 +48,7 @@ BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
 ALPHAS = (0.1, 30.0)  # what speed is worth to an any-speed policy at speed 0 and at speed 1, geometric in between
 
 
-class CannotLearnError(Exception):
+class CannotLearnError(UserError):
     """The settings give the policy nothing to learn from; the message says what to change."""
 
 

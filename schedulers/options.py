@@ -9,12 +9,14 @@ from functools import cache
 from reprlib import repr as show
 from typing import Any, TypeGuard, TypeVar
 
+from unmask.errors import UserError, unknown
+
 T = TypeVar("T")
 
 LARGEST = 2**31  # options travel in tensors, and schedulers multiply them by lengths
 
 
-class OptionError(ValueError):
+class OptionError(UserError, ValueError):
     """An option that a scheduler does not have, or a value that it may not take. `option` is its name."""
 
     def __init__(self, option: str, message: str):
@@ -40,7 +42,7 @@ def parse_options(options: type[T], values: Mapping[str, object]) -> T:
     hints = typing.get_type_hints(options)
     for name in values:
         if name not in declared:
-            raise OptionError(name, f"unknown option {name!r}; the options are: {', '.join(declared) or 'none'}")
+            raise OptionError(name, unknown("option", name, declared))
     parsed = {name: _parse(declared[name], hints[name], value) for name, value in values.items()}
     try:
         return options(**parsed)

@@ -8,13 +8,14 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from unmask.errors import UserError, unknown
 from unmask.schedulers.base import Needs, Scheduler
 from unmask.schedulers.options import OptionError, number, numeric_kinds, parse_options
 
 GROUP = "unmask.schedulers"
 
 
-class UnknownSchedulerError(LookupError):
+class UnknownSchedulerError(UserError, LookupError):
     """No installed package names a scheduler so. The message lists those there are."""
 
 
@@ -74,7 +75,7 @@ def scheduler_class(name: str) -> type[Scheduler]:
     """The class that a name stands for. Raises UnknownSchedulerError, or ValueError if two packages claim the name."""
     found = list(entry_points(group=GROUP, name=name))
     if not found:
-        raise UnknownSchedulerError(f"unknown scheduler {name!r}; the schedulers are: {', '.join(scheduler_names())}")
+        raise UnknownSchedulerError(unknown("scheduler", name, scheduler_names()))
     if len({entry.value for entry in found}) > 1:
         raise ValueError(f"scheduler {name!r} is claimed by {', '.join(entry.value for entry in found)}; uninstall one")
     loaded: type[Scheduler] = found[0].load()

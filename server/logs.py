@@ -4,11 +4,11 @@ import copy
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from uvicorn.config import LOGGING_CONFIG
 
-LogFormat = Literal["text", "json"]
+from unmask.server.settings import LogFormat
 
 # What every record has; the rest came as `extra`. `color_message` is uvicorn's, the message again with colours.
 _COMMON = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message", "taskName"}

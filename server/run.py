@@ -3,13 +3,17 @@
 import asyncio
 import logging
 import os
+import socket
 import time
 from types import FrameType
+from typing import ClassVar
 
 import uvicorn
 
 from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
-from unmask.models.loading import Model
+from unmask.errors import UserError
+from unmask.models.hub import find_folder
+from unmask.models.loading import Model, choose_device
 from unmask.server.app import create_app
 from unmask.server.backend import Backend
 from unmask.server.errors import NotReadyError
@@ -26,10 +30,13 @@ FLUSH_SECONDS = 2  # for the last answers to reach their clients when the engine
 def serve(settings: ServeSettings) -> int:
     """Serve until a signal ends it; returns the exit code: 1 if the model could not be loaded or its engine is lost.
 
-    3 if it cannot listen. The log says why. A signal lets running requests end and refuses others; a second one ends it
-    at once. Where a thread is left behind that does not end, the process ends here and now: Python would wait for a
-    download, and other code that still runs might crash it.
+    The log says why. A signal lets running requests end and refuses others; a second one ends it at once. Where a
+    thread is left that does not end, the process ends immediately: Python would wait for a download, and other code
+    that still runs might crash it.
+
+    Raises CannotListenError or CheckpointError, before it listens, for arguments that cannot work.
     """
+    check_arguments(settings)
     failures: list[BaseException] = []
 
     def ready(model: Model) -> None:
@@ -68,6 +75,26 @@ def _run(server: uvicorn.Server) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     return 0
+
+
+class CannotListenError(UserError):
+    """The address or the port cannot be used."""
+
+    exit_code: ClassVar[int] = 3
+
+
+def check_arguments(settings: ServeSettings) -> None:
+    """Raise CannotListenError or CheckpointError for what can be known to be wrong before anything is loaded."""
+    find_folder(settings.model)
+    choose_device(settings.device)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        reason = (error.strerror or "").partition(" (")[0]  # Python adds the address once more
+        raise CannotListenError(
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --host or --port"
+        ) from None
 
 
 class DrainingServer(uvicorn.Server):

@@ -3,35 +3,36 @@
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
 
-from unmask.engine.caching import AUTO, parse_cache
-from unmask.engine.settings import BATCH_INVARIANT, ModelSettings
-from unmask.models.tokenizer import read_chat_template
-from unmask.schedulers import UnknownSchedulerError, scheduler_class
-from unmask.server.logs import LogFormat
+from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
 
 _ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
 
-def _split(given: object) -> object:
-    """The values of a text. Raises ValueError if there are none: a variable that is empty by mistake opens no door."""
-    if not isinstance(given, str):
-        return given
-    if not (values := [value.strip() for value in given.split(",") if value.strip()]):
-        raise ValueError("it is empty; give a value, or leave it out")
-    return values
-
-
-# A flag that may be repeated; its values, and those of the variable, may also stand in one with commas between.
-Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+LogFormat = Literal["text", "json"]
 
 
 class ServeSettings(ModelSettings):
     """Serve a model over HTTP."""
+
+    GROUPS: ClassVar[dict[str, str]] = {
+        **ModelSettings.GROUPS,
+        "server": "host port served_model_name chat_template log_format metrics_compat otel",
+        "access": "api_key cors_origin allow_policy",
+        "defaults of requests": "default_scheduler default_block_length default_max_tokens cache",
+        "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
+        "times": "keep_alive_interval idle_timeout shutdown_seconds step_timeout",
+    }
+    POSITIONAL: ClassVar[str | None] = "model"
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "unmask serve",
+        "unmask serve OWNER/NAME --device cuda --max-rows 32",
+        "unmask serve ./my-checkpoint --host 0.0.0.0 --api-key SECRET",
+        "unmask serve --default-scheduler threshold --cache dual",
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
@@ -39,33 +40,30 @@ class ServeSettings(ModelSettings):
     chat_template: str | None = Field(
         None, description="file with a Jinja template that is used for chats instead of the model's, or gives it one"
     )
-    api_key: Several = Field(
-        (), description="a key that requests must bring as a bearer token, but for probes and metrics; may be repeated"
+    api_key: Several[str] = Field(
+        (), description="a key that requests must send as a bearer token, except probes and metrics; may be repeated"
     )
-    cors_origin: Several = Field(
+    cors_origin: Several[str] = Field(
         (), description="an origin, as https://example.com, whose pages browsers let in, or *; may be repeated"
     )
     log_format: LogFormat = Field("text", description="lines for people, or json")
     metrics_compat: Literal["vllm"] | None = Field(
-        None, description="whose names /metrics uses beside its own: vllm, for dashboards and autoscalers made for it"
+        None, description="other names that /metrics uses as well: vllm, for dashboards and autoscalers made for vLLM"
     )
-    otel: bool = Field(
-        False, description="send traces to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra unmask[otel]"
-    )
-    allow_policy: Several = Field(
+    otel: bool = Field(False, description="send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra unmask[otel]")
+    allow_policy: Several[str] = Field(
         (), description="a folder that requests may name as their policy beside the shipped ones, or *; may be repeated"
     )
     batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
     max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
-    max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; one more is answered with 429")
+    max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; the next one gets a 429")
     max_model_len: int | None = Field(
         None, ge=2, description="tokens of the longest canvas, prompt included; by default what the model can do"
     )
     max_body_bytes: int | None = Field(
         None,
         ge=1,
-        description="a larger body is answered with 413; by default what the model's length and max_waiting have a use "
-        "for, from 1 MiB to 8 MiB",
+        description="a larger body gets a 413; by default from 1 MiB to 8 MiB, by the model's length and --max-waiting",
     )
     request_timeout: float | None = Field(
         None, gt=0, description="seconds that a request may take, waiting included; a request may ask for less"
@@ -79,10 +77,10 @@ class ServeSettings(ModelSettings):
         64, ge=1, description="length of the generation region of /generate requests that give none"
     )
     keep_alive_interval: float = Field(
-        15, gt=0, description="seconds of silence after which a stream gets a comment, so that nothing cuts it"
+        15, gt=0, description="seconds of silence after which a stream gets a comment, so that no proxy closes it"
     )
     idle_timeout: int = Field(
-        75, ge=1, description="seconds that a connection may idle; more than load balancers in front let theirs idle"
+        75, ge=1, description="seconds that a connection may idle; choose more than your load balancer's"
     )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
     step_timeout: float = Field(
@@ -95,6 +93,8 @@ class ServeSettings(ModelSettings):
     @classmethod
     def _read(cls, file: str | None) -> str | None:
         """The template itself, so that what is wrong with it is said before the model loads."""
+        from unmask.models.tokenizer import read_chat_template
+
         return None if file is None else read_chat_template(Path(file))
 
     @field_validator("cors_origin")
@@ -118,6 +118,8 @@ class ServeSettings(ModelSettings):
     @field_validator("default_scheduler")
     @classmethod
     def _is_installed(cls, name: str) -> str:
+        from unmask.schedulers import UnknownSchedulerError, scheduler_class
+
         try:
             scheduler_class(name)
         except UnknownSchedulerError as error:
@@ -127,6 +129,7 @@ class ServeSettings(ModelSettings):
     @field_validator("cache")
     @classmethod
     def _can_be_read(cls, text: str) -> str:
-        if text != AUTO:
-            parse_cache(text)
+        from unmask.engine.caching import require_cache
+
+        require_cache(text)
         return text

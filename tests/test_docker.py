@@ -17,8 +17,8 @@ from tests.process import free_port
 from tests.sizes import ROOMS, ROOT
 from tests.synthetic import synthetic_llada
 from unmask.cli import COMMANDS
-from unmask.engine.settings import ENV_PREFIX
 from unmask.server.settings import ServeSettings
+from unmask.settings import ENV_PREFIX
 
 DOCKER = ROOT / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

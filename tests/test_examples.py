@@ -59,7 +59,8 @@ def test_own_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
 def test_policy_is_trained_used_and_served(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "train_and_serve_policy.py"), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
-    mine, shipped, served = done.stdout.splitlines()
+    *trained, mine, shipped, served = done.stdout.splitlines()
+    assert f"wrote model.safetensors, policy.json to {tmp_path}" in trained
     assert mine.startswith(f"policy {tmp_path.name}: ")
     assert shipped.startswith("policy any-speed: ")
     assert served == f"served: {mine.removeprefix(f'policy {tmp_path.name}: ')}"

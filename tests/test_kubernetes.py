@@ -11,7 +11,7 @@ import yaml
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
 from tests.test_docker import DOCKER, of_image
-from unmask.engine.settings import parse_settings
+from unmask.arguments import parse_settings
 from unmask.server.settings import ServeSettings
 
 Manifest = dict[str, Any]

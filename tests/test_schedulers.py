@@ -273,7 +273,7 @@ def test_a_strangers_package_is_installed_and_used_by_name(tmp_path: Path) -> No
         [*command, "--scheduler", "left-to-right:n=4"], env=environment, check=True, capture_output=True, text=True
     )
     assert "forward passes" in used.stderr
-    assert " in 3 " in used.stderr or "finished by stop" in used.stderr
+    assert " in 3 " in used.stderr or "ended by the model" in used.stderr
     unknown = subprocess.run([*command, "--scheduler", "left-to-right"], check=False, capture_output=True, text=True)
     assert unknown.returncode == 1
     assert "unknown scheduler 'left-to-right'" in unknown.stderr

@@ -11,7 +11,8 @@ import pytest
 
 from tests.live import Live, live
 from tests.synthetic import synthetic_llada
-from unmask.engine.settings import parse_settings
+from unmask.arguments import parse_settings
+from unmask.errors import UsageError
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.store import Card, policy_names, save_policy
 from unmask.server.access import OPEN
@@ -100,7 +101,7 @@ def test_keys_come_from_flags_or_the_environment(monkeypatch: pytest.MonkeyPatch
     assert keys() == ("c", "d")
     assert keys("--api-key", "a") == ("a",)
     monkeypatch.setenv("UNMASK_API_KEY", " ")
-    with pytest.raises(SystemExit):
+    with pytest.raises(UsageError, match="UNMASK_API_KEY: it is empty"):
         keys()
 
 

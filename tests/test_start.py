@@ -12,7 +12,7 @@ import torch
 
 from tests.synthetic import synthetic_llada
 from unmask.engine import Engine
-from unmask.engine.commands import GenerateSettings, generate
+from unmask.engine.commands import generate
 from unmask.engine.service import EngineError, EngineService
 from unmask.models import memory
 from unmask.models.config import read_json
@@ -21,6 +21,7 @@ from unmask.models.families import find_family
 from unmask.models.loading import build_network, load_model
 from unmask.server.backend import Backend
 from unmask.server.settings import ServeSettings
+from unmask.settings import GenerateSettings
 
 
 def backend(**settings: Any) -> Backend:

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shlex
+import stat
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 import torch
 
 from tests.live import PATIENCE as PROCESS_PATIENCE
+from unmask import cli, weights
+from unmask.arguments import parse_settings
 from unmask.engine import Engine, Request
 from unmask.evals.prompts import prompt_ids
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import Model, load_model
-from unmask.policies.commands import TrainPolicySettings, train_policy
+from unmask.policies.commands import train_policy
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.objective import (
     additive_reward,
@@ -32,6 +36,7 @@ from unmask.policies.objective import (
 from unmask.policies.observation import Observation
 from unmask.policies.recipe import Recipe
 from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.settings import PAPER, TrainPolicySettings
 from unmask.policies.speeds import SHIFTS, shifts_of_speeds
 from unmask.policies.store import WEIGHTS, Card, load_policy
 from unmask.policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
@@ -248,19 +253,52 @@ def test_every_kind_of_policy_learns_something(nano: Model, tmp_path: Path, sett
     assert all(tensor.isfinite().all() for tensor in after.values())
 
 
-def test_the_command_trains_measures_and_draws(tmp_path: Path) -> None:
+def test_the_command_trains_measures_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "policy"
-    train_policy(TrainPolicySettings(out=out, batches=2, prompts=2, group=2, imitation=1, problems=4, dtype="float32"))
+    flags = f"--dtype float32 --out {out} --recipe paper --imitation 1 --group 2 --prompts 2 --batches 2 --problems 4"
+    settings = parse_settings(TrainPolicySettings, "unmask train-policy", flags.split())
+    train_policy(settings)
     card = (out / "README.md").read_text()
-    assert f"unmask train-policy --dtype float32 --out {out} --imitation 1 --group 2" in card
+    (command,) = (line for line in card.splitlines() if line.startswith("unmask train-policy "))
+    assert parse_settings(TrainPolicySettings, "unmask train-policy", shlex.split(command)[2:]) == settings
+    assert f"unmask train-policy --dtype float32 --out {out} --recipe paper --imitation 1 --group 2" in card
+    assert f"--scheduler policy:policy={out}" in card
     assert "| sudoku | 32 |" in card
     assert (out / "training.png").stat().st_size > 0
+    assert {file.name: stat.filemode(file.stat().st_mode) for file in out.iterdir()} == dict.fromkeys(
+        ("model.safetensors", "policy.json", "README.md", "training.png", "training.pt", "train.jsonl"), "-rw-r--r--"
+    )
+    shown = capsys.readouterr()
+    assert "training in" in shown.err
+    assert "batch 3 of 3: reward" in shown.err
+    (use,) = (line.strip() for line in shown.out.splitlines() if "unmask generate" in line)
+    cli.main(shlex.split(use)[1:])
+    assert "forward passes" in capsys.readouterr().err
+    train_policy(settings.model_copy(update={"problems": 0}))
+    assert "is complete: all 3 batches are done" in capsys.readouterr().err
+
+
+def test_the_recipe_of_the_paper_is_the_one_that_a_recipe_has_by_itself() -> None:
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    settings = TrainPolicySettings(recipe="paper")
+    for name in defaults.keys() & TrainPolicySettings.model_fields.keys() - {"model", "batches"}:
+        assert getattr(settings, name) == defaults[name], name
+    assert TrainPolicySettings(recipe="paper", alpha=3).alpha == 3
+    assert PAPER.keys() <= defaults.keys()
+
+
+def test_the_default_recipe_is_that_of_the_shipped_policy() -> None:
+    card = (weights.HERE / "policies" / "full-diffusion" / "README.md").read_text()
+    made = json.loads(card.split("```json")[1].split("```")[0])
+    settings = TrainPolicySettings().model_dump(mode="json")
+    differ = {name for name in made.keys() & settings.keys() if made[name] != settings[name]}
+    assert differ == set()
 
 
 def test_two_processes_train_one_policy(tmp_path: Path) -> None:
     out = tmp_path / "policy"
     launch = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
-    train = "--batches 2 --imitation 1 --prompts 1 --group 2 --problems 0 --any-speed"
+    train = "--block-length 32 --batches 2 --imitation 1 --prompts 1 --group 2 --problems 0 --any-speed"
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split()]
     command += ["-m", "unmask", "train-policy", *train.split(), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -8,24 +8,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress
 
-from unmask.engine.caching import choose_cache
+from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request
-from unmask.engine.settings import BATCH_INVARIANT, ModelSettings
+from unmask.errors import UsageError
 from unmask.evals.bench.http import run_http, serving
 from unmask.evals.bench.offline import Profile, profile_offline, run_offline
 from unmask.evals.bench.reference import require_plain, run_reference
 from unmask.evals.bench.report import Line, as_json, show
 from unmask.evals.bench.roofline import Machine, measure_machine, reached
 from unmask.evals.bench.runs import Comparison, Run, alternate
+from unmask.evals.bench.settings import BenchSettings
 from unmask.evals.bench.workload import kinds, workload
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler_text
@@ -33,47 +32,6 @@ from unmask.schedulers import parse_scheduler_text
 REFERENCE = "reference"
 PIPED_WIDTH = 120  # columns of a table that goes to a file
 Over = Literal["offline", "http"]
-Count = Annotated[int, Field(ge=1)]
-
-
-class BenchSettings(ModelSettings):
-    """Measure speed. Every scheduler, cache and concurrency is combined; all run in turn, again and again.
-
-    Lists are given by commas or by repeating the flag.
-    """
-
-    scheduler: list[str] = Field(["topk"], description="schedulers, with options as name:option=value")
-    cache: list[str] = Field(["none"], description="caches of keys and values, as none, prefix, dual:refresh=4")
-    concurrency: list[Count] = Field([1, 16], description="requests that run side by side")
-    batch_invariant: list[bool] = Field([False], description=f"false, true or both; true: {BATCH_INVARIANT}")
-    block_length: int = Field(32, ge=1, description="tokens a block")
-    max_tokens: list[Count] = Field(
-        [], description="lengths of the generation region, which requests take in turn; by default each task's own"
-    )
-    requests: int = Field(64, ge=1, description="requests a run: held-out problems of every task in turn")
-    rounds: int = Field(5, ge=1, description="timed runs of everything; the tables show medians over them")
-    seed: int = Field(0, description="draws the problems and the arrival times")
-    against: Literal["reference"] | None = Field(
-        None, description="reference: also run LLaDA's published loop, one request after another, a token a pass"
-    )
-    reference_requests: int = Field(
-        16,
-        ge=1,
-        description="requests that the reference, which is slow, answers: so many of the first, in the same mix; its "
-        "tokens/s are those of this part",
-    )
-    http: bool = Field(
-        False,
-        description="run everything over HTTP too; without --url, on a server that loads the model again",
-    )
-    stream: bool = Field(
-        False, description="with --http: stream the steps, which costs some speed and times the first settled token"
-    )
-    url: str | None = Field(None, description="with --http: address of a running server of the same model")
-    rate: float | None = Field(
-        None, gt=0, description="with --http: requests a second, coming at random (open loop), not by concurrency"
-    )
-    json_file: Path | None = Field(None, alias="json", description="also write the results there")
 
 
 @dataclass(frozen=True)
@@ -95,6 +53,10 @@ class Cell:
 def bench(settings: BenchSettings) -> None:
     """Warm up, watch one run of each cell, time the rounds, show tables, and write JSON if asked."""
     _check(settings)
+    for text in settings.scheduler:
+        parse_scheduler_text(text)
+    for text in settings.cache:
+        require_cache(text)
     model = load_model(
         settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
     )
@@ -133,26 +95,26 @@ def _rows(contestant: tuple[Cell | None, object]) -> int:
 
 
 def _check(settings: BenchSettings) -> None:
-    """Raise SystemExit for what makes no sense, before a model is loaded."""
+    """Raise UsageError for what makes no sense, before a model is loaded."""
     for flag in ("url", "rate"):
         if getattr(settings, flag) is not None and not settings.http:
-            raise SystemExit(f"unmask bench: --{flag} is about runs over HTTP; add --http")
+            raise UsageError(f"--{flag} is about runs over HTTP; add --http")
     if settings.http and any(settings.batch_invariant):
-        raise SystemExit("unmask bench: --batch-invariant is measured without HTTP; leave out --http")
+        raise UsageError("--batch-invariant is measured without HTTP; leave out --http")
     if settings.rate is not None and len(settings.concurrency) > 1:
-        raise SystemExit("unmask bench: --rate takes the place of --concurrency over HTTP; give one --concurrency")
+        raise UsageError("--rate takes the place of --concurrency over HTTP; give one --concurrency")
     if not settings.against:
         return
     mix = kinds(settings.max_tokens)
     for flag, count in (("reference-requests", settings.reference_requests), ("requests", settings.requests)):
         if count % mix:
-            raise SystemExit(
-                f"unmask bench: --{flag} of {count} would give the reference another mix of requests; choose a "
+            raise UsageError(
+                f"--{flag} of {count} would give the reference another mix of requests; choose a "
                 f"multiple of {mix}, the number of tasks times that of lengths"
             )
     if settings.reference_requests > settings.requests:
-        raise SystemExit(
-            f"unmask bench: --reference-requests of {settings.reference_requests} are more than --requests of "
+        raise UsageError(
+            f"--reference-requests of {settings.reference_requests} are more than --requests of "
             f"{settings.requests}; choose at most as many"
         )
 

@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 
 from unmask.engine.request import Request
-from unmask.engine.settings import ENV_PREFIX, ModelSettings
+from unmask.errors import UserError
 from unmask.evals.bench.runs import Answer, Run
 from unmask.schedulers import scheduler_class
+from unmask.settings import ENV_PREFIX, ModelSettings
 
 Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[Answer]]  # (client, request, when its clock starts)
 
@@ -42,7 +43,7 @@ def run_http(
         how = _closed(url, requests, concurrency, ask) if rate is None else _open(url, requests, rate, seed, ask)
         answers = asyncio.run(how)
     except (httpx.TransportError, _FailedError) as error:
-        raise SystemExit(f"unmask bench: {url} did not answer a request: {error!r}") from None
+        raise UserError(f"{url} did not answer a request: {error!r}") from None
     return Run(time.perf_counter() - started, tuple(answers))
 
 
@@ -75,7 +76,7 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
                     if process.poll() is not None:
                         log.seek(0)
                         why = (log.read().splitlines() or ["nothing was logged"])[-1]
-                        raise SystemExit(f"unmask bench: the server for --http ended: {why}")
+                        raise UserError(f"the server for --http ended: {why}")
                     time.sleep(POLL)
                 yield url
             finally:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.engine.request import Request
+from unmask.errors import UserError
 from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.runs import Answer, Run
 from unmask.models.loading import Model
@@ -27,12 +28,12 @@ KNOWN = (
 
 
 def require_plain(network: MaskedTransformer) -> None:
-    """Raise SystemExit if the network has a feature that the reference was not written for."""
+    """Raise UserError if the network has a feature that the reference was not written for."""
     a = network.architecture
     other = [field.name for field in fields(a) if field.name not in KNOWN and getattr(a, field.name) != field.default]
     if other:
-        raise SystemExit(
-            f"unmask bench: --against reference runs dense networks that attend in both directions, and this model has "
+        raise UserError(
+            f"--against reference runs dense networks that attend in both directions, and this model has "
             f"{', '.join(other)}; leave the flag out"
         )
 

@@ -45,11 +45,13 @@ def as_json(settings: Mapping[str, Any], machine: Machine, where: Mapping[str, A
 def show(console: Console, machine: Machine, where: Mapping[str, Any], lines: Sequence[Line]) -> None:
     """Print the tables and the roofline."""
     console.print(_speed(lines))
+    if others := list(dict.fromkeys(name for line in lines for name in line.against)):
+        console.print(_compared(lines, others))
     console.print(_latency(lines))
     console.print(_profile(lines))
     console.print(
-        f"roofline: {where['device']} does {machine.operations_per_second / 1e9:,.0f} GFLOP/s in {where['dtype']} "
-        f"and moves {machine.bytes_per_second / 1e9:,.1f} GB/s, measured; the two shares above are of those"
+        f"measured of the machine: {where['device']}, {machine.operations_per_second / 1e9:,.0f} GFLOP/s in "
+        f"{where['dtype']}, {machine.bytes_per_second / 1e9:,.1f} GB/s"
     )
 
 
@@ -76,10 +78,7 @@ def _watched_json(profile: Profile, reached: tuple[float, float] | None) -> dict
 
 
 def _speed(lines: Sequence[Line]) -> Table:
-    others = list(dict.fromkeys(name for line in lines for name in line.against))
-    compared = [Column(f"x {name}", justify="right") for name in others]
-    title = "speed: medians of the rounds; x is a ratio of tokens/s, and after it how many answers are identical"
-    table = _table(title, "tokens/s", "least - most", "passes/s", "tokens/pass", *compared)
+    table = _table("speed: medians of the rounds", "tokens/s", "least - most", "passes/s", "tokens/pass")
     for line in lines:
         found = spreads(line.runs)
         table.add_row(
@@ -88,14 +87,22 @@ def _speed(lines: Sequence[Line]) -> Table:
             _range(found["tokens_per_second"], "{:,.0f}"),
             _median(found["passes_per_second"], "{:,.1f}"),
             _median(found["tokens_per_pass"], "{:.2f}"),
-            *(_comparison(line.against.get(name)) for name in others),
         )
     return table
 
 
+def _compared(lines: Sequence[Line], others: Sequence[str]) -> Table:
+    title = "compared: tokens/s as a multiple of another's, and how many answers are the same"
+    table = _table(title, *(f"x {name}" for name in others))
+    for line in lines:
+        table.add_row(line.name, *(_comparison(line.against.get(name)) for name in others))
+    return table
+
+
 def _latency(lines: Sequence[Line]) -> Table:
-    columns = ("first p50", "first p95", "p50", "p95", "p99", "peak MiB")
-    table = _table("seconds to the first settled token and to the last; most memory held", *columns)
+    columns = ("first\np50", "first\np95", "last\np50", "last\np95", "last\np99", "peak\nMiB")
+    title = "seconds to the first settled token and to the last, and the most memory held"
+    table = _table(title, *columns)
     for line in lines:
         found = spreads(line.runs)
         seconds = (_median(found[key], "{:.3f}") for key in SECONDS)
@@ -107,7 +114,10 @@ def _latency(lines: Sequence[Line]) -> Table:
 def _profile(lines: Sequence[Line]) -> Table:
     parts = ("model", "statistics", "scheduler", "bookkeeping")
     table = _table(
-        "where the time of a step goes, and what it reaches of the machine", *parts, "matrix rate", "bandwidth"
+        "where the time of a step goes, and the share of the machine that it reaches",
+        *(name.replace("keeping", "-\nkeeping") for name in parts),
+        "matrix\nrate",
+        "band-\nwidth",
     )
     for line in lines:
         if line.watched is not None:
@@ -120,7 +130,14 @@ def _profile(lines: Sequence[Line]) -> Table:
 
 def _table(title: str, *columns: str | Column) -> Table:
     numbers = [column if isinstance(column, Column) else Column(column, justify="right") for column in columns]
-    return Table(Column("", overflow="fold"), *numbers, title=title, title_justify="left", box=SIMPLE_HEAD)
+    return Table(
+        Column("scheduler, cache,\nrequests at once", overflow="fold"),
+        *numbers,
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
 
 
 def _range(spread: Spread | None, form: str) -> str:
@@ -134,4 +151,4 @@ def _median(spread: Spread | None, form: str) -> str:
 def _comparison(comparison: Comparison | None) -> str:
     if comparison is None:
         return "-"
-    return f"{comparison.ratio.median:.2f} {comparison.identical}/{comparison.compared}"
+    return f"{comparison.ratio.median:.2f}, {comparison.identical} of {comparison.compared}"

@@ -6,6 +6,7 @@ from itertools import islice
 
 from unmask.engine.caching import Cache
 from unmask.engine.request import Request, fit_block_length
+from unmask.errors import UserError
 from unmask.evals.prompts import prompt_ids
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import Model
@@ -33,8 +34,8 @@ def workload(
         prompt = prompt_ids(model, next(problems[i % len(tasks)]))
         length = max_tokens[turn % len(max_tokens)] if max_tokens else task.max_tokens
         if len(prompt) + length > model.max_positions:
-            raise SystemExit(
-                f"unmask bench: a prompt of {len(prompt)} tokens and --max-tokens of {length} tokens are more than "
+            raise UserError(
+                f"a prompt of {len(prompt)} tokens and --max-tokens of {length} tokens are more than "
                 f"the {model.max_positions} positions of the model; give a smaller --max-tokens"
             )
         block = fit_block_length(block_length, length, model.network.architecture)

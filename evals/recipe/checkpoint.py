@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from unmask.evals.recipe.tokenizer import save_tokenizer, token_id
@@ -52,7 +52,8 @@ def save_checkpoint(network: MaskedTransformer, tokenizer: Tokenizer, folder: Pa
     (folder / "config.json").write_text(json.dumps({**CONFIG, **special}, indent=2) + "\n")
     parameters = dict(network.named_parameters())
     tensors = {theirs: parameters[ours].detach().contiguous() for theirs, ours in llada.tensor_names(ARCHITECTURE)}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = save(tensors, metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(weights)  # save_file lets only the owner read it
     save_tokenizer(tokenizer, folder)
 
 

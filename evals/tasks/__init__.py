@@ -1,5 +1,6 @@
 """The tasks, by name: those that the project draws itself, and those whose problems come from a published dataset."""
 
+from unmask.errors import unknown
 from unmask.evals.tasks import gsm8k, humaneval, math_problems, mbpp, sudoku, word_problems
 from unmask.evals.tasks.base import Problem, Split, Task, TaskError, take
 from unmask.evals.tasks.dataset import Dataset
@@ -19,8 +20,7 @@ def find_task(text: str) -> Task:
     if name in DATASETS:
         return DATASETS[name].task(path)
     if name not in TASKS:
-        names = ", ".join([*TASKS, *DATASETS])
-        raise TaskError(f"unknown task {name!r}; the tasks are: {names}")
+        raise TaskError(unknown("task", name, [*TASKS, *DATASETS]))
     if path:
         raise TaskError(f"task {name} draws its problems and reads no file; leave out ={path}")
     return TASKS[name]

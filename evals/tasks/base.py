@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
+from unmask.errors import UserError
+
 Split = Literal["train", "held-out"]
 HELD_OUT_SHARE = 8  # one prompt in eight is held out
 
 
-class TaskError(ValueError):
+class TaskError(UserError, ValueError):
     """A task that cannot be had as asked for. The message is one sentence: what is wrong and what to do."""
 
 

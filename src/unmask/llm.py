@@ -16,8 +16,8 @@ from unmask.engine.figures import Figures, figures
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.score import Masks, Score, check_patterns, draw_masks
 from unmask.engine.scoring import Question, passes
-from unmask.engine.settings import DEFAULT_MODEL
 from unmask.models.loading import load_model
+from unmask.settings import DEFAULT_MODEL
 
 Prompts = Prompt | Conversation | Sequence[Prompt] | Sequence[Conversation]
 MAX_ROWS = 16
