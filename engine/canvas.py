@@ -138,10 +138,8 @@ class Canvas:
             self.block_start, self.block_step = block_end, 0
             self._skip_full_blocks()
         result = self._settle()
-        before, self._reported = (
-            self._reported,
-            len(result.token_ids) if result else self._answer.tokens_of(len(self.text)),
-        )
+        before = self._reported
+        self._reported = len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
         offsets = tuple(self._answer.offsets[before : self._reported])
         return Step(
             self.request.id, self.step - 1, revealed, remasked, block, ended, self.text, result, offsets=offsets

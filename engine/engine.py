@@ -125,6 +125,7 @@ class Engine:
         grid, now = self._architecture.block_size, time.monotonic()
         self._waiting.put(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
 
+    @torch.inference_mode()
     def cancel(self, request_id: str) -> Step | None:
         """Drop a request, waiting or running; its last step says so. None if there is no such request."""
         if (waiting := self._waiting.drop(request_id)) is not None:
