@@ -1,6 +1,6 @@
 """A view holds what its scheduler asks for, whatever else the batch needs; and slots, what a pass reads of them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,3 +63,26 @@ def test_one_cached_row_beside_others_has_the_slots_that_are_read(
             with pytest.raises(RequestError, match="has room for 32 tokens"):
                 engine.submit(requests[1])
     assert outcomes(llada, requests, static=True) == outcomes(llada, requests)
+
+
+@dataclass(frozen=True)
+class Limit:
+    most: int = 1
+
+
+class Scribbler:
+    """Reveals as many tokens a pass as its option says, and then writes another number into it."""
+
+    Options: ClassVar[type[Any]] = Limit
+    needs = Needs()
+
+    def decide(self, view: View, state: State) -> Decision:
+        reveal = top_n(view.confidence, view.eligible, view.options["most"])
+        view.options["most"].fill_(100)
+        return Decision(reveal)
+
+
+def test_what_a_scheduler_writes_into_its_options_is_gone_at_the_next_step(llada: Model) -> None:
+    spec = SchedulerSpec("scribbler", Limit(), Scribbler())
+    steps = list(Engine(llada).run([Request("a", (5, 6, 7), 6, 6, spec)]))
+    assert all(len(step.revealed) == 1 for step in steps)
