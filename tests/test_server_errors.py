@@ -185,11 +185,11 @@ def test_queue_full(server: Live) -> None:
 
 
 def fail_once(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next step of a request fail."""
-    engine = server.app.state.backend.service.engine
-    step, faults = engine.step, iter([1])
+    """Let the next step of a request fail, and never the proof that follows a failure: it may still run."""
+    service = server.app.state.backend.service
+    engine, step, faults = service.engine, service._step, iter([1])
     monkeypatch.setattr(
-        engine, "step", lambda: 1 / 0 if (engine.waiting or engine.running) and next(faults, 0) else step()
+        service, "_step", lambda: 1 / 0 if (engine.waiting or engine.running) and next(faults, 0) else step()
     )
 
 
