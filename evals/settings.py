@@ -27,7 +27,7 @@ class EvalSettings(ModelSettings):
 
     task: Several[str] = Field(
         (),
-        description=f"tasks: {', '.join(TASKS)}, by default both; or {', '.join(DATASETS)}, from the Hub, "
+        description=f"tasks: {', '.join(TASKS)}, by default all; or {', '.join(DATASETS)}, from the Hub, "
         "or from files as in gsm8k=PATH",
     )
     scheduler: Several[str] = Field(

@@ -54,7 +54,7 @@ class TrainPolicySettings(ModelSettings):
         "default",
         description="paper: the values of arXiv 2512.09106 for all flags that are not given, without a warm start",
     )
-    task: Several[str] = Field((), description=f"tasks: {', '.join(TASKS)}; by default both")
+    task: Several[str] = Field((), description=f"tasks: {', '.join(TASKS)}; by default all")
     block_length: Several[BlockLength] = Field(
         ("full",), min_length=1, description="tokens per block; full is one block, full diffusion; several are mixed"
     )

@@ -1,11 +1,31 @@
 """The tasks, by name: those that the project draws itself, and those whose problems come from a published dataset."""
 
 from unmask.errors import unknown
-from unmask.evals.tasks import gsm8k, humaneval, math_problems, mbpp, sudoku, word_problems
-from unmask.evals.tasks.base import Problem, Split, Task, TaskError, take
+from unmask.evals.tasks import (
+    gsm8k,
+    humaneval,
+    json_objects,
+    list_chains,
+    list_ops,
+    math_problems,
+    mbpp,
+    sudoku,
+    word_problems,
+)
+from unmask.evals.tasks.base import DrawnTask, Problem, Split, Styled, Task, TaskError, take
 from unmask.evals.tasks.dataset import Dataset
 
-TASKS: dict[str, Task] = {task.name: task for task in (word_problems.TASK, sudoku.TASK)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        word_problems.TASK,
+        list_chains.TASK,
+        list_ops.TASK,
+        list_ops.SHUFFLE,
+        json_objects.TASK,
+        sudoku.TASK,
+    )
+}
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (gsm8k.DATASET, math_problems.DATASET, humaneval.DATASET, mbpp.DATASET)
 }
@@ -14,11 +34,18 @@ DATASETS: dict[str, Dataset] = {
 def find_task(text: str) -> Task:
     """A task as a command line names it: `sudoku`, `gsm8k` (from the Hub), `gsm8k=PATH` (a file or folder).
 
-    Nothing is read yet. Raises TaskError for an unknown name, and for a path where a task takes none.
+    `sudoku:template=2` is the task with one wording of its prompts. Nothing is read yet. Raises TaskError for an
+    unknown name, template or option, and for a path where a task takes none.
     """
     name, _, path = text.partition("=")
     if name in DATASETS:
         return DATASETS[name].task(path)
+    name, colon, option = text.partition(":")
+    if name in TASKS and colon:
+        return _with_option(TASKS[name], option)
+    name, _, path = name.partition("=")
+    if name in DATASETS:
+        raise TaskError(f"task {name} takes no options; leave out :{option}")
     if name not in TASKS:
         raise TaskError(unknown("task", name, [*TASKS, *DATASETS]))
     if path:
@@ -26,4 +53,11 @@ def find_task(text: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["DATASETS", "TASKS", "Problem", "Split", "Task", "TaskError", "find_task", "take"]
+def _with_option(task: Task, option: str) -> Task:
+    key, _, value = option.partition("=")
+    if key != "template" or not isinstance(task, DrawnTask):
+        raise TaskError(f"unknown option {option!r} of task {task.name}; write for example {task.name}:template=1")
+    return task.of_template(value)
+
+
+__all__ = ["DATASETS", "TASKS", "Problem", "Split", "Styled", "Task", "TaskError", "find_task", "take"]

@@ -3,6 +3,7 @@
     Sudoku
      3 _ 1 ...           six rows; an underscore is an empty cell
 
+Two more templates ask in sentences around the grid.
 The completion is the full grid, six rows of six digits. A puzzle is drawn so that single-candidate deductions alone
 solve it: it has exactly one solution, and there is always a cell that can be filled with certainty, but seldom
 all of them at once. Filling the certain cells first is what an unmasking scheduler should find.
@@ -12,11 +13,16 @@ import random
 import re
 from dataclasses import dataclass
 
-from unmask.evals.tasks.base import DrawnTask
+from unmask.evals.tasks.base import templated
 
 SIZE = 6
 BOX_ROWS, BOX_COLUMNS = 2, 3
 EMPTY_CELLS = (12, 20)
+TEMPLATES = (
+    "Sudoku\n{}",
+    "Solve this Sudoku: every row, column and box holds each digit once.\n{}",
+    "Here is a Sudoku:\n{}\nFill its empty cells.",
+)
 CELLS = range(SIZE * SIZE)
 
 Grid = list[int]  # 36 digits in row order; 0 is an empty cell
@@ -41,13 +47,13 @@ class SudokuProblem:
         return re.sub(r"\s", "", completion) == re.sub(r"\s", "", self.solution)
 
 
-def draw(rng: random.Random) -> SudokuProblem:
+def draw(rng: random.Random, template: int) -> SudokuProblem:
     solution = _full_grid(rng)
     while True:
         empty = set(rng.sample(CELLS, rng.randint(*EMPTY_CELLS)))
         puzzle = [0 if cell in empty else digit for cell, digit in enumerate(solution)]
         if _solve_by_singles(puzzle):
-            return SudokuProblem("Sudoku\n" + _render(puzzle), _render(solution))
+            return SudokuProblem(TEMPLATES[template].format(_render(puzzle)), _render(solution))
 
 
 def _render(grid: Grid) -> str:
@@ -118,4 +124,4 @@ def _solve_by_singles(puzzle: Grid) -> bool:
     return not board.empty
 
 
-TASK = DrawnTask("sudoku", "6 x 6 Sudoku puzzles with one solution", max_tokens=48, draw=draw)
+TASK = templated("sudoku", "6 x 6 Sudoku puzzles with one solution", 48, draw, templates=len(TEMPLATES))
