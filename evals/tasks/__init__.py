@@ -9,6 +9,7 @@ from unmask.evals.tasks import (
     list_ops,
     math_problems,
     mbpp,
+    python_functions,
     sudoku,
     word_problems,
 )
@@ -23,6 +24,8 @@ TASKS: dict[str, Task] = {
         list_ops.TASK,
         list_ops.SHUFFLE,
         json_objects.TASK,
+        python_functions.TASK,
+        python_functions.GAP_TASK,
         sudoku.TASK,
     )
 }
