@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unmask.evals.tasks.base import DrawnTask, templated
+from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.styles import draw_style, lines_of
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe")
@@ -147,6 +147,6 @@ def _solution(rng: random.Random, story: Story, in_signs: bool) -> str:
     return "\n".join([*lines, f"#### {total}"])
 
 
-TASK: DrawnTask = templated(
+TASK = templated(
     "word-problems", "multi-step word problems with worked arithmetic", 128, draw, templates=len(TEMPLATES)
 )
