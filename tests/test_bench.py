@@ -30,7 +30,6 @@ from unmask.evals.bench.reference import generate, logits_of, require_plain, run
 from unmask.evals.bench.roofline import Machine, Work, bytes_moved, operations, reached
 from unmask.evals.bench.runs import Answer, Comparison, Run, Spread, alternate, percentile, spreads
 from unmask.evals.bench.workload import workload
-from unmask.evals.tasks import TASKS
 from unmask.models.architecture import Experts
 from unmask.models.loading import Model, load_model
 from unmask.models.transformer import MaskedTransformer
@@ -162,13 +161,12 @@ def test_arrivals_come_at_the_rate_and_by_the_seed() -> None:
 
 
 def test_a_workload_mixes_tasks_and_lengths_and_repeats(nano: Model) -> None:
-    mix = len(TASKS)
-    requests = asked(nano, 4 * mix, "topk", 16, 48)
-    assert [request.max_tokens for request in requests] == ([16] * mix + [48] * mix) * 2
-    assert [request.block_length for request in requests[: 2 * mix]] == [16] * mix + [32] * mix
-    assert [request.max_tokens for request in asked(nano, 2 * mix)] == [t.max_tokens for t in TASKS.values()] * 2
-    assert len({request.prompt for request in requests}) == 4 * mix
-    assert asked(nano, 4 * mix, "topk", 16, 48) == requests
+    requests = asked(nano, 8, "topk", 16, 48)
+    assert [request.max_tokens for request in requests] == [16, 16, 48, 48, 16, 16, 48, 48]
+    assert [request.block_length for request in requests[:4]] == [16, 16, 32, 32]
+    assert [request.max_tokens for request in asked(nano, 4)] == [64, 48, 64, 48]
+    assert len({request.prompt for request in requests}) == 8
+    assert asked(nano, 8, "topk", 16, 48) == requests
     with pytest.raises(UserError, match="--max-tokens of 500 tokens are more than the 512 positions"):
         asked(nano, 1, "topk", 500)
 
@@ -292,10 +290,8 @@ def test_the_command_shows_and_writes_what_it_measured(
 ) -> None:
     monkeypatch.setenv("UNMASK_DEFAULT_SCHEDULER", "nothing")  # which no server would start with
     out = tmp_path / "out.json"
-    mix = len(TASKS)
     flags = (
-        f"--scheduler threshold --concurrency 1,2 --requests {2 * mix} --rounds 2 --http --json {out} "
-        f"--reference-requests {mix} --max-tokens 16"
+        f"--scheduler threshold --concurrency 1,2 --requests 4 --rounds 2 --http --json {out} --reference-requests 2"
     )
     cli.main(["bench", *flags.split(), "--against", "reference", "--device", "cpu", "--dtype", "float32"])
     shown, found = capsys.readouterr().out, json.loads(out.read_text())
@@ -305,8 +301,8 @@ def test_the_command_shows_and_writes_what_it_measured(
     assert [line["watched"] is not None for line in found["results"]] == [False, True, False, True, False]
     last = found["results"][-1]
     assert last["against"].keys() == {"reference", "first", "offline"}
-    assert (last["against"]["reference"]["compared"], last["against"]["offline"]["compared"]) == (mix, 2 * mix)
-    assert last["against"]["offline"]["identical"] == 2 * mix
+    assert (last["against"]["reference"]["compared"], last["against"]["offline"]["compared"]) == (2, 4)
+    assert last["against"]["offline"]["identical"] == 4
     http, offline = ([each["tokens_per_second"] for each in line["rounds"]] for line in found["results"][:-3:-1])
     ratios = [mine / other for mine, other in zip(http, offline, strict=True)]
     assert last["against"]["offline"]["ratio"]["least"] == pytest.approx(min(ratios))
@@ -326,12 +322,9 @@ def test_the_command_shows_and_writes_what_it_measured(
         ("--scheduler nothing", "unknown scheduler 'nothing'; the schedulers are: eb, entropy"),
         ("--against me", "--against must be reference, not 'me'"),
         ("--concurrency 0", "--concurrency must be at least 1, not '0'"),
-        ("--against reference --reference-requests 3", f"choose a multiple of {len(TASKS)}, the"),
-        ("--against reference --reference-requests 1 --max-tokens 8,16,32", "--reference-requests of 1 would give"),
-        (
-            f"--against reference --requests {len(TASKS)} --reference-requests {2 * len(TASKS)}",
-            f"{2 * len(TASKS)} are more than --requests of {len(TASKS)}",
-        ),
+        ("--against reference --reference-requests 3", "choose a multiple of 2"),
+        ("--against reference --requests 8 --max-tokens 8,16,32", "--reference-requests of 16 would give"),
+        ("--against reference --requests 8", "16 are more than --requests of 8"),
     ],
 )
 def test_errors_name_the_flag_and_the_remedy(flags: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,9 +138,9 @@ def operations(prompt: str) -> tuple[int, list[tuple[str, str]]]:
     return int(start[0]), found
 
 
-def test_word_problems_are_worked_line_by_line() -> None:
+def test_long_word_problems_are_worked_line_by_line() -> None:
     """A line starts with the total so far, holds one to four operations in the order of the events, and is right."""
-    for problem in some(TASKS["word-problems"], 2000):
+    for problem in some(TASKS["long-word-problems"], 2000):
         *lines, answer = problem.solution.split("\n")
         total, expected = operations(problem.prompt)
         assert 3 <= len(expected) <= 8
@@ -165,7 +165,7 @@ def test_word_problems_are_worked_line_by_line() -> None:
 
 def test_restated_steps_stand_in_the_prompt() -> None:
     restated = 0
-    for problem in some(TASKS["word-problems"], 500):
+    for problem in some(TASKS["long-word-problems"], 500):
         for line in problem.solution.split("\n"):
             if line.endswith(":"):
                 restated += 1
