@@ -13,7 +13,7 @@ from unmask.evals.plot import check_plot, draw
 from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
-from unmask.evals.tasks import EMBEDDED, find_task, take
+from unmask.evals.tasks import EMBEDDED, TASKS, find_task, take
 from unmask.models.loading import choose_device, load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 

@@ -82,7 +82,7 @@ def test_every_template_is_drawn() -> None:
     assert {problem.prompt[0] for problem in some(task)} == set("012")
 
 
-@pytest.mark.parametrize("name", ["word-problems", "list-chains"])
+@pytest.mark.parametrize("name", ["long-word-problems", "list-chains"])
 def test_the_length_of_an_answer_cannot_be_told_from_the_prompt(name: str) -> None:
     """Among prompts of nearly one length, some answers are three times as long as others; styles vary in each."""
     problems = some(TASKS[name], 3000)
@@ -98,10 +98,10 @@ def test_the_length_of_an_answer_cannot_be_told_from_the_prompt(name: str) -> No
 @pytest.mark.parametrize(
     ("name", "completion", "style"),
     [
-        ("word-problems", "1 + 2 = 3\n3 * 2 = 6\n#### 6", "plain"),
-        ("word-problems", "1 + 2 * 2 = 6\n#### 6", "merged"),
-        ("word-problems", "#### 6", "bare"),
-        ("word-problems", "", "bare"),
+        ("long-word-problems", "1 + 2 = 3\n3 * 2 = 6\n#### 6", "plain"),
+        ("long-word-problems", "1 + 2 * 2 = 6\n#### 6", "merged"),
+        ("long-word-problems", "#### 6", "bare"),
+        ("long-word-problems", "", "bare"),
         ("list-chains", "[1]\n" * 9 + "#### [1]", "plain"),
         ("list-chains", "reverse:\n[1]\n#### [1]", "merged"),
         ("list-chains", "#### [1]", "bare"),

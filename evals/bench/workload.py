@@ -1,4 +1,4 @@
-"""What is asked: held-out problems of the embedded model's tasks in turn, with the generation lengths that are wished for."""
+"""What is asked: held-out problems of the embedded model's tasks in turn, with the wanted generation lengths."""
 
 import math
 from collections.abc import Sequence
