@@ -15,6 +15,7 @@ from unmask.evals.tasks import (
 )
 from unmask.evals.tasks.base import DrawnTask, Problem, Split, Styled, Task, TaskError, take
 from unmask.evals.tasks.dataset import Dataset
+from unmask.evals.tasks.programs import grade_all
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -63,4 +64,4 @@ def _with_option(task: Task, option: str) -> Task:
     return task.of_template(value)
 
 
-__all__ = ["DATASETS", "TASKS", "Problem", "Split", "Styled", "Task", "TaskError", "find_task", "take"]
+__all__ = ["DATASETS", "TASKS", "Problem", "Split", "Styled", "Task", "TaskError", "find_task", "grade_all", "take"]

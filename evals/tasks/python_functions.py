@@ -50,14 +50,14 @@ class FunctionProblem:
     tests: tuple[Case, ...]
     frame: str = GAP
 
-    def program(self, completion: str) -> list[str]:
-        """What runs to its end if the completion is right, part after part."""
-        checks = f"for given, wanted in {self.tests!r}:\n    assert {self.name}(*given) == wanted"
-        return [self.frame.replace(GAP, code_of(completion).strip()), checks]
-
     def grade(self, completion: str) -> bool:
         """Right when the function passes the hidden tests in the sandbox."""
         return sandbox.run(self.program(completion))
+
+    def program(self, completion: str) -> sandbox.Program:
+        """The function, and its tests."""
+        tests = f"for given, wanted in {self.tests!r}:\n    assert {self.name}(*given) == wanted"
+        return [self.frame.replace(GAP, code_of(completion).strip()), tests]
 
     def style(self, completion: str) -> str:
         """`loop`, `lines` without a loop, or `expression`, which is all one line."""
