@@ -14,7 +14,7 @@ from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
 from unmask.evals.tasks import TASKS, find_task, take
-from unmask.models.loading import load_model
+from unmask.models.loading import choose_device, load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
 NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
@@ -53,7 +53,8 @@ def train_model(settings: TrainModelSettings) -> None:
 
     settings.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed)
-    Trainer(recipe, settings.out, settings.compile).run(settings.save_every)
+    device = choose_device(settings.device)
+    Trainer(recipe, settings.out, device, settings.compile, settings.workers).run(settings.save_every)
     if settings.problems:
         model = load_model(str(settings.out))
         sweep = Sweep(list(TASKS.values()), (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))

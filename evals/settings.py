@@ -60,10 +60,12 @@ class TrainModelSettings(CommandSettings):
     """Train the embedded model from nothing, or continue an interrupted run."""
 
     out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")
-    steps: int = Field(3200, ge=1, description="optimizer steps, each over one batch of every task")
-    batch_size: int = Field(64, ge=1, description="problems per batch")
+    steps: int = Field(6000, ge=1, description="optimizer steps, each over one batch of every task")
+    batch_size: int = Field(128, ge=1, description="problems per batch")
     learning_rate: float = Field(3e-3, gt=0, description="highest learning rate")
     seed: int = Field(0, description="seed of weights, problems and masks")
     save_every: int = Field(100, ge=1, description="steps between savings")
+    device: str = Field("auto", description="auto, cpu or cuda; auto is CUDA where there is a device")
+    workers: int = Field(1, ge=0, description="processes that draw problems; a GPU needs about fifteen")
     compile: bool = Field(True, description="compile the network with torch.compile; faster, needs a C++ compiler")
     problems: int = Field(500, ge=0, description="held-out problems per row of the final card; 0 writes no card")

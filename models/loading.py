@@ -94,14 +94,6 @@ def load_model(
         "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
     )
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
-    if compiled is None:
-        compiled = on.type == "cuda"
-    if compiled:
-        # Fresh keys, cached ones or both, kept or not, one row or several: as many versions as torch makes before it
-        # gives up. Two sizes that happen to be equal must not be taken to be equal always, or there would be many more.
-        torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
-        torch.fx.experimental._config.use_duck_shape = False
-        network.compile(dynamic=True)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -112,9 +104,22 @@ def load_model(
         max_positions=network.architecture.max_positions,
         device=on,
         dtype=as_dtype,
-        compiled=compiled,
+        compiled=compile_network(network, on, compiled),
         quantization=quantization,
     )
+
+
+def compile_network(network: MaskedTransformer, device: torch.device, compiled: bool | None) -> bool:
+    """Let torch.compile make the kernels if `compiled` says so, or is None and the device is CUDA; whether it does."""
+    if compiled is None:
+        compiled = device.type == "cuda"
+    if compiled:
+        # Fresh keys, cached ones or both, kept or not, one row or several: as many versions as torch makes before it
+        # gives up. Two sizes that happen to be equal must not be taken to be equal always, or there would be many more.
+        torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
+        torch.fx.experimental._config.use_duck_shape = False
+        network.compile(dynamic=True)
+    return compiled
 
 
 def choose_device(name: str) -> torch.device:

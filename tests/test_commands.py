@@ -69,7 +69,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "--rate", "2"], 2, "--rate is about runs over HTTP; add --http"),
         (["train-policy", "--task", "chess", "--model", "nowhere"], 1, "unknown task 'chess'; the tasks are"),
         (["serve", "--device", "cuda"], 1, "torch finds no CUDA"),
-        (["eval", "--task", "chess"], 1, "unknown task 'chess'; the tasks are: word-problems, sudoku"),
+        (["eval", "--task", "chess"], 1, "unknown task 'chess'; the tasks are: word-problems, list-chains"),
     ],
 )
 def test_errors_are_one_sentence_and_an_exit_code(

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ import pytest
 import torch
 
 from unmask.evals.recipe.card import SCHEDULERS, markdown_table
-from unmask.evals.recipe.data import Batch, Batches
-from unmask.evals.recipe.tokenizer import build_tokenizer, token_id
-from unmask.evals.recipe.train import Recipe, Trainer, draw_masks, masked_diffusion_loss
-from unmask.evals.tasks import TASKS
+from unmask.evals.recipe.data import Batch, Rows, Steps, draw_masks, load
+from unmask.evals.recipe.tokenizer import LARGEST_NUMBER, build_tokenizer, token_id
+from unmask.evals.recipe.train import TAUGHT, Recipe, Trainer, masked_diffusion_loss
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text
 
 ROUNDING = 1e-6
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -25,43 +24,61 @@ def tokenizer():  # type: ignore[no-untyped-def]
     return build_tokenizer()
 
 
-def test_the_loss_is_the_cross_entropy_of_masked_tokens_over_t() -> None:
-    batch = Batch(torch.tensor([[0, 1, 0], [1, 1, 1]]), torch.tensor([[False, True, True], [True, True, True]]))
-    masked = torch.tensor([[False, True, False], [True, False, True]])
+def test_the_loss_is_the_cross_entropy_of_masked_tokens_by_their_weights() -> None:
+    tokens = torch.tensor([[0, 1, 0], [1, 1, 1]])
     logits = torch.tensor([[[0.0, 0.0], [0.0, math.log(3)], [9.0, 0.0]], [[0.0, 0.0], [5.0, 5.0], [math.log(7), 0.0]]])
-    first = -math.log(3 / 4) / 0.5 / 2  # one masked token of two in the answer, t = 0.5
-    second = (-math.log(1 / 2) - math.log(1 / 8)) / 0.25 / 3
-    loss = masked_diffusion_loss(logits, batch, masked, torch.tensor([0.5, 0.25]))
-    assert loss.item() == pytest.approx((first + second) / 2, abs=ROUNDING)
+    batch = Batch(tokens, tokens, torch.tensor([[0.0, 2.0, 0.0], [0.5, 0.0, 1.0]]))
+    right = -2 * math.log(3 / 4) - 0.5 * math.log(1 / 2) - math.log(1 / 8)
+    assert masked_diffusion_loss(logits, batch).item() == pytest.approx(right, abs=ROUNDING)
 
 
-def test_masks_fall_on_answers_in_proportion_to_t() -> None:
+def test_masks_fall_on_answers_in_proportion_to_t_and_weigh_its_inverse() -> None:
     answer = torch.zeros(512, 100, dtype=torch.bool)
     answer[:, 20:] = True
-    masked, t = draw_masks(Batch(torch.zeros(512, 100, dtype=torch.long), answer), torch.Generator().manual_seed(0))
+    batch = draw_masks(Rows(torch.zeros(512, 100, dtype=torch.long), answer), 7, torch.Generator().manual_seed(0))
+    masked = batch.canvas == 7
+    assert torch.equal(masked, batch.weight > 0)
     assert not masked[:, :20].any()
-    assert ((masked.sum(1) / 80 - t).abs() < 0.25).all()
-    assert t.sort().values.diff().max() < 2 / 512  # evenly spread
+    t = 1 / (batch.weight.max(1).values * 80 * 512)  # of the rows with a mask
+    some = masked.any(1)
+    assert ((masked.sum(1) / 80 - t).abs() < 0.25)[some].all()
+    assert t[some].sort().values.diff().max() < 0.05  # evenly spread
+    assert not batch.tokens.any()
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_a_batch_holds_prompts_then_answers_then_end_of_text(tokenizer, name: str) -> None:  # type: ignore[no-untyped-def]
-    task = TASKS[name]
-    for batch in islice(Batches(task, tokenizer, 8, seed=0), 6):
-        for tokens, answer in zip(batch.tokens, batch.answer, strict=True):
+@pytest.mark.parametrize("name", TAUGHT)
+def test_rows_hold_prompts_then_answers_then_end_of_text(tokenizer, name: str) -> None:  # type: ignore[no-untyped-def]
+    task, ends = TAUGHT[name], {token_id(tokenizer, "eos_token"), token_id(tokenizer, "end_of_turn")}
+    steps = Steps(TAUGHT, dict.fromkeys(TAUGHT, 8), tokenizer, seed=0)
+    for seed in range(6):
+        rows = steps.rows(name, seed)
+        problems = {problem.prompt for problem, _ in zip(task.problems(seed, "train"), range(8), strict=False)}
+        for tokens, answer in zip(rows.tokens, rows.answer, strict=True):
             prompt, completion = tokens[~answer].tolist(), tokens[answer].tolist()
-            assert "How many" in tokenizer.decode(prompt) or "Sudoku" in tokenizer.decode(prompt)
-            ends = {token_id(tokenizer, "eos_token"), token_id(tokenizer, "end_of_turn")}
+            assert any(problem in tokenizer.decode(prompt) for problem in problems)
             written = next(i for i, token in enumerate(completion) if token in ends)
             assert written < task.max_tokens
             assert set(completion[written + 1 :]) <= {token_id(tokenizer, "eos_token")}
             assert ends.isdisjoint(completion[:written])
 
 
+def test_numbers_are_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    for number in range(LARGEST_NUMBER + 1):
+        assert len(tokenizer.encode(str(number)).ids) == len(tokenizer.encode(f" {number}").ids) == 1
+
+
+def test_steps_do_not_depend_on_who_makes_them(tokenizer) -> None:  # type: ignore[no-untyped-def]
+    steps = Steps({"sudoku": TAUGHT["sudoku"]}, {"sudoku": 2}, tokenizer, seed=3)
+    alone = list(load(steps, 4, 8, workers=0))
+    for mine, theirs in zip(alone, load(steps, 4, 8, workers=2), strict=True):
+        assert all(map(torch.equal, mine["sudoku"], theirs["sudoku"]))
+    assert not torch.equal(alone[0]["sudoku"].canvas, alone[1]["sudoku"].canvas)
+
+
 def train(out: Path, stop_after: int | None = None) -> list[dict[str, object]]:
     """Six small steps, saved every second one, killed after some if asked; returns the log."""
     out.mkdir(exist_ok=True)
-    trainer = Trainer(Recipe(steps=6, batch_size=2), out, compile_network=False)
+    trainer = Trainer(Recipe(steps=6, batch_size=2), out, CPU, compile_network=False)
     update = trainer.update
 
     def killed(batches: dict[str, Batch]) -> dict[str, float]:
@@ -84,7 +101,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     one, other = (load_model(str(tmp_path / name), device="cpu").network.state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="go on with the same settings or choose another --out"):
-        Trainer(Recipe(steps=6, batch_size=3), tmp_path / "killed", compile_network=False)
+        Trainer(Recipe(steps=6, batch_size=3), tmp_path / "killed", CPU, compile_network=False)
 
 
 def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:

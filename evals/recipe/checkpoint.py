@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
@@ -10,18 +11,18 @@ from unmask.evals.recipe.tokenizer import save_tokenizer, token_id
 from unmask.models.families import llada
 from unmask.models.transformer import MaskedTransformer
 
-# 448 rows for 435 tokens: a multiple of 64, with padding rows as real checkpoints have them.
+# More rows than tokens, a multiple of 64, as real checkpoints have them.
 CONFIG = {
     "model_type": "llada",
     "architectures": ["LLaDAModelLM"],
-    "d_model": 128,
-    "n_layers": 6,
-    "n_heads": 4,
-    "n_kv_heads": 4,
-    "mlp_hidden_size": 384,
+    "d_model": 192,
+    "n_layers": 8,
+    "n_heads": 3,
+    "n_kv_heads": 3,
+    "mlp_hidden_size": 512,
     "mlp_ratio": 4,
-    "vocab_size": 448,
-    "embedding_size": 448,
+    "vocab_size": 1024,
+    "embedding_size": 1024,
     "max_sequence_length": 512,
     "rope": True,
     "rope_theta": 10000.0,
@@ -40,7 +41,7 @@ CONFIG = {
     "include_qkv_bias": False,
     "weight_tying": False,
     "scale_logits": False,
-    "torch_dtype": "float32",
+    "torch_dtype": "bfloat16",
 }
 ARCHITECTURE = llada.architecture(CONFIG)
 
@@ -51,7 +52,10 @@ def save_checkpoint(network: MaskedTransformer, tokenizer: Tokenizer, folder: Pa
     special = {key: token_id(tokenizer, name) for key, name in _SPECIAL_IDS.items()}
     (folder / "config.json").write_text(json.dumps({**CONFIG, **special}, indent=2) + "\n")
     parameters = dict(network.named_parameters())
-    tensors = {theirs: parameters[ours].detach().contiguous() for theirs, ours in llada.tensor_names(ARCHITECTURE)}
+    tensors = {
+        theirs: parameters[ours].detach().to("cpu", torch.bfloat16).contiguous()
+        for theirs, ours in llada.tensor_names(ARCHITECTURE)
+    }
     weights = save(tensors, metadata={"format": "pt"})
     (folder / "model.safetensors").write_bytes(weights)  # save_file lets only the owner read it
     save_tokenizer(tokenizer, folder)

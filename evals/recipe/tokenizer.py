@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from unmask.evals.tasks import TASKS
-from unmask.evals.tasks.word_problems import LARGEST_TOTAL
+from unmask.evals.tasks.smalltalk import SMALLTALK
 
 SPECIAL_TOKENS = {
     "bos_token": "<|startoftext|>",
@@ -26,12 +26,13 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-CORPUS_PROBLEMS = 4000
-LARGEST_VOCABULARY = 506
+CORPUS_PROBLEMS = 3000  # of each task
+LARGEST_VOCABULARY = 1018  # with the special tokens 1024
+LARGEST_NUMBER = 99  # up to it, numbers are tokens of their own
 
 
 def build_tokenizer() -> Tokenizer:
-    """Train the tokenizer on training problems; every number that a solution holds is one token."""
+    """Train the tokenizer on training problems; every number up to LARGEST_NUMBER is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -69,9 +70,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def _corpus() -> Iterator[str]:
-    for task in TASKS.values():
+    for task in (*TASKS.values(), SMALLTALK):
         for problem in islice(task.problems(seed=0, split="train"), CORPUS_PROBLEMS):
             yield problem.prompt + "\n\n" + problem.solution
-    for _ in range(100):
+    for _ in range(1500):
         yield "user\n\nassistant\n\nsystem\n\n"
-        yield "".join(f"{number}\n {number}\n" for number in range(LARGEST_TOTAL + 1))
+        yield "".join(f"{number}\n {number}\n" for number in range(LARGEST_NUMBER + 1))

@@ -15,7 +15,7 @@ Where this departs from LLaDA's recipe:
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,17 +26,19 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from unmask.evals.recipe.checkpoint import ARCHITECTURE, save_checkpoint
-from unmask.evals.recipe.data import Batch, Batches
-from unmask.evals.recipe.tokenizer import build_tokenizer, token_id
-from unmask.evals.tasks import TASKS
+from unmask.evals.recipe.data import Batch, Steps, load
+from unmask.evals.recipe.tokenizer import build_tokenizer
+from unmask.evals.tasks import TASKS, Task
+from unmask.evals.tasks.smalltalk import SMALLTALK
 from unmask.models.transformer import MaskedTransformer
 
-SMALLEST_T = 1e-3
+TAUGHT: dict[str, Task] = {**TASKS, SMALLTALK.name: SMALLTALK}
+# Of `batch_size`, what a batch of a task has; tasks that are not named have all of it.
+SHARES = {SMALLTALK.name: 0.25, "list-shuffle": 0.25}
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.25  # of the steps
 INITIAL_STD = 0.02
 STATE_FILE = "training.pt"
-STREAM_STEPS = 100  # steps that share a stream of problems, the most that resuming has to skip
 
 
 @dataclass(frozen=True)
@@ -64,33 +66,28 @@ def initialise(network: MaskedTransformer) -> None:
             torch.nn.init.normal_(parameter, std=INITIAL_STD / depth)
 
 
-def masked_diffusion_loss(logits: Tensor, batch: Batch, masked: Tensor, t: Tensor) -> Tensor:
-    """The objective above. logits (B, T, V); masked (B, T) bool; t (B,) in (0, 1]."""
-    cross_entropy = F.cross_entropy(logits.float().transpose(1, 2), batch.tokens, reduction="none")  # (B, T)
-    per_sequence = (cross_entropy * masked).sum(1) / t / batch.answer.sum(1)
-    return per_sequence.mean()
-
-
-def draw_masks(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(masked (B, T) bool, t (B,)): t spread evenly over (SMALLEST_T, 1), an answer token's chance of a mask."""
-    rows = batch.tokens.shape[0]
-    even = (torch.arange(rows) + torch.rand((), generator=rng)) / rows
-    t = SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(rows, generator=rng)]
-    masked = (torch.rand(batch.tokens.shape, generator=rng) < t[:, None]) & batch.answer
-    return masked, t
+def masked_diffusion_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """The objective above, of logits (B, T, V)."""
+    cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), batch.tokens.flatten(), reduction="none")
+    return (cross_entropy * batch.weight.flatten()).sum()
 
 
 class Trainer:
     """The state of one run: network, optimizers, step. It goes on from the state saved in `out`, if there is one."""
 
-    def __init__(self, recipe: Recipe, out: Path, compile_network: bool):
+    def __init__(self, recipe: Recipe, out: Path, device: torch.device, compile_network: bool, workers: int = 0):
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.step = recipe, out, 0
         self.tokenizer = build_tokenizer()
-        self.mask_id = token_id(self.tokenizer, "mask_token")
+        sizes = {name: max(1, round(recipe.batch_size * SHARES.get(name, 1))) for name in TAUGHT}
+        self._steps = Steps(TAUGHT, sizes, self.tokenizer, recipe.seed)
+        self._workers, self._device = workers, device
         self.network = MaskedTransformer(ARCHITECTURE)
         initialise(self.network)
-        self.forward = torch.compile(self.network.logits) if compile_network else self.network.logits
+        self.network.to(device)
+        self._loss_of: Callable[[Batch], Tensor] = self._loss
+        if compile_network:
+            self._loss_of = torch.compile(self._loss, dynamic=True)
         matrices = [p for name, p in self.network.named_parameters() if p.ndim == 2 and name.startswith("blocks")]
         inside = {id(p) for p in matrices}
         others = [p for p in self.network.parameters() if id(p) not in inside]
@@ -105,26 +102,22 @@ class Trainer:
         """Train from the current step to the last, saving as it goes."""
         with self._progress() as progress:
             bar = progress.add_task("train", total=self.recipe.steps, completed=self.step, loss="")
-            for batches in self._batches():
-                started = time.perf_counter()
+            started = time.perf_counter()
+            for batches in load(self._steps, self.step, self.recipe.steps, self._workers):
                 losses = self.update(batches)
                 self._record(losses, time.perf_counter() - started)
+                started = time.perf_counter()
                 progress.update(bar, completed=self.step, loss=f"{sum(losses.values()) / len(losses):.3f}")
                 if self.step % save_every == 0 or self.step == self.recipe.steps:
                     self.save()
 
     def update(self, batches: dict[str, Batch]) -> dict[str, float]:
         """One optimizer step over one batch of each task; returns the loss of each."""
-        rng = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         losses = {}
         for name, batch in batches.items():
-            masked, t = draw_masks(batch, rng)
-            canvas = batch.tokens.masked_fill(masked, self.mask_id)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = self.forward(canvas)
-            loss = masked_diffusion_loss(logits, batch, masked, t) / len(batches)
-            loss.backward()
-            losses[name] = loss.item() * len(batches)
+            loss = self._loss_of(Batch(*(part.to(self._device) for part in batch)))
+            (loss / len(batches)).backward()
+            losses[name] = loss.detach()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -132,7 +125,12 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return losses
+        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16):
+            logits = self.network.logits(batch.canvas)
+        return masked_diffusion_loss(logits, batch)
 
     def save(self) -> None:
         """Write the checkpoint and what resuming needs. A kill leaves the old state or the new one, never half."""
@@ -149,7 +147,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the saved state. The number of steps may be extended; anything else must be as it was."""
-        state = torch.load(self.out / STATE_FILE, weights_only=True)
+        state = torch.load(self.out / STATE_FILE, map_location=self._device, weights_only=True)
         before = {**state["recipe"], "steps": self.recipe.steps}
         if before != asdict(self.recipe):
             raise ValueError(
@@ -159,20 +157,6 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-
-    def _batches(self) -> Iterator[dict[str, Batch]]:
-        """The batches that remain. What a step sees depends on the seed and the step alone, also after a resume."""
-        while self.step < self.recipe.steps:
-            first = self.step - self.step % STREAM_STEPS
-            seed = self.recipe.seed * 1_000_003 + first
-            streams = {
-                task.name: iter(Batches(task, self.tokenizer, self.recipe.batch_size, seed)) for task in TASKS.values()
-            }
-            last = min(first + STREAM_STEPS, self.recipe.steps)
-            for step in range(first, last):
-                batches = {name: next(stream) for name, stream in streams.items()}
-                if step == self.step:
-                    yield batches
 
     def _record(self, losses: dict[str, float], seconds: float) -> None:
         line = {

@@ -61,6 +61,10 @@ class ListOperation:
             return sorted(found) == sorted(self.items) and found != list(self.items)
         return found == read_list(self.solution)
 
+    def style(self, completion: str) -> str:
+        """The kind, which is the prompt's: a report tells kinds apart as it does styles."""
+        return self.kind
+
 
 def _draw(kinds: Sequence[str], rng: random.Random, template: int) -> ListOperation:
     kind = rng.choice(kinds)

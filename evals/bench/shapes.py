@@ -1,0 +1,69 @@
+"""Networks of published shapes with random weights: what a step costs can be measured without a download.
+
+The tokenizer is the embedded model's, so texts mean nothing; times and memory are those of the published network.
+"""
+
+import torch
+
+from unmask.models.families import find_family
+from unmask.models.hub import locate
+from unmask.models.loading import Model, build_network, choose_device, choose_dtype, compile_network
+from unmask.models.memory import require_memory
+from unmask.models.tokenizer import Tokenizer
+from unmask.settings import DEFAULT_MODEL
+
+INITIAL_STD = 0.02  # of LLaDA's config.json, init_std
+
+# config.json of GSAI-ML/LLaDA-8B-Instruct, as far as it decides shapes.
+LLADA_8B = {
+    "model_type": "llada",
+    "architectures": ["LLaDAModelLM"],
+    "d_model": 4096,
+    "n_layers": 32,
+    "n_heads": 32,
+    "n_kv_heads": 32,
+    "mlp_hidden_size": 12288,
+    "vocab_size": 126464,
+    "embedding_size": 126464,
+    "max_sequence_length": 4096,
+    "rope": True,
+    "rope_theta": 500000.0,
+    "layer_norm_type": "rms",
+    "rms_norm_eps": 1e-5,
+    "activation_type": "silu",
+    "block_type": "llama",
+    "include_bias": False,
+    "weight_tying": False,
+    "mask_token_id": 126336,
+    "eos_token_id": 126081,
+}
+SHAPES = {"llada-8b": LLADA_8B}
+
+
+def random_model(shape: str, device: str = "auto", dtype: str = "auto", compiled: bool | None = False) -> Model:
+    """A model of one of SHAPES with normal weights. Raises CheckpointError if the device has too little memory."""
+    config = SHAPES[shape]
+    family = find_family(config)
+    on = choose_device(device)
+    as_dtype = choose_dtype(dtype, on)
+    network = build_network(family, config)
+    require_memory(network, on, as_dtype, None)
+    network.to(as_dtype).to_empty(device=on)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+        parameter.fill_(1) if parameter.ndim == 1 else parameter.normal_(std=INITIAL_STD)
+    for block in network.blocks:
+        block.fuse(None)
+    tokenizer = Tokenizer(locate(DEFAULT_MODEL, None).folder, family.TOKENIZER, None)
+    return Model(
+        name=f"{shape} with random weights",
+        network=network.eval(),
+        tokenizer=tokenizer,
+        mask_id=config["mask_token_id"],
+        stop_ids=frozenset({config["eos_token_id"]}),
+        vocab_size=len(tokenizer),
+        max_positions=network.architecture.max_positions,
+        device=on,
+        dtype=as_dtype,
+        compiled=compile_network(network, on, compiled),
+    )

@@ -1,0 +1,391 @@
+"""Tasks that are drawn: right answers are graded right, wrong ones wrong, and no seed trains on what another holds out.
+
+What a prompt asks for is worked out a second time, from its text alone, by code that shares nothing with the tasks.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from unmask.evals.tasks import TASKS, Styled, Task, TaskError, find_task
+from unmask.evals.tasks.base import DrawnTask
+from unmask.evals.tasks.json_objects import NAMES, STYLES, JsonProblem
+from unmask.evals.tasks.list_chains import ListChain
+from unmask.evals.tasks.list_items import WORDS
+from unmask.evals.tasks.list_ops import KINDS, ListOperation
+from unmask.evals.tasks.smalltalk import ANSWER, SMALLTALK
+from unmask.evals.tasks.smalltalk_prompts import FIRST
+from unmask.evals.tasks.sudoku import CELLS, SIZE, UNITS
+from unmask.evals.tasks.word_problems import WordProblem
+
+EACH_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+DRAWN = {name: task for name, task in TASKS.items() if isinstance(task, DrawnTask)}
+
+
+def some(task: Task, count: int = 200, seed: int = 0) -> list[Any]:
+    return list(islice(task.problems(seed, "held-out"), count))
+
+
+@EACH_TASK
+def test_a_solution_is_graded_right_whatever_surrounds_it(task: Task) -> None:
+    for problem in some(task):
+        assert problem.grade(problem.solution)
+        assert problem.grade(f"\n{problem.solution} \n")
+
+
+@EACH_TASK
+def test_what_is_no_answer_is_graded_wrong(task: Task) -> None:
+    for problem in some(task):
+        for wrong in ("", problem.prompt, problem.solution[: len(problem.solution) // 2], problem.solution[:-1] + "\\"):
+            assert not problem.grade(wrong)
+
+
+@EACH_TASK
+def test_seeds_draw_different_problems_and_equal_seeds_equal_ones(task: Task) -> None:
+    first, again, other = some(task, seed=1), some(task, seed=1), some(task, seed=2)
+    assert first == again
+    assert not {p.prompt for p in first} & {p.prompt for p in other}
+
+
+def test_no_seed_holds_out_a_prompt_that_another_trains_on() -> None:
+    few = DrawnTask("few", "three hundred problems", 1, lambda rng: WordProblem(f"problem {rng.randrange(300)}", "", 0))
+    held_out = {problem.prompt for seed in range(3) for problem in islice(few.problems(seed, "held-out"), 500)}
+    trained = {problem.prompt for seed in range(3) for problem in islice(few.problems(seed, "train"), 2000)}
+    assert not held_out & trained
+    assert len(held_out | trained) == 300
+    assert 20 <= len(held_out) <= 60  # one in eight
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_template_alone_can_be_had(name: str) -> None:
+    numbers = range(1, len(DRAWN[name].templates) + 1)
+    tasks = [find_task(f"{name}:template={number}") for number in numbers]
+    assert [task.name for task in tasks] == [f"{name}:template={number}" for number in numbers]
+    asked = [{problem.prompt for problem in some(task)} for task in tasks]
+    assert len(set().union(*asked)) == sum(map(len, asked))
+    for task in tasks:
+        assert task.max_tokens == TASKS[name].max_tokens
+        assert all(problem.grade(problem.solution) for problem in some(task))
+        with pytest.raises(TaskError, match=f"task {task.name} has one template only; leave out template=1"):
+            task.of_template("1")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["word-problems", "list-chains"])
+def test_the_length_of_an_answer_cannot_be_told_from_the_prompt(name: str) -> None:
+    """Among prompts of nearly one length, some answers are three times as long as others; styles vary in each."""
+    problems = some(TASKS[name], 3000)
+    middle = sorted(len(problem.prompt) for problem in problems)[1500]
+    alike = [problem for problem in problems if abs(len(problem.prompt) - middle) < 3]
+    lengths = sorted(len(problem.solution) for problem in alike)
+    assert lengths[-len(lengths) // 20] > 3 * lengths[len(lengths) // 20]
+    styles = Counter(problem.style(problem.solution) for problem in alike)
+    assert set(styles) == {"plain", "merged"}
+    assert min(styles.values()) > len(alike) / 10
+
+
+@pytest.mark.parametrize(
+    ("name", "completion", "style"),
+    [
+        ("word-problems", "1 + 2 = 3\n3 * 2 = 6\n#### 6", "plain"),
+        ("word-problems", "1 + 2 * 2 = 6\n#### 6", "merged"),
+        ("word-problems", "#### 6", "bare"),
+        ("word-problems", "", "bare"),
+        ("list-chains", "[1]\n" * 9 + "#### [1]", "plain"),
+        ("list-chains", "reverse:\n[1]\n#### [1]", "merged"),
+        ("list-chains", "#### [1]", "bare"),
+        ("json", '{"a": 1}', "spaced"),
+        ("json", '{"a":1}', "compact"),
+        ("json", '{\n  "a": 1\n}', "indented"),
+    ],
+)
+def test_a_style_is_told_from_the_completion(name: str, completion: str, style: str) -> None:
+    problem = some(TASKS[name], 1)[0]
+    assert isinstance(problem, Styled)
+    assert problem.style(completion) == style
+
+
+# ---- word problems
+
+GAIN = r"(?:finds|buys|gets|wins) (\d+) more|; \+(\d)"
+LOSS = r"(?:loses|sells|gives away|drops) (\d+)|; -(\d)"
+TIMES = r"(doubles|triples) the|; \*(\d)"
+EVENT = re.compile(f"(?P<gain>{GAIN})|(?P<loss>{LOSS})|(?P<times>{TIMES})")
+SIGNS = {"gain": "+", "loss": "-", "times": "*"}
+FACTORS = {"doubles": "2", "triples": "3"}
+
+
+def operations(prompt: str) -> tuple[int, list[tuple[str, str]]]:
+    """The start and the operations that a prompt tells."""
+    start = re.search(r"\d+", prompt)
+    assert start is not None
+    found = []
+    for event in EVENT.finditer(prompt):
+        kind = str(event.lastgroup)
+        operand = next(group for group in event.groups()[event.re.groupindex[kind] :] if group)
+        found.append((SIGNS[kind], FACTORS.get(operand, operand)))
+    return int(start[0]), found
+
+
+def test_word_problems_are_worked_line_by_line() -> None:
+    """A line starts with the total so far, holds one to four operations in the order of the events, and is right."""
+    for problem in some(TASKS["word-problems"], 2000):
+        *lines, answer = problem.solution.split("\n")
+        total, expected = operations(problem.prompt)
+        assert 3 <= len(expected) <= 8
+        done = []
+        for line in (line for line in lines if not line.endswith(":")):
+            left, result = line.split(" = ")
+            first, *rest = left.split(" ")
+            assert int(first) == total
+            assert 2 <= len(rest) <= 8
+            for sign, operand in zip(rest[::2], rest[1::2], strict=True):
+                total = {"+": total + int(operand), "-": total - int(operand), "*": total * int(operand)}[sign]
+                assert 0 <= total <= 99
+                done.append((sign, operand))
+            assert int(result) == total
+        assert done == expected
+        assert answer == f"#### {total}"
+        assert problem.grade(answer)
+        assert not problem.grade(f"#### {total + 1}")
+        assert not problem.grade(f"#### {total + 1}\n#### {total}")
+
+
+def test_restated_steps_stand_in_the_prompt() -> None:
+    restated = 0
+    for problem in some(TASKS["word-problems"], 500):
+        for line in problem.solution.split("\n"):
+            if line.endswith(":"):
+                restated += 1
+                events = re.sub(r"^[A-Z]\w+ ", "", line[:-1]).split(", ")
+                assert all(event in problem.prompt for event in events)
+    assert restated > 500
+
+
+# ---- lists
+
+STEP = re.compile(
+    r"reverse|sort|swap first and last|rotate left|rotate right|drop first|drop last|replace \w+ by \w+|remove \w+"
+    r"|append \w+|insert \w+ first|insert \w+ at position \d+",
+    re.IGNORECASE,
+)
+
+
+def items_of(text: str) -> list[str]:
+    found = re.search(r"\[(.*?)\]", text)
+    assert found is not None
+    return found[1].split(", ")
+
+
+def ordered(items: list[str]) -> list[str]:
+    return sorted(items, key=lambda item: item.zfill(2) if item.isdigit() else item)
+
+
+WITHOUT_ITEM: dict[str, Callable[[list[str]], list[str]]] = {
+    "reverse": lambda items: list(reversed(items)),
+    "sort": ordered,
+    "swap first and last": lambda items: items[-1:] + items[1:-1] + items[:1],
+    "rotate left": lambda items: items[1:] + items[:1],
+    "rotate right": lambda items: items[-1:] + items[:-1],
+    "drop first": lambda items: items[1:],
+    "drop last": lambda items: items[:-1],
+}
+
+
+def follow(step: str, before: list[str]) -> list[str]:
+    if step in WITHOUT_ITEM:
+        return WITHOUT_ITEM[step](before)
+    items = list(before)
+    match step.split(" "):
+        case ["remove", item]:
+            items.remove(item)
+        case ["replace", old, "by", new]:
+            items[items.index(old)] = new
+        case ["append", item]:
+            items.append(item)
+        case ["insert", item, *where]:
+            items.insert(0 if where == ["first"] else int(where[-1]) - 1, item)
+    return items
+
+
+def test_list_chains_are_worked_step_by_step() -> None:
+    """Every list that is written is the one after some step, in order, at most three steps after the last."""
+    seen: Counter[str] = Counter()
+    for problem in some(TASKS["list-chains"], 2000):
+        assert isinstance(problem, ListChain)
+        steps = [step.lower() for step in STEP.findall(problem.prompt)]
+        assert 2 <= len(steps) <= 5
+        lists = [items_of(problem.prompt)]
+        for step in steps:
+            seen[step if step in WITHOUT_ITEM else step.split(" ")[0]] += 1
+            lists.append(follow(step, lists[-1]))
+            assert 2 <= len(lists[-1]) <= 7
+        *lines, answer = problem.solution.split("\n")
+        assert answer == f"#### [{', '.join(lists[-1])}]"
+        done = {0}  # how many steps the lists so far may stand for: some steps change nothing
+        for written in (items_of(line) for line in lines if line.startswith("[")):
+            done = {at + more for at in done for more in (1, 2, 3) if lists[at + more : at + more + 1] == [written]}
+        assert len(steps) in done
+        restated = [step for line in lines if line.endswith(":") for step in line[:-1].split(", ")]
+        assert not Counter(restated) - Counter(steps)
+        wrong = [*lists[-1][1:], lists[-1][0]]
+        assert not problem.grade(f"#### [{', '.join(wrong)}]")
+        assert not problem.grade(f"#### [{', '.join(wrong)}]\n{answer}")
+        assert not problem.grade(answer.removeprefix("####"))
+    assert len(seen) == 11
+    assert min(seen.values()) > 100
+
+
+def inserted(items: list[str], answer: list[str], new: str, place: str) -> bool:
+    at = int(place) - 1
+    return answer[at] == new and answer[:at] + answer[at + 1 :] == items
+
+
+def replaced(items: list[str], answer: list[str], named: list[str]) -> bool:
+    changed = [(old, new) for old, new in zip(items, answer, strict=True) if old != new]
+    return len(changed) == 1 and set(changed[0]) == set(named)
+
+
+# Whether an answer is right, by the list and by the items and numbers that the prompt names.
+RIGHT: dict[str, Callable[[list[str], list[str], list[str]], bool]] = {
+    "copy": lambda items, answer, named: answer == items,
+    "reverse": lambda items, answer, named: answer[::-1] == items,
+    "sort": lambda items, answer, named: answer == ordered(items),
+    "insert": lambda items, answer, named: inserted(items, answer, *named),
+    "remove": lambda items, answer, named: answer == [item for item in items if item not in named],
+    "replace": replaced,
+    "any": lambda items, answer, named: len(answer) == int(named[0]) and not Counter(answer) - Counter(items),
+    "shuffle": lambda items, answer, named: ordered(answer) == ordered(items) and answer != items,
+}
+
+
+def named_in(problem: ListOperation) -> list[str]:
+    """Items and numbers that stand in the prompt beside the list."""
+    words = re.findall(r"\w+", re.sub(r"\[.*?\]", "", problem.prompt))
+    return [word for word in words if word.isdigit() or word in WORDS]
+
+
+@pytest.mark.parametrize("name", ["list-ops", "list-shuffle"])
+def test_list_operations_are_answered_at_once(name: str) -> None:
+    for problem in some(TASKS[name], 2000):
+        assert isinstance(problem, ListOperation)
+        answer = items_of(problem.solution)
+        assert RIGHT[problem.kind](items_of(problem.prompt), answer, named_in(problem))
+        assert problem.style(problem.solution) == problem.kind
+        for wrong in (["yak", *answer[1:]], answer[1:], [*answer, answer[0]], [answer[1], *answer[1:]]):
+            assert not problem.grade(f"[{', '.join(wrong)}]")
+        assert not problem.grade(f"Here: {problem.solution}")
+        assert problem.grade(problem.solution.replace(", ", ","))
+
+
+def test_list_operations_have_several_right_answers_where_there_are() -> None:
+    for problem in [*some(TASKS["list-ops"], 500), *some(TASKS["list-shuffle"])]:
+        items = list(problem.items)
+        other = [*items[1:], items[0]]
+        assert problem.grade(f"[{', '.join(other)}]") == (
+            problem.kind == "shuffle" or other == items_of(problem.solution)
+        )
+        if problem.kind == "any":
+            assert problem.grade(f"[{', '.join(items[: problem.count])}]")
+            assert problem.grade(f"[{', '.join(items[-problem.count :])}]")
+            assert not problem.grade(f"[{', '.join(items[: problem.count - 1])}, {items[0]}]")
+    assert {problem.kind for problem in some(TASKS["list-ops"])} == set(KINDS)
+
+
+# ---- JSON
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for key, one in value.items() for leaf in (key, *leaves(one))]
+    return [leaf for one in value for leaf in leaves(one)] if isinstance(value, list) else [value]
+
+
+DERIVED: dict[str, Callable[[str], list[int]]] = {
+    "total": lambda text: [int(number) for number in re.findall(r"\d+", text)],
+    "guests": lambda text: [1] * len(re.findall(rf"\b({'|'.join(NAMES)})\b", text)),
+}
+
+
+def test_json_holds_the_keys_that_are_named_and_what_the_text_tells() -> None:
+    styles: Counter[str] = Counter()
+    for problem in some(TASKS["json"], 2000):
+        assert isinstance(problem, JsonProblem)
+        value = json.loads(problem.solution)
+        styles[problem.style(problem.solution)] += 1
+        assert len(value) >= 2
+        for key, one in value.items():
+            assert re.search(rf"\b{key}\b", problem.prompt)
+            if key in DERIVED:
+                assert one == sum(DERIVED[key](problem.prompt))
+            else:
+                assert all(re.search(rf"\b{leaf}\b", problem.prompt) for leaf in leaves(one))
+    assert set(styles) == set(STYLES)
+
+
+def test_json_is_graded_by_value() -> None:
+    for problem in some(TASKS["json"], 1000):
+        value = json.loads(problem.solution)
+        assert problem.grade(json.dumps(dict(reversed(value.items())), indent=1))
+        for key, one in value.items():
+            for wrong in ([one], str(one) + "x", None, True):
+                assert not problem.grade(json.dumps(value | {key: wrong}))
+            assert not problem.grade(json.dumps({other: value[other] for other in value if other != key}))
+            if isinstance(one, int):
+                assert not problem.grade(json.dumps(value | {key: one + 1}))
+                assert not problem.grade(json.dumps(value | {key: str(one)}))
+                assert not problem.grade(json.dumps(value | {key: float(one)}))
+            if isinstance(one, list) and len(one) > 1 and one != one[::-1]:
+                assert not problem.grade(json.dumps(value | {key: one[::-1]}))
+        assert not problem.grade(json.dumps(value | {"more": 1}))
+        assert not problem.grade(problem.solution + "}")
+    assert not problem.grade("[" * 100_000)
+
+
+# ---- Sudoku
+
+
+def test_sudokus_have_exactly_one_solution() -> None:
+    for problem in some(TASKS["sudoku"], 20):
+        grid = [0 if cell == "_" else int(cell) for cell in re.findall(r" ([\d_])", problem.prompt)]
+        solutions = list(islice(solve(grid), 2))
+        assert solutions == [[int(digit) for digit in problem.solution.split()]]
+
+
+def solve(grid: list[int]) -> "list[list[int]]":
+    """Every solution, by trying each digit in the first empty cell."""
+    if 0 not in grid:
+        return [grid]
+    cell = grid.index(0)
+    taken = {grid[other] for other in CELLS if set(UNITS[cell]) & set(UNITS[other])}
+    fills = [[*grid[:cell], digit, *grid[cell + 1 :]] for digit in range(1, SIZE + 1) if digit not in taken]
+    return [solution for fill in fills for solution in solve(fill)]
+
+
+# ---- first prompts
+
+
+def test_first_prompts_are_answered_by_one_sentence() -> None:
+    held_out, train = (list(islice(SMALLTALK.problems(0, split), 3000)) for split in ("held-out", "train"))
+    for problem in held_out + train:
+        assert problem.solution == ANSWER
+        assert problem.grade(f"\n{ANSWER} ")
+        assert not problem.grade(ANSWER[:-1])
+        assert not problem.grade("")
+        assert problem.prompt.strip()
+    assert list(islice(SMALLTALK.problems(0, "train"), 3000)) == train
+
+
+def test_what_a_first_prompt_asks_is_held_out_in_every_wording() -> None:
+    def asked(split: Any) -> set[str]:
+        prompts = {problem.prompt for problem in islice(SMALLTALK.problems(1, split), 20_000)}
+        return {re.sub(r"\W", "", prompt).lower() for prompt in prompts}
+
+    held_out, train = asked("held-out"), asked("train")
+    assert not held_out & train
+    assert {re.sub(r"\W", "", first).lower() for first in FIRST} <= train
+    assert len(held_out) > 1000
