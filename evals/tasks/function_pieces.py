@@ -121,7 +121,7 @@ NUMBER_MAPS = (
 )
 
 WORD_TESTS = (
-    Piece("are longer than {k} letters", "len({x}) > {k}", lambda x, k: len(x) > k, range(1, 8), "len({x}) <= {k}"),
+    Piece("are longer than {k} letters", "len({x}) > {k}", lambda x, k: len(x) > k, range(2, 8), "len({x}) <= {k}"),
     Piece("are shorter than {k} letters", "len({x}) < {k}", lambda x, k: len(x) < k, range(3, 9), "len({x}) >= {k}"),
     Piece("have exactly {k} letters", "len({x}) == {k}", lambda x, k: len(x) == k, range(2, 8), "len({x}) != {k}"),
     Piece("have an even length", "len({x}) % 2 == 0", lambda x, k: len(x) % 2 == 0, opposite="len({x}) % 2 == 1"),

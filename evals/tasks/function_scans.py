@@ -1,8 +1,8 @@
 """Functions that go through a source, keep some elements, change them, and return something of what is left."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unmask.evals.tasks import function_pieces as pieces
@@ -66,6 +66,14 @@ class Condition:
     def compute(self, element: Any) -> bool:
         found = [test.compute(element) for test in self.tests]
         return any(found) if found and self.joint == "or" else all(found)
+
+    def near_misses(self) -> Iterator["Condition"]:
+        """Without each of the predicates, and with each bound one off."""
+        for i, test in enumerate(self.tests):
+            before, after = self.tests[:i], self.tests[i + 1 :]
+            yield replace(self, tests=before + after)
+            if isinstance(test.constant, int):
+                yield replace(self, tests=(*before, replace(test, constant=test.constant + 1), *after))
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,13 @@ class Scan:
         terms = [*self.condition.tests, *self.change.terms, *([self.change.test] if self.change.test else [])]
         return [self.origin.constant, *(term.constant for term in terms)]
 
+    def near_misses(self) -> Iterator[Spec]:
+        for condition in self.condition.near_misses():
+            yield replace(self, condition=condition)
+        if self.change.test:
+            for term in self.change.terms:
+                yield replace(self, change=Change((term,)))
+
     def draw_body(self, rng: random.Random) -> Lines:
         styles = [self._loop, self._loop]
         if self.ending.whole:
@@ -238,6 +253,10 @@ class Question:
     @property
     def constants(self) -> list[Any]:
         return [self.origin.constant, *(test.constant for test in self.condition.tests)]
+
+    def near_misses(self) -> Iterator[Spec]:
+        for condition in self.condition.near_misses():
+            yield replace(self, condition=condition)
 
     def draw_body(self, rng: random.Random) -> Lines:
         x, over = self.origin.variable, self.origin.code
