@@ -98,8 +98,8 @@ def _run(programs: Sequence[Program], limits: Limits) -> list[bool]:
     """Verdicts on all. A process that ends early loses the program that it was at; another takes up the rest."""
     verdicts: list[bool] = []
     while len(verdicts) < len(programs):
-        verdicts += _batch(programs[len(verdicts) :], limits) or [False]
-    return verdicts
+        verdicts += [*_batch(programs[len(verdicts) :], limits), False]
+    return verdicts[: len(programs)]
 
 
 def _batch(programs: Sequence[Program], limits: Limits) -> list[bool]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unmask.evals.tasks import TASKS, Styled, Task, TaskError, find_task
+from unmask.evals.tasks import TASKS, Styled, Task, TaskError, find_task, grade_all
 from unmask.evals.tasks.base import DrawnTask
 from unmask.evals.tasks.json_objects import NAMES, STYLES, JsonProblem
 from unmask.evals.tasks.list_chains import ListChain
@@ -33,16 +33,19 @@ def some(task: Task, count: int = 200, seed: int = 0) -> list[Any]:
 
 @EACH_TASK
 def test_a_solution_is_graded_right_whatever_surrounds_it(task: Task) -> None:
-    for problem in some(task):
-        assert problem.grade(problem.solution)
-        assert problem.grade(f"\n{problem.solution} \n")
+    problems = some(task)
+    assert all(grade_all(problems, [problem.solution for problem in problems]))
+    assert all(grade_all(problems, [f"\n{problem.solution} \n" for problem in problems]))
 
 
 @EACH_TASK
 def test_what_is_no_answer_is_graded_wrong(task: Task) -> None:
-    for problem in some(task):
-        for wrong in ("", problem.prompt, problem.solution[: len(problem.solution) // 2], problem.solution[:-1] + "\\"):
-            assert not problem.grade(wrong)
+    problems = some(task)
+    prompts, solutions = [problem.prompt for problem in problems], [problem.solution for problem in problems]
+    assert not any(grade_all(problems, prompts))
+    assert not any(grade_all(problems, [""] * len(problems)))
+    assert not any(grade_all(problems, [solution[: len(solution) // 2] for solution in solutions]))
+    assert not any(grade_all(problems, [solution[:-1] + "\\" for solution in solutions]))
 
 
 @EACH_TASK
@@ -70,7 +73,8 @@ def test_a_template_alone_can_be_had(name: str) -> None:
     assert len(set().union(*asked)) == sum(map(len, asked))
     for task in tasks:
         assert task.max_tokens == TASKS[name].max_tokens
-        assert all(problem.grade(problem.solution) for problem in some(task))
+        problems = some(task)
+        assert all(grade_all(problems, [problem.solution for problem in problems]))
         with pytest.raises(TaskError, match=f"task {task.name} has one template only; leave out template=1"):
             task.of_template("1")  # type: ignore[attr-defined]
 
