@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 CORPUS_PROBLEMS = 3000  # of each task
-LARGEST_VOCABULARY = 1018  # with the special tokens 1024
+LARGEST_VOCABULARY = 1530  # with the special tokens 1536
 LARGEST_NUMBER = 99  # up to it, numbers are tokens of their own
 
 
