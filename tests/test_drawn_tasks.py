@@ -44,7 +44,8 @@ def test_what_is_no_answer_is_graded_wrong(task: Task) -> None:
     prompts, solutions = [problem.prompt for problem in problems], [problem.solution for problem in problems]
     assert not any(grade_all(problems, prompts))
     assert not any(grade_all(problems, [""] * len(problems)))
-    assert not any(grade_all(problems, [solution[: len(solution) // 2] for solution in solutions]))
+    if task.name != "python-gap":  # half of a condition may be right
+        assert not any(grade_all(problems, [solution[: len(solution) // 2] for solution in solutions]))
     assert not any(grade_all(problems, [solution[:-1] + "\\" for solution in solutions]))
 
 
@@ -69,11 +70,11 @@ def test_a_template_alone_can_be_had(name: str) -> None:
     numbers = range(1, len(DRAWN[name].templates) + 1)
     tasks = [find_task(f"{name}:template={number}") for number in numbers]
     assert [task.name for task in tasks] == [f"{name}:template={number}" for number in numbers]
-    asked = [{problem.prompt for problem in some(task)} for task in tasks]
+    drawn = [some(task) for task in tasks]
+    asked = [{problem.prompt for problem in problems} for problems in drawn]
     assert len(set().union(*asked)) == sum(map(len, asked))
-    for task in tasks:
+    for task, problems in zip(tasks, drawn, strict=True):
         assert task.max_tokens == TASKS[name].max_tokens
-        problems = some(task)
         assert all(grade_all(problems, [problem.solution for problem in problems]))
         with pytest.raises(TaskError, match=f"task {task.name} has one template only; leave out template=1"):
             task.of_template("1")  # type: ignore[attr-defined]

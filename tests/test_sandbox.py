@@ -96,7 +96,7 @@ LOST = {
     "kill": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
     "kill all": "import os, signal; os.kill(0, signal.SIGKILL)",
     "memory": "data = [bytearray(1 << 20) for _ in range(1 << 20)]",
-    "output": "import os, contextlib\nfor file in range(99):\n with contextlib.suppress(OSError): os.write(file, b'+' * 99)\n1/0",
+    "output": "import os\nfor file in range(99):\n try: os.write(file, b'+' * 99)\n except OSError: pass\n1/0",
     "close": "import os\nos.closerange(0, 100)",
 }
 

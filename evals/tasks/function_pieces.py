@@ -4,8 +4,8 @@ A piece computes by a function of its own, not by running its source, so that th
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -43,6 +43,12 @@ class Term:
 
     def opposite(self, x: str) -> str:
         return self.piece.opposite.format(x=x, k=self.constant)
+
+    def off_by_one(self) -> Iterator["Term"]:
+        """With a whole constant one less and one more."""
+        if isinstance(self.constant, int):
+            yield replace(self, constant=self.constant - 1)
+            yield replace(self, constant=self.constant + 1)
 
     def compute(self, element: Any) -> Any:
         return self.piece.compute(element, self.constant)

@@ -63,17 +63,23 @@ class Condition:
         joint = "or" if self.joint == "and" else "and"
         return f" {joint} ".join(test.opposite(x) for test in self.tests)
 
-    def compute(self, element: Any) -> bool:
-        found = [test.compute(element) for test in self.tests]
-        return any(found) if found and self.joint == "or" else all(found)
+    def kept(self, elements: Sequence[Any]) -> list[Any]:
+        """The elements that meet it."""
+        if self.joint == "or" and self.tests:
+            return [element for element in elements if any(test.compute(element) for test in self.tests)]
+        kept = list(elements)
+        for test in self.tests:
+            compute, constant = test.piece.compute, test.constant
+            kept = [element for element in kept if compute(element, constant)]
+        return kept
 
     def near_misses(self) -> Iterator["Condition"]:
         """Without each of the predicates, and with each bound one off."""
         for i, test in enumerate(self.tests):
             before, after = self.tests[:i], self.tests[i + 1 :]
             yield replace(self, tests=before + after)
-            if isinstance(test.constant, int):
-                yield replace(self, tests=(*before, replace(test, constant=test.constant + 1), *after))
+            for off in test.off_by_one():
+                yield replace(self, tests=(*before, off, *after))
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Change:
-    """What an element becomes: itself, a term of it, or one of two as a test says."""
+    """What an element becomes: itself without terms, a term of it, or one of two as a test says."""
 
     terms: tuple[Term, ...] = ()
     test: Term | None = None
@@ -123,8 +129,6 @@ class Change:
         return self.terms[0].source(x) if self.terms else x
 
     def compute(self, element: Any) -> Any:
-        if not self.terms:
-            return element
         return self.terms[0 if not self.test or self.test.compute(element) else 1].compute(element)
 
 
@@ -163,8 +167,8 @@ class Scan:
         return f"{self.ending.before}{self.origin.words}{that}{self.change.words}{self.ending.after}"
 
     def compute(self, *arguments: Any) -> Any:
-        kept = [element for element in self.origin.elements(*arguments) if self.condition.compute(element)]
-        return self.ending.compute([self.change.compute(element) for element in kept])
+        kept = self.condition.kept(self.origin.elements(*arguments))
+        return self.ending.compute([self.change.compute(element) for element in kept] if self.change.terms else kept)
 
     @property
     def constants(self) -> list[Any]:
@@ -247,8 +251,9 @@ class Question:
         return f"{self.kind} of {self.origin.words} {self.condition.words}"
 
     def compute(self, *arguments: Any) -> Any:
-        found = [self.condition.compute(element) for element in self.origin.elements(*arguments)]
-        return {"how many": sum(found), "whether any": True in found, "whether all": False not in found}[self.kind]
+        elements = self.origin.elements(*arguments)
+        kept = len(self.condition.kept(elements))
+        return {"how many": kept, "whether any": kept > 0, "whether all": kept == len(elements)}[self.kind]
 
     @property
     def constants(self) -> list[Any]:

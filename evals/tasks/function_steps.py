@@ -87,11 +87,12 @@ class Branches:
         return [term.constant for term in (*self.tests, *self.results)]
 
     def near_misses(self) -> Iterator[Spec]:
-        """Without each of the ways."""
-        for i in range(len(self.tests)):
-            yield replace(
-                self, tests=self.tests[:i] + self.tests[i + 1 :], results=self.results[:i] + self.results[i + 1 :]
-            )
+        """Without each of the ways, and with each bound one off."""
+        for i, test in enumerate(self.tests):
+            before, after = self.tests[:i], self.tests[i + 1 :]
+            yield replace(self, tests=before + after, results=self.results[:i] + self.results[i + 1 :])
+            for off in test.off_by_one():
+                yield replace(self, tests=(*before, off, *after))
         yield replace(self, tests=self.tests[:-1], results=self.results[:-1])
 
     def draw_body(self, rng: random.Random) -> Lines:

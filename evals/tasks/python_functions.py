@@ -21,7 +21,7 @@ from typing import Any
 
 from unmask.evals import sandbox
 from unmask.evals.tasks.base import templated
-from unmask.evals.tasks.function_inputs import Pool, draw_argument
+from unmask.evals.tasks.function_inputs import Pool, draw_arguments
 from unmask.evals.tasks.function_scans import draw_scan, indent
 from unmask.evals.tasks.function_specs import Spec
 from unmask.evals.tasks.function_steps import draw_branches, draw_chain
@@ -168,7 +168,7 @@ def _telling(spec: Spec, tests: list[Case]) -> bool:
 def _cases(spec: Spec, rng: random.Random) -> list[Case]:
     """Inputs, all different, and what they give."""
     pool = Pool.near(spec.constants)
-    drawn = [tuple(draw_argument(rng, kind, pool) for kind in spec.kinds) for _ in range(HIDDEN_TESTS + EXAMPLES)]
+    drawn = [draw_arguments(rng, spec.kinds, pool) for _ in range(HIDDEN_TESTS + EXAMPLES)]
     return [(given, spec.compute(*given)) for given in {repr(given): given for given in drawn}.values()]
 
 
