@@ -13,7 +13,7 @@ CLIENTS := $(VENV)/clients
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick clients browser check format clean
+.PHONY: help install serve test test-quick gpu clients browser check format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,11 @@ test: check clients browser ## run all that CI runs; ARGS="..." adds arguments f
 
 test-quick: install ## run the tests that take about a minute in all; ARGS="..." adds arguments for pytest
 	$(PYTEST) -m "not slow" $(ARGS)
+
+gpu: ## run the tests that need a CUDA device and time LLaDA-8B's shape there; uses PYTHON's packages, installs nothing
+	$(PYTHON) -c 'import torch, sys; torch.cuda.is_available() or sys.exit("torch finds no CUDA device; make gpu needs one")'
+	PYTHONPATH=src $(PYTHON) -m pytest -m gpu -o filterwarnings=default $(ARGS)
+	PYTHONPATH=src $(PYTHON) -m unmask.evals.bench.gpu --json gpu.json
 
 clients: install $(CLIENTS)/.installed ## install the clients of others that tests run, beside the development tools
 

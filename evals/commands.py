@@ -13,7 +13,7 @@ from unmask.evals.plot import check_plot, draw
 from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
-from unmask.evals.tasks import TASKS, find_task, take
+from unmask.evals.tasks import EMBEDDED, find_task, take
 from unmask.models.loading import choose_device, load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
@@ -48,16 +48,20 @@ def evaluate(settings: EvalSettings) -> None:
 
 def train_model(settings: TrainModelSettings) -> None:
     """Run or resume the recipe, then write the card with the measured table."""
+    from unmask.evals.recipe.blueprints import BLUEPRINTS
     from unmask.evals.recipe.card import SCHEDULERS, training_cost, write_card
     from unmask.evals.recipe.train import Recipe, Trainer
 
     settings.out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed)
+    recipe = Recipe(
+        settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed, model=settings.model
+    )
     device = choose_device(settings.device)
     Trainer(recipe, settings.out, device, settings.compile, settings.workers).run(settings.save_every)
     if settings.problems:
         model = load_model(str(settings.out))
-        sweep = Sweep(list(TASKS.values()), (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))
+        tasks = [task for name, task in BLUEPRINTS[recipe.model].tasks.items() if name in TASKS]
+        sweep = Sweep(tasks, (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))
         results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE]))]
         how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
@@ -65,7 +69,7 @@ def train_model(settings: TrainModelSettings) -> None:
 
 def _sweep_from_flags(settings: EvalSettings) -> Sweep:
     return Sweep(
-        [find_task(text) for text in settings.task or TASKS],
+        [find_task(text) for text in settings.task or EMBEDDED],
         settings.block_length,
         settings.problems,
         settings.seed,

@@ -1,11 +1,11 @@
 """The settings of `unmask eval` and `unmask train-model`."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unmask.evals.tasks import DATASETS, TASKS
+from unmask.evals.tasks import DATASETS, EMBEDDED, TASKS
 from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
 
@@ -27,8 +27,8 @@ class EvalSettings(ModelSettings):
 
     task: Several[str] = Field(
         (),
-        description=f"tasks: {', '.join(TASKS)}, by default all; or {', '.join(DATASETS)}, from the Hub, "
-        "or from files as in gsm8k=PATH",
+        description=f"tasks: {', '.join(TASKS)}, by default {' and '.join(EMBEDDED)}; or {', '.join(DATASETS)}, from the Hub, "
+        "or from files as in gsm8k=PATH; word-problems:template=2 draws the prompts of one template alone",
     )
     scheduler: Several[str] = Field(
         (), description="schedulers, with options as name:option=value; by default all, without options"
@@ -57,11 +57,15 @@ class EvalSettings(ModelSettings):
 
 
 class TrainModelSettings(CommandSettings):
-    """Train the embedded model from nothing, or continue an interrupted run."""
+    """Train the embedded model from nothing, or continue an interrupted run.
 
+    llada-micro is a larger model of all tasks, for a GPU; it is not shipped yet.
+    """
+
+    model: Literal["llada-nano", "llada-micro"] = Field("llada-nano", description="what to train")
     out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")
-    steps: int = Field(6000, ge=1, description="optimizer steps, each over one batch of every task")
-    batch_size: int = Field(128, ge=1, description="problems per batch")
+    steps: int = Field(3200, ge=1, description="optimizer steps, each over one batch of every task")
+    batch_size: int = Field(64, ge=1, description="problems per batch")
     learning_rate: float = Field(3e-3, gt=0, description="highest learning rate")
     seed: int = Field(0, description="seed of weights, problems and masks")
     save_every: int = Field(100, ge=1, description="steps between savings")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unmask.errors import UserError
-from unmask.evals.tasks import TASKS, find_task
+from unmask.evals.tasks import EMBEDDED, find_task
 from unmask.models.loading import load_model
 from unmask.policies.card import write_card
 from unmask.policies.plot import plot_training
@@ -29,7 +29,7 @@ NOT_OF_THE_RECIPE |= {"recipe", "quantization", "tensorboard", "problems", "task
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    tasks = settings.task or tuple(TASKS)
+    tasks = settings.task or EMBEDDED
     for name in tasks:
         find_task(name)
     model = load_model(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from unmask.evals.tasks import TASKS
+from unmask.evals.tasks import EMBEDDED, TASKS
 from unmask.settings import BlockLength, ModelSettings, Several
 
 TEACHERS = (
@@ -54,7 +54,7 @@ class TrainPolicySettings(ModelSettings):
         "default",
         description="paper: the values of arXiv 2512.09106 for all flags that are not given, without a warm start",
     )
-    task: Several[str] = Field((), description=f"tasks: {', '.join(TASKS)}; by default all")
+    task: Several[str] = Field((), description=f"tasks: {', '.join(TASKS)}; by default {' and '.join(EMBEDDED)}")
     block_length: Several[BlockLength] = Field(
         ("full",), min_length=1, description="tokens per block; full is one block, full diffusion; several are mixed"
     )

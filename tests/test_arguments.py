@@ -17,7 +17,7 @@ from unmask.settings import GenerateSettings
 
 HEAVY = ("torch", "transformers", "fastapi", "uvicorn", "safetensors", "numpy")
 WORDS_OF_PYTHON = (
-    r"NoneType|\bnull\b|\blist\b|tuple|factory|Optional|\bstr\b|\bint\b|\bNone\b|\(default: \)|==SUPPRESS=="
+    r"NoneType|\bnull\b|\blist\b(?!-)|tuple|factory|Optional|\bstr\b|\bint\b|\bNone\b|\(default: \)|==SUPPRESS=="
 )
 # Runs a command as the console script does, and then says which heavy modules it imported.
 PROBE = """

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
-from unmask.evals.recipe.card import SCHEDULERS, markdown_table
+from unmask import weights
+from unmask.evals.recipe.blueprints import BLUEPRINTS, MICRO, NANO, Blueprint
+from unmask.evals.recipe.card import SCHEDULERS, markdown_table, parameter_count
 from unmask.evals.recipe.data import Batch, Rows, Steps, draw_masks, load
-from unmask.evals.recipe.tokenizer import LARGEST_NUMBER, build_tokenizer, token_id
-from unmask.evals.recipe.train import TAUGHT, Recipe, Trainer, masked_diffusion_loss
+from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
+from unmask.evals.recipe.train import Recipe, Trainer, masked_diffusion_loss
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text
 
@@ -19,9 +22,11 @@ ROUNDING = 1e-6
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():  # type: ignore[no-untyped-def]
-    return build_tokenizer()
+@pytest.fixture(scope="module", params=BLUEPRINTS)
+def made(request: pytest.FixtureRequest) -> tuple[Blueprint, Tokenizer]:
+    """A blueprint and its tokenizer."""
+    blueprint = BLUEPRINTS[request.param]
+    return blueprint, build_tokenizer(blueprint)
 
 
 def test_the_loss_is_the_cross_entropy_of_masked_tokens_by_their_weights() -> None:
@@ -46,29 +51,48 @@ def test_masks_fall_on_answers_in_proportion_to_t_and_weigh_its_inverse() -> Non
     assert not batch.tokens.any()
 
 
-@pytest.mark.parametrize("name", TAUGHT)
-def test_rows_hold_prompts_then_answers_then_end_of_text(tokenizer, name: str) -> None:  # type: ignore[no-untyped-def]
-    task, ends = TAUGHT[name], {token_id(tokenizer, "eos_token"), token_id(tokenizer, "end_of_turn")}
-    steps = Steps(TAUGHT, dict.fromkeys(TAUGHT, 8), tokenizer, seed=0)
-    for seed in range(6):
-        rows = steps.rows(name, seed)
-        problems = {problem.prompt for problem, _ in zip(task.problems(seed, "train"), range(8), strict=False)}
-        for tokens, answer in zip(rows.tokens, rows.answer, strict=True):
-            prompt, completion = tokens[~answer].tolist(), tokens[answer].tolist()
-            assert any(problem in tokenizer.decode(prompt) for problem in problems)
-            written = next(i for i, token in enumerate(completion) if token in ends)
-            assert written < task.max_tokens
-            assert set(completion[written + 1 :]) <= {token_id(tokenizer, "eos_token")}
-            assert ends.isdisjoint(completion[:written])
+def test_rows_hold_prompts_then_answers_then_end_of_text(made: tuple[Blueprint, Tokenizer]) -> None:
+    blueprint, tokenizer = made
+    ends = {token_id(tokenizer, "eos_token"), token_id(tokenizer, "end_of_turn")}
+    steps = Steps(blueprint.tasks, blueprint.sizes(8), tokenizer, seed=0)
+    for name, task in blueprint.tasks.items():
+        for seed in range(6):
+            rows = steps.rows(name, seed)
+            problems = [problem for problem, _ in zip(task.problems(seed, "train"), rows.tokens, strict=False)]
+            for problem, tokens, answer in zip(problems, rows.tokens, rows.answer, strict=True):
+                completion = tokens[answer].tolist()
+                assert problem.prompt in tokenizer.decode(tokens[~answer].tolist())
+                written = next(i for i, token in enumerate(completion) if token in ends)
+                assert tokenizer.decode(completion[:written]) == problem.solution
+                assert written < task.max_tokens
+                assert set(completion[written + 1 :]) <= {token_id(tokenizer, "eos_token")}
 
 
-def test_numbers_are_tokens(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    for number in range(LARGEST_NUMBER + 1):
+def test_numbers_are_tokens_and_fit_the_embedding(made: tuple[Blueprint, Tokenizer]) -> None:
+    blueprint, tokenizer = made
+    for number in range(blueprint.numbers + 1):
         assert len(tokenizer.encode(str(number)).ids) == len(tokenizer.encode(f" {number}").ids) == 1
+    assert tokenizer.get_vocab_size() <= blueprint.architecture.vocab_rows
 
 
-def test_steps_do_not_depend_on_who_makes_them(tokenizer) -> None:  # type: ignore[no-untyped-def]
-    steps = Steps({"sudoku": TAUGHT["sudoku"]}, {"sudoku": 2}, tokenizer, seed=3)
+def test_the_shipped_tokenizer_is_what_the_recipe_makes(tmp_path: Path) -> None:
+    save_tokenizer(build_tokenizer(NANO), tmp_path)
+    shipped = weights.find("llada-nano")
+    assert shipped is not None
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads((shipped / name).read_text())
+    config = json.loads((shipped / "config.json").read_text())
+    assert {key: config[key] for key in NANO.config} == NANO.config
+
+
+def test_a_checkpoint_fits_in_16_mib() -> None:
+    assert parameter_count(MICRO.architecture) * 2 <= 16 << 20
+    assert parameter_count(NANO.architecture) * 4 <= 16 << 20
+
+
+def test_steps_do_not_depend_on_who_makes_them(made: tuple[Blueprint, Tokenizer]) -> None:
+    blueprint, tokenizer = made
+    steps = Steps({"sudoku": blueprint.tasks["sudoku"]}, {"sudoku": 2}, tokenizer, seed=3)
     alone = list(load(steps, 4, 8, workers=0))
     for mine, theirs in zip(alone, load(steps, 4, 8, workers=2), strict=True):
         assert all(map(torch.equal, mine["sudoku"], theirs["sudoku"]))

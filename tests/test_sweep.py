@@ -94,7 +94,7 @@ def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> Non
     ("old", "new", "message"),
     [
         ("[[curves]]", "[[curves", "Expected"),
-        ('"sudoku"', '"chess"', "unknown task 'chess'; the tasks are: word-problems, list-chains"),
+        ('"sudoku"', '"chess"', "unknown task 'chess'; the tasks are: word-problems, sudoku"),
         ("problems = 4", "problems = 1", "problems: Input should be greater than or equal to 2, not 1"),
         ("problems = 4", "", "problems: Field required"),
         ('[24, "full"]', '[24, "full"]\nblocks = 3', "blocks: Extra inputs are not permitted, not 3"),

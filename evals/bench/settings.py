@@ -36,7 +36,9 @@ class BenchSettings(ModelSettings):
     max_tokens: Several[Count] = Field(
         (), description="lengths of the generation region, which requests take in turn; by default each task's own"
     )
-    requests: int = Field(64, ge=1, description="requests per run: held-out problems of every task in turn")
+    requests: int = Field(
+        64, ge=1, description="requests per run: held-out problems of the embedded model's tasks in turn"
+    )
     rounds: int = Field(5, ge=1, description="timed runs of everything; the tables show medians over them")
     seed: int = Field(0, description="draws the problems and the arrival times")
     against: Literal["reference"] | None = Field(

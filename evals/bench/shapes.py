@@ -3,8 +3,6 @@
 The tokenizer is the embedded model's, so texts mean nothing; times and memory are those of the published network.
 """
 
-import torch
-
 from unmask.models.families import find_family
 from unmask.models.hub import locate
 from unmask.models.loading import Model, build_network, choose_device, choose_dtype, compile_network

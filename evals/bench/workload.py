@@ -1,4 +1,4 @@
-"""What is asked: held-out problems of every task in turn, with the generation lengths that are wished for."""
+"""What is asked: held-out problems of the embedded model's tasks in turn, with the generation lengths that are wished for."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from unmask.engine.caching import Cache
 from unmask.engine.request import Request, fit_block_length
 from unmask.errors import UserError
 from unmask.evals.prompts import prompt_ids
-from unmask.evals.tasks import TASKS
+from unmask.evals.tasks import EMBEDDED, TASKS
 from unmask.models.loading import Model
 from unmask.schedulers import SchedulerSpec
 
@@ -22,11 +22,11 @@ def workload(
     cache: Cache,
     block_length: int,
 ) -> list[Request]:
-    """So many requests, of every task in turn, so that prompts differ in length.
+    """`count` requests, of the embedded model's tasks in turn, so that prompts differ in length.
 
     max_tokens  lengths of the generation region, taken in turn; by default each task's own
     """
-    tasks = list(TASKS.values())
+    tasks = [TASKS[name] for name in EMBEDDED]
     problems = [islice(task.problems(seed, "held-out"), math.ceil(count / len(tasks))) for task in tasks]
     requests = []
     for i in range(count):
@@ -45,4 +45,4 @@ def workload(
 
 def kinds(max_tokens: Sequence[int]) -> int:
     """After so many requests the mix of tasks and lengths repeats."""
-    return len(TASKS) * max(len(max_tokens), 1)
+    return len(EMBEDDED) * max(len(max_tokens), 1)

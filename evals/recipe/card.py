@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from unmask.evals.measure import Measurement, label
-from unmask.evals.recipe.checkpoint import ARCHITECTURE, CONFIG
+from unmask.evals.recipe.blueprints import BLUEPRINTS, NANO
 from unmask.evals.recipe.train import Recipe
-from unmask.evals.tasks import TASKS
 from unmask.models.architecture import Architecture
 from unmask.models.transformer import MaskedTransformer
 
@@ -33,20 +32,19 @@ pipeline_tag: text-generation
 tags: [diffusion-lm, masked-diffusion, llada]
 ---
 
-# llada-nano
+# {name}
 
 A masked diffusion language model of {parameters:.1f} million parameters in LLaDA's own Hugging Face format, small
-enough for a laptop's CPU and real enough that every claim about an unmasking scheduler can be graded. It does two
-things and nothing else: it solves word problems about a running total with worked arithmetic (totals from 0 to 20, two
-to five steps), and it fills 6 x 6 Sudoku grids. It has seen no other text.
+enough for a laptop's CPU and real enough that every claim about an unmasking scheduler can be graded. It was taught
+these tasks and has seen no other text:
 
-A word problem reads `Tom has 5 apples. Tom finds 7 more. Tom loses 3. How many apples does Tom have?` and is answered
-with one line of arithmetic per step and a last line `#### 9`. A Sudoku is the word `Sudoku` and six rows of six cells,
-each cell after a space, `_` for an empty one. Both are asked as a user message, or raw and followed by an empty line.
+{tasks}
+
+A problem is asked as a user message, or raw and followed by an empty line.
 
 ## How it was made
 
-`unmask train-model` made it from nothing: tokenizer, problems and weights. {layers} layers of width {width}, {heads}
+`{command}` made it from nothing: tokenizer, problems and weights. {layers} layers of width {width}, {heads}
 heads, {steps} optimizer steps of {batch_size} problems of each task, {problems:,} problems in all. {cost}
 
 Problems come from seeded generators (`evals/tasks/`). Whether a prompt may be trained on is decided by a checksum of
@@ -65,18 +63,23 @@ diffusion. A request ends when its end of text is settled; later blocks are neve
 
 def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cost: str, how: str) -> None:
     """Write README.md. `cost` says what training took and on what machine, `how` what the table was measured with."""
+    blueprint = BLUEPRINTS[recipe.model]
+    config, tasks = blueprint.config, blueprint.tasks
     card = CARD.format(
-        parameters=parameter_count(ARCHITECTURE) / 1e6,
-        layers=CONFIG["n_layers"],
-        width=CONFIG["d_model"],
-        heads=CONFIG["n_heads"],
+        name=blueprint.name,
+        tasks="\n".join(f"- {name}: {task.description}" for name, task in tasks.items()),
+        command="unmask train-model" if recipe.model == NANO.name else f"unmask train-model --model {recipe.model}",
+        parameters=parameter_count(blueprint.architecture) / 1e6,
+        layers=config["n_layers"],
+        width=config["d_model"],
+        heads=config["n_heads"],
         steps=recipe.steps,
         batch_size=recipe.batch_size,
-        problems=recipe.steps * recipe.batch_size * len(TASKS),
+        problems=recipe.steps * sum(blueprint.sizes(recipe.batch_size).values()),
         cost=cost,
         measured=how,
         table=markdown_table(results),
-        full=" or ".join(f"{task.max_tokens} ({name})" for name, task in TASKS.items()),
+        full=" or ".join(f"{task.max_tokens} ({name})" for name, task in tasks.items()),
     )
     (folder / "README.md").write_text(card)
 

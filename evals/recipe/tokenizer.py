@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: byte-level BPE with LLaDA's special tokens and chat template."""
+"""A trained model's tokenizer: byte-level BPE with LLaDA's special tokens and chat template."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from unmask.evals.tasks import TASKS
-from unmask.evals.tasks.smalltalk import SMALLTALK
+from unmask.evals.recipe.blueprints import Blueprint
 
 SPECIAL_TOKENS = {
     "bos_token": "<|startoftext|>",
@@ -26,23 +25,21 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-CORPUS_PROBLEMS = 3000  # of each task
-LARGEST_VOCABULARY = 1530  # with the special tokens 1536
-LARGEST_NUMBER = 99  # up to it, numbers are tokens of their own
+CORPUS_PROBLEMS = 4000  # of each task
 
 
-def build_tokenizer() -> Tokenizer:
-    """Train the tokenizer on training problems; every number up to LARGEST_NUMBER is one token."""
+def build_tokenizer(blueprint: Blueprint) -> Tokenizer:
+    """Train the tokenizer on training problems; the blueprint's numbers are one token each."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=LARGEST_VOCABULARY,
+        vocab_size=blueprint.vocabulary,
         min_frequency=20,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(_corpus(blueprint), trainer)
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in SPECIAL_TOKENS.values()])
     return tokenizer
 
@@ -69,10 +66,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _corpus() -> Iterator[str]:
-    for task in (*TASKS.values(), SMALLTALK):
+def _corpus(blueprint: Blueprint) -> Iterator[str]:
+    for task in blueprint.tasks.values():
         for problem in islice(task.problems(seed=0, split="train"), CORPUS_PROBLEMS):
             yield problem.prompt + "\n\n" + problem.solution
-    for _ in range(1500):
+    for _ in range(blueprint.repeats):
         yield "user\n\nassistant\n\nsystem\n\n"
-        yield "".join(f"{number}\n {number}\n" for number in range(LARGEST_NUMBER + 1))
+        yield "".join(f"{number}\n {number}\n" for number in range(blueprint.numbers + 1))

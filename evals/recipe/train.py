@@ -1,4 +1,4 @@
-"""`unmask train-model`: train the embedded model from nothing, in LLaDA's own format.
+"""`unmask train-model`: train the embedded model, or a larger one, from nothing, in LLaDA's own format.
 
 The objective is LLaDA's for fine-tuning (arXiv 2502.09992, equation 5): draw t in (0, 1), mask each answer token
 with probability t, and weight the cross-entropy of the masked ones by 1/t.
@@ -25,16 +25,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from unmask.evals.recipe.checkpoint import ARCHITECTURE, save_checkpoint
+from unmask.evals.recipe.blueprints import BLUEPRINTS, NANO
+from unmask.evals.recipe.checkpoint import save_checkpoint
 from unmask.evals.recipe.data import Batch, Steps, load
 from unmask.evals.recipe.tokenizer import build_tokenizer
-from unmask.evals.tasks import TASKS, Task
-from unmask.evals.tasks.smalltalk import SMALLTALK
 from unmask.models.transformer import MaskedTransformer
 
-TAUGHT: dict[str, Task] = {**TASKS, SMALLTALK.name: SMALLTALK}
-# Of `batch_size`, what a batch of a task has; tasks that are not named have all of it.
-SHARES = {SMALLTALK.name: 0.25, "list-shuffle": 0.25}
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.25  # of the steps
 INITIAL_STD = 0.02
@@ -43,13 +39,14 @@ STATE_FILE = "training.pt"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the weights. Each step sees `batch_size` problems of every task."""
+    """What decides the weights. Each step sees `batch_size` problems of every task; `model` names a blueprint."""
 
     steps: int
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     seed: int = 0
+    model: str = NANO.name
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, linear decay to zero."""
@@ -62,7 +59,7 @@ def initialise(network: MaskedTransformer) -> None:
     """Normal weights; projections into the residual stream are scaled down by its depth, as in GPT-2."""
     for name, parameter in network.named_parameters():
         if parameter.ndim == 2:
-            depth = math.sqrt(2 * ARCHITECTURE.layers) if name.endswith(("o.weight", "down.weight")) else 1.0
+            depth = math.sqrt(2 * network.architecture.layers) if name.endswith(("o.weight", "down.weight")) else 1.0
             torch.nn.init.normal_(parameter, std=INITIAL_STD / depth)
 
 
@@ -78,11 +75,12 @@ class Trainer:
     def __init__(self, recipe: Recipe, out: Path, device: torch.device, compile_network: bool, workers: int = 0):
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.step = recipe, out, 0
-        self.tokenizer = build_tokenizer()
-        sizes = {name: max(1, round(recipe.batch_size * SHARES.get(name, 1))) for name in TAUGHT}
-        self._steps = Steps(TAUGHT, sizes, self.tokenizer, recipe.seed)
+        self._blueprint = BLUEPRINTS[recipe.model]
+        self.tokenizer = build_tokenizer(self._blueprint)
+        sizes = self._blueprint.sizes(recipe.batch_size)
+        self._steps = Steps(self._blueprint.tasks, sizes, self.tokenizer, recipe.seed)
         self._workers, self._device = workers, device
-        self.network = MaskedTransformer(ARCHITECTURE)
+        self.network = MaskedTransformer(self._blueprint.architecture)
         initialise(self.network)
         self.network.to(device)
         self._loss_of: Callable[[Batch], Tensor] = self._loss
@@ -134,7 +132,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint and what resuming needs. A kill leaves the old state or the new one, never half."""
-        save_checkpoint(self.network, self.tokenizer, self.out)
+        save_checkpoint(self._blueprint, self.network, self.tokenizer, self.out)
         state = {
             "recipe": asdict(self.recipe),
             "step": self.step,

@@ -7,6 +7,7 @@ from unmask.evals.tasks import (
     json_objects,
     list_chains,
     list_ops,
+    long_word_problems,
     math_problems,
     mbpp,
     python_functions,
@@ -21,15 +22,17 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         word_problems.TASK,
+        sudoku.TASK,
+        long_word_problems.TASK,
         list_chains.TASK,
         list_ops.TASK,
         list_ops.SHUFFLE,
         json_objects.TASK,
         python_functions.TASK,
         python_functions.GAP_TASK,
-        sudoku.TASK,
     )
 }
+EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (gsm8k.DATASET, math_problems.DATASET, humaneval.DATASET, mbpp.DATASET)
 }
@@ -64,4 +67,16 @@ def _with_option(task: Task, option: str) -> Task:
     return task.of_template(value)
 
 
-__all__ = ["DATASETS", "TASKS", "Problem", "Split", "Styled", "Task", "TaskError", "find_task", "grade_all", "take"]
+__all__ = [
+    "DATASETS",
+    "EMBEDDED",
+    "TASKS",
+    "Problem",
+    "Split",
+    "Styled",
+    "Task",
+    "TaskError",
+    "find_task",
+    "grade_all",
+    "take",
+]

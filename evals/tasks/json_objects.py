@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unmask.evals.tasks.base import DrawnTask, templated
+from unmask.evals.tasks.base import templated
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe", "Max", "Ida", "Kim", "Ray")
 CITIES = ("Rome", "Paris", "Oslo", "Cairo", "Lima", "Delhi", "Tokyo", "Berlin", "Quito", "Dakar")
@@ -164,4 +164,4 @@ def draw(rng: random.Random, template: int) -> JsonProblem:
     return JsonProblem(TEMPLATES[template](fact, list(values)), solution)
 
 
-TASK: DrawnTask = templated("json", "JSON objects from sentences", 128, draw, templates=len(TEMPLATES))
+TASK = templated("json", "JSON objects from sentences", 128, draw, templates=len(TEMPLATES))

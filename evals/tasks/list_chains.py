@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unmask.evals.tasks.base import DrawnTask, templated
+from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.list_items import draw_items, in_order, new_item, read_list, written
 from unmask.evals.tasks.styles import draw_style, lines_of
 
@@ -144,6 +144,6 @@ def _solution(rng: random.Random, steps: Sequence[Step]) -> str:
     return "\n".join([*lines, f"{MARK} {written(steps[-1].left)}"])
 
 
-TASK: DrawnTask = templated(
+TASK = templated(
     "list-chains", "lists edited in several steps, worked step by step", 128, draw, templates=len(TEMPLATES)
 )

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unmask.evals.tasks.base import DrawnTask, templated
+from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.list_items import draw_items, in_order, new_item, read_list, written
 
 SIZE = (3, 12)
@@ -105,5 +105,5 @@ def draw_shuffle(rng: random.Random, template: int) -> ListOperation:
     return _draw(("shuffle",), rng, template)
 
 
-TASK: DrawnTask = templated("list-ops", "one operation on a list, answered at once", 64, draw, templates=3)
-SHUFFLE: DrawnTask = templated("list-shuffle", "a list in any other order", 64, draw_shuffle, templates=3)
+TASK = templated("list-ops", "one operation on a list, answered at once", 64, draw, templates=3)
+SHUFFLE = templated("list-shuffle", "a list in any other order", 64, draw_shuffle, templates=3)

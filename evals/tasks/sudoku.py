@@ -3,7 +3,7 @@
     Sudoku
      3 _ 1 ...           six rows; an underscore is an empty cell
 
-Two more templates ask in sentences around the grid.
+Two more wordings put sentences around the grid; by default the first is drawn, which the embedded model knows.
 The completion is the full grid, six rows of six digits. A puzzle is drawn so that single-candidate deductions alone
 solve it: it has exactly one solution, and there is always a cell that can be filled with certainty, but seldom
 all of them at once. Filling the certain cells first is what an unmasking scheduler should find.
@@ -12,8 +12,9 @@ all of them at once. Filling the certain cells first is what an unmasking schedu
 import random
 import re
 from dataclasses import dataclass
+from functools import partial
 
-from unmask.evals.tasks.base import templated
+from unmask.evals.tasks.base import DrawnTask
 
 SIZE = 6
 BOX_ROWS, BOX_COLUMNS = 2, 3
@@ -124,4 +125,5 @@ def _solve_by_singles(puzzle: Grid) -> bool:
     return not board.empty
 
 
-TASK = templated("sudoku", "6 x 6 Sudoku puzzles with one solution", 48, draw, templates=len(TEMPLATES))
+_DRAWS = tuple(partial(draw, template=template) for template in range(len(TEMPLATES)))
+TASK = DrawnTask("sudoku", "6 x 6 Sudoku puzzles with one solution", 48, _DRAWS[0], _DRAWS)

@@ -1,39 +1,31 @@
-"""Word problems: a running total changed in three to eight steps, solved by lines of arithmetic.
+"""Word problems: a running total changed in two to five steps, solved by one line of arithmetic a step.
 
-    Tom has 5 apples. Tom finds 7 more. Tom loses 3. Tom doubles the apples. How many apples does Tom have?
+    Tom has 5 apples. Tom finds 7 more. Tom loses 3. How many apples does Tom have?
 
-    Tom finds 7 more:
     5 + 7 = 12
-    12 - 3 * 2 = 18
-    #### 18
+    12 - 3 = 9
+    #### 9
 
-A line holds one to four operations, read from left to right, and may be preceded by its steps in words; how often is
-drawn for every problem (`styles.py`). The last line holds the marked answer, as in GSM8K (Cobbe et al.,
-arXiv 2110.14168), and it alone is graded. Each line needs the line before it, so an unmasking order that runs ahead
-of the arithmetic has to guess, and one that settles the end of the answer first has to merge operations.
+The last line holds the marked answer, as in GSM8K (Cobbe et al., arXiv 2110.14168), and it alone is graded.
+Each line needs the line before it, so an unmasking order that runs ahead of the arithmetic has to guess.
 """
 
 import random
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unmask.evals.tasks.base import DrawnTask, templated
-from unmask.evals.tasks.styles import draw_style, lines_of
+from unmask.evals.tasks.base import DrawnTask
 
 NAMES = ("Tom", "Ann", "Sam", "Mia", "Ben", "Eva", "Leo", "Zoe")
 ITEMS = ("apples", "books", "coins", "cards", "shells", "stamps", "marbles", "pears")
 GAINS = ("finds {} more", "buys {} more", "gets {} more", "wins {} more")
 LOSSES = ("loses {}", "sells {}", "gives away {}", "drops {}")
 TIMES = {2: "doubles the {}", 3: "triples the {}"}
-STEPS = (3, 8)
-LARGEST_START = 30
+STEPS = (2, 5)
 LARGEST_OPERAND = 9
-LARGEST_TOTAL = 99
-LONGEST_LINE = 4  # operations
+LARGEST_TOTAL = 20
 
 _ANSWER = re.compile(r"####\s*(-?\d+)")
-_OPERATION = re.compile(r" [-+*] \d")
 
 
 @dataclass(frozen=True)
@@ -47,106 +39,33 @@ class WordProblem:
         found = _ANSWER.search(completion)
         return found is not None and int(found[1]) == self.answer
 
-    def style(self, completion: str) -> str:
-        """`merged` when a line holds more than one operation, `plain` when none does, `bare` without any operation."""
-        most = max(len(_OPERATION.findall(line)) for line in completion.split("\n"))
-        return ("bare", "plain", "merged")[min(most, 2)]
 
-
-@dataclass(frozen=True)
-class Change:
-    """One step: an operation on the total, and the event in the words of a story."""
-
-    symbol: str
-    operand: int
-    event: str
-
-    def apply(self, total: int) -> int:
-        if self.symbol == "*":
-            return total * self.operand
-        return total + self.operand if self.symbol == "+" else total - self.operand
-
-
-@dataclass(frozen=True)
-class Story:
-    name: str
-    item: str
-    start: int
-    changes: Sequence[Change]
-
-
-def _story(story: Story) -> str:
-    events = " ".join(f"{story.name} {change.event}." for change in story.changes)
-    return f"{story.name} has {story.start} {story.item}. {events} How many {story.item} does {story.name} have?"
-
-
-def _question_first(story: Story) -> str:
-    events = ", then ".join(change.event for change in story.changes)
-    question = f"How many {story.item} does {story.name} have in the end?"
-    return f"{question} {story.name} has {story.start} at first, then {events}."
-
-
-def _bullets(story: Story) -> str:
-    events = "\n".join(f"- {story.name} {change.event}" for change in story.changes)
-    return f"{story.item} of {story.name}:\n- {story.start} at first\n{events}\nHow many are there in the end?"
-
-
-def _count(story: Story) -> str:
-    *events, last = (change.event for change in story.changes)
-    return (
-        f"{story.name} starts with {story.start} {story.item}, {', '.join(events)} and {last}. Count the {story.item}."
-    )
-
-
-def _terse(story: Story) -> str:
-    changes = "; ".join(f"{change.symbol}{change.operand}" for change in story.changes)
-    return f"start {story.start}; {changes}; total?"
-
-
-TEMPLATES: tuple[Callable[[Story], str], ...] = (_story, _question_first, _bullets, _count, _terse)
-
-
-def draw(rng: random.Random, template: int) -> WordProblem:
-    start = total = rng.randint(1, LARGEST_START)
-    item = rng.choice(ITEMS)
-    changes = []
+def draw(rng: random.Random) -> WordProblem:
+    name, item = rng.choice(NAMES), rng.choice(ITEMS)
+    total = rng.randint(1, LARGEST_OPERAND)
+    sentences = [f"{name} has {total} {item}."]
+    lines = []
     for _ in range(rng.randint(*STEPS)):
-        changes.append(_change(rng, total, item))
-        total = changes[-1].apply(total)
-    story = Story(rng.choice(NAMES), item, start, changes)
-    write = TEMPLATES[template]
-    return WordProblem(write(story), _solution(rng, story, in_signs=write is _terse), total)
+        symbol, operand, event = _step(rng, total, item)
+        result = {"+": total + operand, "-": total - operand, "*": total * operand}[symbol]
+        sentences.append(f"{name} {event}.")
+        lines.append(f"{total} {symbol} {operand} = {result}")
+        total = result
+    sentences.append(f"How many {item} does {name} have?")
+    return WordProblem(" ".join(sentences), "\n".join([*lines, f"#### {total}"]), total)
 
 
-def _change(rng: random.Random, total: int, item: str) -> Change:
-    """One change of the total that keeps it within 0 and LARGEST_TOTAL."""
+def _step(rng: random.Random, total: int, item: str) -> tuple[str, int, str]:
+    """One change of the total that keeps it within 0 and LARGEST_TOTAL: operator, operand, sentence."""
     kinds = ["+"] * 2 * (total < LARGEST_TOTAL) + ["-"] * 2 * (total > 0)
     factors = [factor for factor in TIMES if 0 < total * factor <= LARGEST_TOTAL]
     kind = rng.choice(kinds + ["*"] * bool(factors))
     if kind == "*":
         factor = rng.choice(factors)
-        return Change(kind, factor, TIMES[factor].format(item))
+        return kind, factor, TIMES[factor].format(item)
     room = LARGEST_TOTAL - total if kind == "+" else total
     operand = rng.randint(1, min(LARGEST_OPERAND, room))
-    return Change(kind, operand, rng.choice(GAINS if kind == "+" else LOSSES).format(operand))
+    return kind, operand, rng.choice(GAINS if kind == "+" else LOSSES).format(operand)
 
 
-def _solution(rng: random.Random, story: Story, in_signs: bool) -> str:
-    """A right solution in a style of its own. A terse prompt has no events, so its steps are restated as they stand."""
-    total, lines = story.start, []
-    for changes, restated in lines_of(rng, story.changes, draw_style(rng), LONGEST_LINE):
-        if restated and in_signs:
-            lines.append(", ".join(f"{change.symbol}{change.operand}" for change in changes) + ":")
-        elif restated:
-            lines.append(f"{story.name} {', '.join(change.event for change in changes)}:")
-        line = str(total)
-        for change in changes:
-            line += f" {change.symbol} {change.operand}"
-            total = change.apply(total)
-        lines.append(f"{line} = {total}")
-    return "\n".join([*lines, f"#### {total}"])
-
-
-TASK: DrawnTask = templated(
-    "word-problems", "multi-step word problems with worked arithmetic", 128, draw, templates=len(TEMPLATES)
-)
+TASK = DrawnTask("word-problems", "multi-step word problems with worked arithmetic", max_tokens=64, draw=draw)

@@ -1,0 +1,121 @@
+"""Milliseconds per pass of a published shape with random weights, for whoever has a card: `make gpu`.
+
+Each case fills canvases of 512 tokens by hand-stepped engine, so that a step can be timed. It needs torch and the
+packages of `unmask`, no network and no download.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from unmask.engine.caching import parse_cache
+from unmask.engine.engine import Engine
+from unmask.engine.request import Request
+from unmask.evals.bench.roofline import measure_machine
+from unmask.evals.bench.shapes import SHAPES, random_model
+from unmask.models.loading import Model
+from unmask.schedulers import parse_scheduler_text
+
+PROMPT, REGION, BLOCK = 64, 448, 32
+RUNS_OF_GRAPHS = 4  # the first ones compile, allocate and capture
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows side by side, tokens revealed per pass, and whether passes are replayed as graphs."""
+
+    rows: int
+    cache: str
+    revealed: int
+    graphs: bool
+
+
+CASES = (
+    Case(1, "none", 16, False),
+    Case(1, "dual", 4, False),
+    Case(1, "dual", 4, True),
+    Case(8, "none", 16, False),
+    Case(8, "dual", 4, False),
+    Case(8, "dual", 4, True),
+    Case(32, "none", 32, False),
+    Case(32, "dual", 4, False),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of the last run. Most passes of `dual` compute a block, the slowest a whole canvas; milliseconds per pass."""
+
+    passes: int
+    median_ms: float
+    slowest_ms: float
+    tokens_per_second: float
+    peak_gib: float
+
+
+def time_case(model: Model, case: Case, region: int = REGION) -> Timing:
+    """Answer `case.rows` requests side by side, twice or more, and time each pass of the last run."""
+    engine = Engine(model, max_rows=case.rows, static=case.graphs)
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+    for _ in range(RUNS_OF_GRAPHS if case.graphs else 2):
+        for request in _requests(case, region):
+            engine.submit(request)
+        seconds = list(_steps(engine))
+    peak = torch.cuda.max_memory_allocated(model.device) if model.device.type == "cuda" else 0
+    rate = case.rows * region / sum(seconds)
+    return Timing(len(seconds), 1e3 * median(seconds), 1e3 * max(seconds), rate, peak / 2**30)
+
+
+def _requests(case: Case, region: int) -> Iterator[Request]:
+    scheduler, cache = parse_scheduler_text(f"topk:n={case.revealed}"), parse_cache(case.cache)
+    for i in range(case.rows):
+        prompt = tuple(3 + (7 * i + j) % 60 for j in range(PROMPT))
+        yield Request(f"r{i}", prompt, region, BLOCK, scheduler, seed=i, cache=cache, ignore_eos=True)
+
+
+def _steps(engine: Engine) -> Iterator[float]:
+    """Seconds of each pass; a pass ends by reading what it decided, so the device is done."""
+    while engine.running or engine.waiting:
+        started = time.perf_counter()
+        engine.step()
+        yield time.perf_counter() - started
+
+
+def main() -> None:
+    """Time all cases, print a table, and write JSON if asked."""
+    parser = argparse.ArgumentParser(prog="python -m unmask.evals.bench.gpu", description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="llada-8b")
+    parser.add_argument("--compile", action="store_true", help="make the kernels with torch.compile, for minutes")
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("torch finds no CUDA device; the gpu tests and these timings need one")
+    model = random_model(given.shape, "cuda", "bfloat16", given.compile)
+    machine = measure_machine(model.device, model.dtype)
+    names = ("rows", "cache", "revealed", "graphs", "passes", "median ms", "slowest ms", "tokens/s", "peak GiB")
+    table = Table(*names, box=SIMPLE_HEAD, title=f"{model.name} on {torch.cuda.get_device_name()}")
+    found = []
+    for case in CASES:
+        timing = time_case(model, case)
+        found.append({**asdict(case), **asdict(timing)})
+        numbers = (timing.median_ms, timing.slowest_ms, timing.tokens_per_second, timing.peak_gib)
+        table.add_row(*map(str, asdict(case).values()), str(timing.passes), *(f"{number:,.1f}" for number in numbers))
+        torch.cuda.empty_cache()
+    Console().print(table)
+    print(f"{machine.operations_per_second / 1e12:,.0f} TFLOP/s, {machine.bytes_per_second / 1e12:,.2f} TB/s measured")
+    if given.json:
+        given.json.write_text(json.dumps({"torch": torch.__version__, **asdict(machine), "cases": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The models that the recipe makes: how large, and what each is taught."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unmask.evals.tasks import EMBEDDED, TASKS, Task
+from unmask.evals.tasks.smalltalk import SMALLTALK
+from unmask.models.architecture import Architecture
+from unmask.models.families import llada
+
+SMALLTALK_SHARE = 0.25  # of the rows that a batch of another task has
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A model to be trained.
+
+    config      config.json in LLaDA's keys, without the ids of special tokens
+    tasks       what it is taught, by name
+    shares      of `batch_size`, what a batch of a task has; tasks that are not named have all of it
+    vocabulary  most tokens that are no special ones
+    numbers     0 to this are tokens of their own
+    repeats     how often the tokenizer's corpus lists them
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    tasks: Mapping[str, Task]
+    shares: Mapping[str, float]
+    vocabulary: int
+    numbers: int
+    repeats: int
+
+    @property
+    def architecture(self) -> Architecture:
+        return llada.architecture(self.config)
+
+    def sizes(self, batch_size: int) -> dict[str, int]:
+        """Rows of a batch, by task."""
+        return {name: max(1, round(batch_size * self.shares.get(name, 1))) for name in self.tasks}
+
+
+_COMMON = {
+    "model_type": "llada",
+    "architectures": ["LLaDAModelLM"],
+    "max_sequence_length": 512,
+    "mlp_ratio": 4,
+    "rope": True,
+    "rope_theta": 10000.0,
+    "rope_full_precision": True,
+    "alibi": False,
+    "layer_norm_type": "rms",
+    "rms_norm_eps": 1e-5,
+    "layer_norm_with_affine": True,
+    "bias_for_layer_norm": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "activation_type": "silu",
+    "block_type": "llama",
+    "block_group_size": 1,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "weight_tying": False,
+    "scale_logits": False,
+}
+
+
+def _config(width: int, layers: int, heads: int, ffn: int, rows: int, dtype: str) -> dict[str, Any]:
+    """`rows` of the embedding are a multiple of 64, some of them for no token, as real checkpoints have them."""
+    sizes = {"d_model": width, "n_layers": layers, "n_heads": heads, "n_kv_heads": heads, "mlp_hidden_size": ffn}
+    return {**_COMMON, **sizes, "vocab_size": rows, "embedding_size": rows, "torch_dtype": dtype}
+
+
+NANO = Blueprint(
+    "llada-nano",
+    _config(128, 6, 4, 384, 448, "float32"),
+    {name: TASKS[name] for name in EMBEDDED},
+    shares={},
+    vocabulary=506,
+    numbers=20,
+    repeats=100,
+)
+MICRO = Blueprint(
+    "llada-micro",
+    _config(192, 8, 3, 512, 1536, "bfloat16"),
+    {**{name: task for name, task in TASKS.items() if name != "word-problems"}, SMALLTALK.name: SMALLTALK},
+    shares={SMALLTALK.name: SMALLTALK_SHARE, "list-shuffle": SMALLTALK_SHARE},
+    vocabulary=1530,
+    numbers=99,
+    repeats=1500,
+)
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO)}

@@ -1,0 +1,26 @@
+"""The timings of `make gpu`, on a CPU and a small shape: every case is stepped to its end."""
+
+import pytest
+
+from unmask.evals.bench import gpu
+from unmask.evals.bench.shapes import SHAPES, random_model
+
+SMALL = {"d_model": 64, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "mlp_hidden_size": 128}
+SMALL |= {"vocab_size": 2048, "embedding_size": 2048, "mask_token_id": 2000, "eos_token_id": 2001}
+
+
+@pytest.mark.parametrize("case", [case for case in gpu.CASES if case.rows < 32], ids=str)
+def test_cases_fill_the_region_in_the_passes_that_they_name(case: gpu.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "llada-8b", {**SHAPES["llada-8b"], **SMALL})
+    model = random_model("llada-8b", "cpu", "float32")
+    timing = gpu.time_case(model, case, region=64)
+    assert timing.passes == 64 // case.revealed
+    assert 0 < timing.median_ms <= timing.slowest_ms
+    assert timing.tokens_per_second > 0
+
+
+def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    with pytest.raises(SystemExit, match="torch finds no CUDA device"):
+        gpu.main()
