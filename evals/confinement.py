@@ -1,23 +1,26 @@
-"""The inside of the sandbox: give up what computing does not need, then execute a program's parts.
+"""The inside of the sandbox: run programs, each in a child that gives up what computing does not need.
 
-`evals.sandbox` starts this very file, with a job as its standard input: 32 bytes that are the proof of success, then
-JSON. The proof is read at the very end, so that the program finds it in no frame, and goes to standard output.
-Only the standard library is used, and as little of it as will do: this is the time that an answer takes to grade.
+`evals.sandbox` starts this very file, with a job as its standard input: 32 bytes of room for a proof of success, then
+JSON. It answers with a byte for each program. A child that comes to the end of its program reads the proof from the
+file and hands it in; each child has a proof of its own, which this process holds in no variable, so that the program
+finds it in no frame. Only the standard library is used, and as little of it as will do.
 """
 
 import json
 import os
 import platform
 import resource
+import select
 import signal
 import struct
 import sys
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from types import ModuleType
 from typing import Any, NoReturn
 
 PROOF_BYTES = 32
+PASSED, FAILED = b"+", b"-"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # The audit events that computing needs; one of any other name is refused. os.putenv sets but its own environment.
@@ -67,21 +70,49 @@ LOAD, IF_EQUAL, IF_ANY, RETURN = 0x20, 0x15, 0x45, 0x06
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | 13  # EACCES, which Python makes a PermissionError
 
 
-def main() -> NoReturn:
-    """Read the job, give up what can be given up, execute, hand in the proof."""
-    job, verdict = os.dup(0), os.dup(1)
+def main() -> None:
+    """Read the job, run its programs, write a verdict on each."""
+    job, verdicts = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
+    prepare()
     with open(job, closefd=False) as file:
         wanted = json.loads(file.read())
+    for parts in wanted["programs"]:
+        os.pwrite(job, os.urandom(PROOF_BYTES), 0)
+        proof, answer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.close(verdicts)
+                os.close(proof)
+                execute(parts, wanted["cpu"], wanted["memory"], job, answer)
+            finally:
+                os._exit(1)
+        os.close(answer)
+        os.write(verdicts, PASSED if _handed_in(proof, wanted["seconds"]) == os.pread(job, PROOF_BYTES, 0) else FAILED)
+        os.close(proof)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _handed_in(proof: int, seconds: float) -> bytes:
+    """What a child hands in first, be it too much; nothing if it ends without, or does not end."""
+    ready = select.poll()
+    ready.register(proof, select.POLLIN)
+    return os.read(proof, PROOF_BYTES + 1) if ready.poll(seconds * 1000) else b""
+
+
+def execute(parts: list[str], seconds: int, memory: int, job: int, answer: int) -> NoReturn:
+    """Give up what can be given up, execute, hand in the proof."""
     module = ModuleType("answer")  # not __main__: an answer's own main() stays asleep
     sys.modules["answer"] = module  # where dataclasses look it up
-    limit(wanted["seconds"], wanted["memory"])
+    limit(seconds, memory)
     filter_system_calls()
     shut_interpreter()
-    for part in wanted["parts"]:
+    for part in parts:
         exec(compile(part, "<answer>", "exec"), module.__dict__)
-    os.write(verdict, os.pread(job, PROOF_BYTES, 0))
+    os.write(answer, os.pread(job, PROOF_BYTES, 0))
     os._exit(0)  # without what the program left to be done at the end
 
 
@@ -97,25 +128,46 @@ def limit(seconds: int, memory: int) -> None:
         resource.setrlimit(kind, (most, most))
 
 
+def prepare() -> None:
+    """Have Linux end this process with its parent, and work out once what every child needs."""
+    if machine := _machine():
+        _prctl()(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _filter(machine)
+
+
+def _prctl() -> Any:
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return prctl
+
+
 def filter_system_calls() -> bool:
     """Have the kernel refuse all system calls but SYSTEM_CALLS from here on, and end this process with its parent.
 
     Whether it does: seccomp is Linux's, and the numbers of calls are known for two kinds of processor.
     """
-    machine = platform.machine() if sys.platform == "linux" and sys.maxsize > 1 << 32 else ""
-    if machine not in ARCHITECTURES:
+    if not (machine := _machine()):
         return False
     import ctypes
 
     code = ctypes.create_string_buffer(_filter(machine))
     program = ctypes.create_string_buffer(struct.pack("HP", len(code) // 8, ctypes.addressof(code)))
-    prctl = ctypes.CDLL(None).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    prctl = _prctl()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # so that no privilege is needed
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0) == 0
 
 
+@cache
+def _machine() -> str:
+    """The kind of processor, if its system calls are known."""
+    machine = platform.machine() if sys.platform == "linux" and sys.maxsize > 1 << 32 else ""
+    return machine if machine in ARCHITECTURES else ""
+
+
+@cache
 def _filter(machine: str) -> bytes:
     """The filter as a program of the Berkeley packet filter, which reads a struct seccomp_data.
 

@@ -12,7 +12,7 @@ from unmask.engine.engine import MEMORY_FRACTION, Engine
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.prompts import prompt_ids
-from unmask.evals.tasks import Problem, Task, take
+from unmask.evals.tasks import Problem, Task, grade_all, take
 from unmask.models.loading import Model
 from unmask.schedulers import SchedulerSpec, parse_scheduler
 
@@ -135,7 +135,7 @@ def label(result: Measurement) -> str:
 def _figures(asked: Sequence[Problem], results: Sequence[Result], seconds: float) -> dict[str, Any]:
     """The fields of a Measurement that are measured."""
     orders = [reveal_order(result) for result in results]
-    correct = sum(problem.grade(result.text) for problem, result in zip(asked, results, strict=True))
+    correct = sum(grade_all(asked, [result.text for result in results]))
     passes = [result.forward_passes for result in results]
     accuracy_low, accuracy_high = wilson(correct, len(asked))
     passes_low, passes_high = normal(passes)

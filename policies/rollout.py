@@ -10,7 +10,7 @@ from torch import Tensor
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.prompts import prompt_ids
-from unmask.evals.tasks import Problem, Task
+from unmask.evals.tasks import Problem, Task, grade_all
 from unmask.models.loading import Model
 from unmask.policies.choice import bernoulli_log_likelihood, plackett_luce_log_likelihood
 from unmask.policies.network import PolicyNetwork
@@ -136,7 +136,7 @@ def play(engine: Engine, asks: Sequence[Ask], seed: int) -> Rollouts:
         steps=steps,
         trajectory=trajectory,
         right=_right(model, steps, trajectory, found, asks),
-        correct=tensor([ask.problem.grade(result.text) for ask, result in zip(asks, found, strict=True)]),
+        correct=tensor(grade_all([ask.problem for ask in asks], [result.text for result in found])),
         expert=tensor([ask.recorder.expert is not None for ask in asks]),
         passes=tensor([result.forward_passes for result in found]),
         length=tensor([ask.task.max_tokens for ask in asks]),

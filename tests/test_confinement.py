@@ -119,18 +119,27 @@ def test_each_layer_holds_alone(name: str, layer: str, outside: Outside) -> None
     assert outside.state() == before
 
 
-def test_the_proof_of_success_is_in_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor in what the garbage collector knows of. A program that reads it from where it lies can hand it in."""
-    monkeypatch.setattr("secrets.token_hex", lambda size: "f0" * size)
-    search = """
-import gc, sys
-frame, found, byte = sys._getframe(), [], 'f0'
+SEARCH = """
+import gc, os, sys
+def proof():
+    for file in range(3, 10):
+        try: return os.pread(file, 32, 0)
+        except OSError: pass
+{planted}
+frame, found = sys._getframe(), []
 while frame:
     found += [*frame.f_locals.values(), *frame.f_globals.values()]
     frame = frame.f_back
-assert any(byte * 16 in repr(value) for value in [*found, *gc.get_objects()])
+found = [repr(value) for value in [*found, *gc.get_objects()]]
+wanted = repr(proof())
+assert any(wanted in text for text in found)
 """
-    assert not run([search])
+
+
+def test_the_proof_of_success_is_in_no_frame() -> None:
+    """Nor in what the garbage collector knows of. A program that reads it from where it lies can hand it in."""
+    assert run([SEARCH.format(planted="planted = [proof()]")])
+    assert not run([SEARCH.format(planted="")])
 
 
 def test_the_filter_is_on() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unmask.evals.tasks import TASKS, Styled, Task, TaskError, find_task
+from unmask.evals.tasks import TASKS, Styled, Task, TaskError, find_task, grade_all
 from unmask.evals.tasks.base import DrawnTask, templated
 from unmask.evals.tasks.json_objects import NAMES, STYLES, JsonProblem
 from unmask.evals.tasks.smalltalk import ANSWER, SMALLTALK
@@ -28,23 +28,20 @@ def some(task: Task, count: int = 200, seed: int = 0) -> list[Any]:
     return list(islice(task.problems(seed, "held-out"), count))
 
 
-def graded(task: Task) -> list[Any]:
-    """Fewer where an answer is a program that has to run."""
-    return some(task, 5 if task.name.startswith("python") else 200)
-
-
 @EACH_TASK
 def test_a_solution_is_graded_right_whatever_surrounds_it(task: Task) -> None:
-    for problem in graded(task):
-        assert problem.grade(problem.solution)
-        assert problem.grade(f"\n{problem.solution} \n")
+    problems = some(task)
+    assert all(grade_all(problems, [problem.solution for problem in problems]))
+    assert all(grade_all(problems, [f"\n{problem.solution} \n" for problem in problems]))
 
 
 @EACH_TASK
 def test_what_is_no_answer_is_graded_wrong(task: Task) -> None:
-    for problem in graded(task):
-        for wrong in ("", problem.prompt, problem.solution[:-1] + "\\"):
-            assert not problem.grade(wrong)
+    problems = some(task)
+    prompts, solutions = [problem.prompt for problem in problems], [problem.solution for problem in problems]
+    assert not any(grade_all(problems, prompts))
+    assert not any(grade_all(problems, [""] * len(problems)))
+    assert not any(grade_all(problems, [solution[:-1] + "\\" for solution in solutions]))
 
 
 @EACH_TASK
@@ -68,11 +65,12 @@ def test_a_template_alone_can_be_had(name: str) -> None:
     numbers = range(1, len(DRAWN[name].templates) + 1)
     tasks = [find_task(f"{name}:template={number}") for number in numbers]
     assert [task.name for task in tasks] == [f"{name}:template={number}" for number in numbers]
-    asked = [{problem.prompt for problem in some(task)} for task in tasks]
+    drawn = [some(task) for task in tasks]
+    asked = [{problem.prompt for problem in problems} for problems in drawn]
     assert len(set().union(*asked)) == sum(map(len, asked))
-    for task in tasks:
+    for task, problems in zip(tasks, drawn, strict=True):
         assert task.max_tokens == TASKS[name].max_tokens
-        assert all(problem.grade(problem.solution) for problem in graded(task))
+        assert all(grade_all(problems, [problem.solution for problem in problems]))
         with pytest.raises(TaskError, match=f"task {task.name} has one template only; leave out template=1"):
             task.of_template("1")  # type: ignore[attr-defined]
 

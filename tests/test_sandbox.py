@@ -1,15 +1,18 @@
 """The sandbox: only a program that comes to its end passes, and none outlives or outgrows it."""
 
+import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psutil
 import pytest
 
 from tests.live import PATIENCE, wait_for
 from unmask.evals import sandbox
-from unmask.evals.sandbox import Limits, SandboxError, run
+from unmask.evals.sandbox import Limits, SandboxError, run, run_all
 
 TEST = "assert double(21) == 42"
 
@@ -47,22 +50,75 @@ def test_an_open_string_does_not_swallow_the_tests() -> None:
 )
 def test_an_endless_run_ends_at_the_limit(loop: str) -> None:
     """Nothing else would end the first and the last, and the second would pass."""
-    assert not run([loop], Limits(seconds=1.0))
+    assert not run([loop], Limits(seconds=1.0, cpu=600))
+
+
+def test_an_endless_loop_ends_by_the_time_that_it_computes() -> None:
+    assert not run(["while True: pass"], Limits(seconds=600, cpu=1))
+    ignored = "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)"
+    assert not run([ignored, "while True: pass"], Limits(seconds=600, cpu=1))
+
+
+def runs_of(parent: int) -> list[psutil.Process]:
+    """The process that `parent` runs programs in and its child, once that has computed for long."""
+    found: list[psutil.Process] = []
+
+    def computing() -> bool:
+        found[:] = psutil.Process(parent).children(recursive=True)
+        with suppress(psutil.NoSuchProcess):
+            return len(found) == 2 and found[1].cpu_times().user > 0.5
+        return False
+
+    wait_for(computing)
+    return found
+
+
+ENDLESS = Limits(seconds=600, cpu=600)
 
 
 def test_a_run_ends_with_who_started_it() -> None:
-    program = "from unmask.evals.sandbox import run; run(['while True: pass'])"
+    program = "from unmask.evals.sandbox import Limits, run; run(['while True: pass'], Limits(seconds=600, cpu=600))"
     with subprocess.Popen([sys.executable, "-c", program]) as parent:
-        runs: list[psutil.Process] = []
-
-        def started() -> bool:
-            runs[:] = psutil.Process(parent.pid).children()
-            return bool(runs) and runs[0].cpu_times().user > 0.5  # the interpreter's start takes less
-
-        wait_for(started)
+        runs = runs_of(parent.pid)
         parent.kill()
     psutil.wait_procs(runs, timeout=PATIENCE)
-    assert not runs[0].is_running()
+    assert not any(run.is_running() for run in runs)
+
+
+LOST = {
+    "wrong": "def double(n):\n    return n + 2",
+    "loop": "while True: pass",
+    "exit": "import sys; sys.exit(0)",
+    "os exit": "import os; os._exit(0)",
+    "no exit": "import os\nos._exit = print\nraise ValueError",
+    "crash": "import sys; sys.setrecursionlimit(1 << 30)\ndef f(): f()\nf()",
+    "fork": "import os\nfor _ in range(5): os.fork()",
+    "kill": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+    "kill all": "import os, signal; os.kill(0, signal.SIGKILL)",
+    "memory": "data = [bytearray(1 << 20) for _ in range(1 << 20)]",
+    "output": "import os\nfor file in range(99):\n try: os.write(file, b'+' * 99)\n except OSError: pass\n1/0",
+    "close": "import os\nos.closerange(0, 100)",
+}
+
+
+def test_a_program_that_goes_wrong_loses_only_itself() -> None:
+    right = "def double(n):\n    return 2 * n"
+    programs = [[source, TEST] for lost in LOST.values() for source in (right, lost)]
+    assert run_all(programs, Limits(cpu=1)) == [True, False] * len(LOST)
+
+
+def test_verdicts_come_in_the_order_of_the_programs() -> None:
+    """However the programs are shared among processes."""
+    wanted = [i % 3 == 0 for i in range(3 * sandbox.SHARE)]
+    assert run_all([[f"assert {right}"] for right in wanted]) == wanted
+    assert run_all([]) == []
+
+
+def test_a_process_that_dies_loses_only_the_program_that_it_was_at() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        verdicts = pool.submit(run_all, [["pass"], ["while True: pass"], ["pass"]], ENDLESS)
+        runs_of(os.getpid())[0].kill()
+        assert verdicts.result() == [True, False, True]
 
 
 def test_memory_is_limited() -> None:

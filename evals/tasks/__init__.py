@@ -16,6 +16,7 @@ from unmask.evals.tasks import (
 )
 from unmask.evals.tasks.base import DrawnTask, Problem, Split, Styled, Task, TaskError, take
 from unmask.evals.tasks.dataset import Dataset
+from unmask.evals.tasks.programs import grade_all
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -29,7 +30,6 @@ TASKS: dict[str, Task] = {
         json_objects.TASK,
         python_functions.TASK,
         python_functions.GAP_TASK,
-        sudoku.TASK,
     )
 }
 EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named
@@ -67,4 +67,16 @@ def _with_option(task: Task, option: str) -> Task:
     return task.of_template(value)
 
 
-__all__ = ["DATASETS", "EMBEDDED", "TASKS", "Problem", "Split", "Styled", "Task", "TaskError", "find_task", "take"]
+__all__ = [
+    "DATASETS",
+    "EMBEDDED",
+    "TASKS",
+    "Problem",
+    "Split",
+    "Styled",
+    "Task",
+    "TaskError",
+    "find_task",
+    "grade_all",
+    "take",
+]

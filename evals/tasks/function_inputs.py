@@ -1,14 +1,15 @@
 """Arguments to test drawn functions with, near the constants that they hold: where a wrong bound shows."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PLAIN_NUMBERS = tuple(range(-10, 21))
+PLAIN_NUMBERS = (*range(-10, 21), 0, 0, 0)
 PLAIN_SIZES = tuple(range(1, 8))
 LETTERS = "aeioulnrstxyz"
 EMPTY_SHARE = 0.06  # of the lists and texts
+EQUAL_SHARE = 0.2  # of the pairs of numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class Pool:
             PLAIN_SIZES + tuple(sizes) * (1 + len(PLAIN_SIZES) // max(1, len(sizes))),
             LETTERS + letters * 4,
         )
+
+
+def draw_arguments(rng: random.Random, kinds: Sequence[str], pool: Pool) -> tuple[Any, ...]:
+    """One of each kind. Two numbers are equal now and then."""
+    if set(kinds) == {"number"} and rng.random() < EQUAL_SHARE:
+        return (rng.choice(pool.numbers),) * len(kinds)
+    return tuple(draw_argument(rng, kind, pool) for kind in kinds)
 
 
 def draw_argument(rng: random.Random, kind: str, pool: Pool) -> Any:

@@ -4,8 +4,8 @@ A piece computes by a function of its own, not by running its source, so that th
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -43,6 +43,12 @@ class Term:
 
     def opposite(self, x: str) -> str:
         return self.piece.opposite.format(x=x, k=self.constant)
+
+    def off_by_one(self) -> Iterator["Term"]:
+        """With a whole constant one less and one more."""
+        if isinstance(self.constant, int):
+            yield replace(self, constant=self.constant - 1)
+            yield replace(self, constant=self.constant + 1)
 
     def compute(self, element: Any) -> Any:
         return self.piece.compute(element, self.constant)
@@ -121,7 +127,7 @@ NUMBER_MAPS = (
 )
 
 WORD_TESTS = (
-    Piece("are longer than {k} letters", "len({x}) > {k}", lambda x, k: len(x) > k, range(1, 8), "len({x}) <= {k}"),
+    Piece("are longer than {k} letters", "len({x}) > {k}", lambda x, k: len(x) > k, range(2, 8), "len({x}) <= {k}"),
     Piece("are shorter than {k} letters", "len({x}) < {k}", lambda x, k: len(x) < k, range(3, 9), "len({x}) >= {k}"),
     Piece("have exactly {k} letters", "len({x}) == {k}", lambda x, k: len(x) == k, range(2, 8), "len({x}) != {k}"),
     Piece("have an even length", "len({x}) % 2 == 0", lambda x, k: len(x) % 2 == 0, opposite="len({x}) % 2 == 1"),

@@ -1,8 +1,8 @@
 """Functions that go through a source, keep some elements, change them, and return something of what is left."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unmask.evals.tasks import function_pieces as pieces
@@ -63,9 +63,23 @@ class Condition:
         joint = "or" if self.joint == "and" else "and"
         return f" {joint} ".join(test.opposite(x) for test in self.tests)
 
-    def compute(self, element: Any) -> bool:
-        found = [test.compute(element) for test in self.tests]
-        return any(found) if found and self.joint == "or" else all(found)
+    def kept(self, elements: Sequence[Any]) -> list[Any]:
+        """The elements that meet it."""
+        if self.joint == "or" and self.tests:
+            return [element for element in elements if any(test.compute(element) for test in self.tests)]
+        kept = list(elements)
+        for test in self.tests:
+            compute, constant = test.piece.compute, test.constant
+            kept = [element for element in kept if compute(element, constant)]
+        return kept
+
+    def near_misses(self) -> Iterator["Condition"]:
+        """Without each of the predicates, and with each bound one off."""
+        for i, test in enumerate(self.tests):
+            before, after = self.tests[:i], self.tests[i + 1 :]
+            yield replace(self, tests=before + after)
+            for off in test.off_by_one():
+                yield replace(self, tests=(*before, off, *after))
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Change:
-    """What an element becomes: itself, a term of it, or one of two as a test says."""
+    """What an element becomes: itself without terms, a term of it, or one of two as a test says."""
 
     terms: tuple[Term, ...] = ()
     test: Term | None = None
@@ -115,8 +129,6 @@ class Change:
         return self.terms[0].source(x) if self.terms else x
 
     def compute(self, element: Any) -> Any:
-        if not self.terms:
-            return element
         return self.terms[0 if not self.test or self.test.compute(element) else 1].compute(element)
 
 
@@ -155,13 +167,20 @@ class Scan:
         return f"{self.ending.before}{self.origin.words}{that}{self.change.words}{self.ending.after}"
 
     def compute(self, *arguments: Any) -> Any:
-        kept = [element for element in self.origin.elements(*arguments) if self.condition.compute(element)]
-        return self.ending.compute([self.change.compute(element) for element in kept])
+        kept = self.condition.kept(self.origin.elements(*arguments))
+        return self.ending.compute([self.change.compute(element) for element in kept] if self.change.terms else kept)
 
     @property
     def constants(self) -> list[Any]:
         terms = [*self.condition.tests, *self.change.terms, *([self.change.test] if self.change.test else [])]
         return [self.origin.constant, *(term.constant for term in terms)]
+
+    def near_misses(self) -> Iterator[Spec]:
+        for condition in self.condition.near_misses():
+            yield replace(self, condition=condition)
+        if self.change.test:
+            for term in self.change.terms:
+                yield replace(self, change=Change((term,)))
 
     def draw_body(self, rng: random.Random) -> Lines:
         styles = [self._loop, self._loop]
@@ -232,12 +251,17 @@ class Question:
         return f"{self.kind} of {self.origin.words} {self.condition.words}"
 
     def compute(self, *arguments: Any) -> Any:
-        found = [self.condition.compute(element) for element in self.origin.elements(*arguments)]
-        return {"how many": sum(found), "whether any": True in found, "whether all": False not in found}[self.kind]
+        elements = self.origin.elements(*arguments)
+        kept = len(self.condition.kept(elements))
+        return {"how many": kept, "whether any": kept > 0, "whether all": kept == len(elements)}[self.kind]
 
     @property
     def constants(self) -> list[Any]:
         return [self.origin.constant, *(test.constant for test in self.condition.tests)]
+
+    def near_misses(self) -> Iterator[Spec]:
+        for condition in self.condition.near_misses():
+            yield replace(self, condition=condition)
 
     def draw_body(self, rng: random.Random) -> Lines:
         x, over = self.origin.variable, self.origin.code

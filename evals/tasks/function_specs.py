@@ -1,7 +1,7 @@
 """What a drawn Python function is to compute: words for it, a reference, inputs, and bodies in several styles."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,12 +11,13 @@ Values = list[Any]
 class Spec(Protocol):
     """A function without its name.
 
-    arguments  the names of its arguments
-    kinds      what they are, see `draw_argument`
-    constants  that it holds
-    words      what it returns, as "returns" is followed by it
-    compute    the reference, of the arguments
-    draw_body  the lines of a right body, without indentation of their own, in a style drawn
+    arguments    the names of its arguments
+    kinds        what they are, see `draw_argument`
+    constants    that it holds
+    words        what it returns, as "returns" is followed by it
+    compute      the reference, of the arguments
+    near_misses  functions that lack a part of it or have another bound; its tests must tell them from it
+    draw_body    the lines of a right body, without indentation of their own, in a style drawn
     """
 
     @property
@@ -32,6 +33,8 @@ class Spec(Protocol):
     def words(self) -> str: ...
 
     def compute(self, *arguments: Any) -> Any: ...
+
+    def near_misses(self) -> Iterator["Spec"]: ...
 
     def draw_body(self, rng: random.Random) -> list[str]: ...
 

@@ -2,8 +2,8 @@
 
 import ast
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unmask.evals.tasks import function_pieces as pieces
@@ -85,6 +85,15 @@ class Branches:
     @property
     def constants(self) -> list[Any]:
         return [term.constant for term in (*self.tests, *self.results)]
+
+    def near_misses(self) -> Iterator[Spec]:
+        """Without each of the ways, and with each bound one off."""
+        for i, test in enumerate(self.tests):
+            before, after = self.tests[:i], self.tests[i + 1 :]
+            yield replace(self, tests=before + after, results=self.results[:i] + self.results[i + 1 :])
+            for off in test.off_by_one():
+                yield replace(self, tests=(*before, off, *after))
+        yield replace(self, tests=self.tests[:-1], results=self.results[:-1])
 
     def draw_body(self, rng: random.Random) -> Lines:
         tests, results = [test.source("x") for test in self.tests], [result.source("x") for result in self.results]
@@ -174,6 +183,11 @@ class Chain:
     @property
     def constants(self) -> list[Any]:
         return [step.constant for step in self.steps]
+
+    def near_misses(self) -> Iterator[Spec]:
+        """Without each of the steps."""
+        for i in range(len(self.steps)):
+            yield replace(self, steps=self.steps[:i] + self.steps[i + 1 :])
 
     def draw_body(self, rng: random.Random) -> Lines:
         """So many of the steps on one line as is drawn: all, one, or some."""

@@ -30,12 +30,16 @@ class HumanEvalProblem:
         return self.stub + self.body
 
     def grade(self, completion: str) -> bool:
-        """Right when the tests pass in the sandbox. The answer is the function, or the body that the stub lacks."""
+        """Right when the tests pass in the sandbox."""
+        return sandbox.run(self.program(completion))
+
+    def program(self, completion: str) -> sandbox.Program:
+        """The answer, which is the function or the body that the stub lacks, and its tests."""
         code = code_of(completion)
         whole = re.search(rf"^(?:async )?def {re.escape(self.entry_point)}\b", code, re.MULTILINE)
         # The stub alone is a function that does nothing; what it imports and defines serves the answer's function too.
         answer = [self.stub, code] if whole else [self.stub + _body(code)]
-        return sandbox.run([*answer, self.test, f"check({self.entry_point})"])
+        return [*answer, self.test, f"check({self.entry_point})"]
 
 
 def _body(code: str) -> str:

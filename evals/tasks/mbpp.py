@@ -30,7 +30,10 @@ class MbppProblem:
 
     def grade(self, completion: str) -> bool:
         """Right when every test passes in the sandbox."""
-        return sandbox.run([self.setup, code_of(completion), *self.tests])
+        return sandbox.run(self.program(completion))
+
+    def program(self, completion: str) -> sandbox.Program:
+        return [self.setup, code_of(completion), *self.tests]
 
 
 def parse(row: Row) -> MbppProblem:

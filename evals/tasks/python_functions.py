@@ -21,7 +21,7 @@ from typing import Any
 
 from unmask.evals import sandbox
 from unmask.evals.tasks.base import templated
-from unmask.evals.tasks.function_inputs import Pool, draw_argument
+from unmask.evals.tasks.function_inputs import Pool, draw_arguments
 from unmask.evals.tasks.function_scans import draw_scan, indent
 from unmask.evals.tasks.function_specs import Spec
 from unmask.evals.tasks.function_steps import draw_branches, draw_chain
@@ -36,6 +36,7 @@ COMMONEST_OUTCOME = 0.75  # of the hidden tests
 GAP = "____"
 EXPRESSION_SHARE = 0.4  # of the gaps; the others are whole lines of one block
 MOST_LINES = 4
+SHORTEST_EXPRESSION = 3  # characters
 
 Case = tuple[tuple[Any, ...], Any]  # arguments, and what the function should return
 
@@ -50,14 +51,14 @@ class FunctionProblem:
     tests: tuple[Case, ...]
     frame: str = GAP
 
-    def program(self, completion: str) -> list[str]:
-        """What runs to its end if the completion is right, part after part."""
-        checks = f"for given, wanted in {self.tests!r}:\n    assert {self.name}(*given) == wanted"
-        return [self.frame.replace(GAP, code_of(completion).strip()), checks]
-
     def grade(self, completion: str) -> bool:
         """Right when the function passes the hidden tests in the sandbox."""
         return sandbox.run(self.program(completion))
+
+    def program(self, completion: str) -> sandbox.Program:
+        """The function, and its tests."""
+        tests = f"for given, wanted in {self.tests!r}:\n    assert {self.name}(*given) == wanted"
+        return [self.frame.replace(GAP, code_of(completion).strip()), tests]
 
     def style(self, completion: str) -> str:
         """`loop`, `lines` without a loop, or `expression`, which is all one line."""
@@ -142,25 +143,32 @@ def draw_gap(rng: random.Random, template: int) -> FunctionProblem:
 
 
 def draw_function(rng: random.Random) -> Drawn:
-    """One whose hidden tests want different things, so that no constant passes them, or nearly does."""
     while True:
         spec = rng.choice(SPECS)(rng)
         cases = _cases(spec, rng)
         examples = [case for case in cases if len(repr(case)) <= LONGEST_EXAMPLE][:EXAMPLES]
-        tests = [case for case in cases if case not in examples][:HIDDEN_TESTS]
-        outcomes = Counter(repr(wanted) for _, wanted in tests)
-        enough = len(examples) == EXAMPLES and len(tests) >= HIDDEN_TESTS // 2
-        if enough and max(outcomes.values()) <= COMMONEST_OUTCOME * len(tests):
+        tests = [case for case in cases if case not in examples]
+        if len(examples) == EXAMPLES and _telling(spec, tests):
             break
     name = rng.choice(NAMES)
     source = "\n".join([f"def {name}({', '.join(spec.arguments)}):", *indent(spec.draw_body(rng))])
     return Drawn(name, spec, source, tuple(tests), tuple(examples))
 
 
+def _telling(spec: Spec, tests: list[Case]) -> bool:
+    """Whether tests want different things, so that no constant nearly passes, and every near miss fails one of them."""
+    commonest = max(Counter(repr(wanted) for _, wanted in tests).values(), default=0)
+    return (
+        len(tests) >= HIDDEN_TESTS // 2
+        and commonest <= COMMONEST_OUTCOME * len(tests)
+        and all(any(near.compute(*given) != wanted for given, wanted in tests) for near in spec.near_misses())
+    )
+
+
 def _cases(spec: Spec, rng: random.Random) -> list[Case]:
     """Inputs, all different, and what they give."""
     pool = Pool.near(spec.constants)
-    drawn = [tuple(draw_argument(rng, kind, pool) for kind in spec.kinds) for _ in range(HIDDEN_TESTS + EXAMPLES)]
+    drawn = [draw_arguments(rng, spec.kinds, pool) for _ in range(HIDDEN_TESTS + EXAMPLES)]
     return [(given, spec.compute(*given)) for given in {repr(given): given for given in drawn}.values()]
 
 
@@ -169,10 +177,9 @@ def _draw_gap(rng: random.Random, source: str) -> tuple[int, int]:
     lines = source.split("\n")
     starts = [0, *accumulate(len(line) + 1 for line in lines)]
     if rng.random() < EXPRESSION_SHARE and (found := _expressions(source)):
-        node = rng.choice(found)
-        start = starts[node.lineno - 1]
-        return start + node.col_offset, start + (node.end_col_offset or 0)
-    first = rng.randrange(1, len(lines))
+        line, start, end = rng.choice(found)
+        return starts[line - 1] + start, starts[line - 1] + end
+    first = rng.randrange(1, len(lines) - (lines[-1].strip() == "return None"))  # which a function does by itself
     margin = len(lines[first]) - len(lines[first].lstrip())
     block = list(takewhile(lambda line: not line[:margin].strip(), lines[first:]))
     longest = min(len(block), MOST_LINES)
@@ -180,9 +187,13 @@ def _draw_gap(rng: random.Random, source: str) -> tuple[int, int]:
     return starts[first] + margin, starts[last + 1] - 1
 
 
-def _expressions(source: str) -> list[ast.expr]:
-    nodes = ast.walk(ast.parse(source))
-    return [n for n in nodes if isinstance(n, ast.expr) and not isinstance(n, ast.Name | ast.Constant)]
+def _expressions(source: str) -> list[tuple[int, int, int]]:
+    """Line, start and end of each."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.expr)]
+    places = [
+        (n.lineno, n.col_offset, n.end_col_offset or 0) for n in nodes if not isinstance(n, ast.Name | ast.Constant)
+    ]
+    return [place for place in places if place[2] - place[1] >= SHORTEST_EXPRESSION]
 
 
 TASK = templated("python", "small Python functions from a description, run against tests", 128, draw, len(TEMPLATES))
