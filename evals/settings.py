@@ -28,7 +28,7 @@ class EvalSettings(ModelSettings):
     task: Several[str] = Field(
         (),
         description=f"tasks: {', '.join(TASKS)}, by default {' and '.join(EMBEDDED)}; or {', '.join(DATASETS)}, "
-        "from the Hub, or from files as in gsm8k=PATH; word-problems:template=2 draws the prompts of one template alone",
+        "from the Hub, or from files as in gsm8k=PATH; sudoku:template=2 draws the prompts of one template alone",
     )
     scheduler: Several[str] = Field(
         (), description="schedulers, with options as name:option=value; by default all, without options"
