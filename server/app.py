@@ -12,11 +12,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from unmask.models.loading import Model
-from unmask.server import chat, completions, fim, generate, info, playground, score, tokenize
-from unmask.server.access import ApiKeys
 from unmask.server.backend import Backend
 from unmask.server.errors import add_error_handlers
-from unmask.server.middleware import KeepAlive, Observe
+from unmask.server.ops.access import PROBES, ApiKeys
+from unmask.server.ops.middleware import KeepAlive, Observe
+from unmask.server.routes import chat, completions, fim, generate, info, playground, score, tokenize
 from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ def create_app(
         title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
     )
     app.state.backend = backend
-    for room in (generate, completions, chat, fim, score, tokenize, info, playground):
-        app.include_router(room.router)
+    for routes in (generate, completions, chat, fim, score, tokenize, info, playground):
+        app.include_router(routes.router)
     add_error_handlers(app)
     app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)
     if settings.api_key:
-        app.add_middleware(ApiKeys, keys=settings.api_key)
+        app.add_middleware(ApiKeys, keys=settings.api_key, open_paths=PROBES | playground.PATHS)
     if settings.cors_origin:  # around the keys, which a browser's question whether it may ask does not bring
         app.add_middleware(
             CORSMiddleware,
@@ -70,7 +70,7 @@ def create_app(
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     if settings.otel:
-        from unmask.server.tracing import TraceContext  # an extra
+        from unmask.server.ops.tracing import TraceContext  # an extra
 
         app.add_middleware(TraceContext)
     app.add_middleware(Observe, metrics=backend.metrics, limit=lambda: backend.max_body_bytes)

@@ -29,17 +29,17 @@ from unmask.engine.service import (
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
-from unmask.server.bodies import MOST_BYTES, default_body_bytes
 from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
-from unmask.server.metrics import Metrics
+from unmask.server.generations import Generations
+from unmask.server.ops.metrics import Metrics
+from unmask.server.ops.vllm_metrics import VLLMMetrics
+from unmask.server.parse.bodies import MOST_BYTES, default_body_bytes
 from unmask.server.settings import ServeSettings
-from unmask.server.streams import Generations
-from unmask.server.vllm_metrics import VLLMMetrics
 from unmask.server.workers import Workers
 
 if TYPE_CHECKING:
-    from unmask.server.tracing import Tracing
+    from unmask.server.ops.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class Backend:
         return self.service
 
     def _make_tracing(self) -> "Tracing":
-        from unmask.server.tracing import Tracing  # the extra is there: the settings have looked
+        from unmask.server.ops.tracing import Tracing  # the extra is there: the settings have looked
 
         return Tracing(self._name)
 

@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
 
+# What the extra `otel` installs and server/ops/tracing.py imports.
+TRACING = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 _ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
 
@@ -109,8 +111,8 @@ class ServeSettings(ModelSettings):
     @classmethod
     def _can_trace(cls, wanted: bool) -> bool:
         try:
-            if wanted:
-                import_module("unmask.server.tracing")
+            for module in TRACING if wanted else ():
+                import_module(module)
         except ImportError as error:
             raise ValueError(f"{error}; pip install 'unmask[otel]'") from None
         return wanted

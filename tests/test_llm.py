@@ -18,7 +18,7 @@ from unmask.llm import MAX_ROWS, Output
 from unmask.models.errors import CheckpointError
 from unmask.schedulers import Decision, Needs, OptionError, State, UnknownSchedulerError, View, option, top_n
 from unmask.server.settings import ServeSettings
-from unmask.server.wire.answers import Diffusion
+from unmask.server.wire.responses import Diffusion
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 TIMED = ("tokens_per_second", "queue_seconds", "generate_seconds")

@@ -28,7 +28,7 @@ from tests.page import (
     start,
 )
 from unmask.schedulers import json_schema, scheduler_class, scheduler_names
-from unmask.server.playground import PARTS
+from unmask.server.routes.playground import PARTS
 from unmask.weights import HERE
 
 pytest_plugins = ("tests.page_fixtures",)

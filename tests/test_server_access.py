@@ -15,7 +15,8 @@ from unmask.arguments import parse_settings
 from unmask.errors import UsageError
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.store import Card, policy_names, save_policy
-from unmask.server.access import OPEN
+from unmask.server.ops.access import PROBES
+from unmask.server.routes.playground import PATHS
 from unmask.server.settings import ServeSettings
 
 KEYS = ("first-key", "schlüssel")
@@ -66,7 +67,7 @@ def test_everything_but_probes_and_the_page_wants_a_key(server: Live) -> None:
         }
     ):
         response = server.http.request(method, path)
-        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in OPEN), path
+        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in PROBES | PATHS), path
     assert ("POST", "/generate") in tried
 
 

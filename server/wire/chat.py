@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, about, check_same
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
 
 NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
 
@@ -117,7 +117,7 @@ class ChatChoice(Choice):
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
 
 
-class ChatResponse(OpenAIAnswer):
+class ChatResponse(OpenAIResponse):
     """The answer of `POST /v1/chat/completions`. Chunks of its stream have `delta` instead of `message`."""
 
     object: Literal["chat.completion"] = Field("chat.completion", description="what this is")

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
 
 MAX_PROMPTS = 1 << 14
 
@@ -70,7 +70,7 @@ class CompletionChoice(Choice):
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
 
 
-class CompletionResponse(OpenAIAnswer):
+class CompletionResponse(OpenAIResponse):
     """The answer of `POST /v1/completions`. Chunks of its stream may lack `usage` and `diffusion`."""
 
     object: Literal["text_completion"] = Field("text_completion", description="what this is")

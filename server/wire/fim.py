@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from unmask.server.wire.chat import AnswerMessage
 from unmask.server.wire.fields import MAX_SEED, check_same
-from unmask.server.wire.openai import NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.openai import NEUTRAL, Choice, OpenAIFields, OpenAIResponse
 
 
 class FimRequest(OpenAIFields):
@@ -42,7 +42,7 @@ class FimChoice(Choice):
     message: AnswerMessage = Field(description="the same as a message")
 
 
-class FimResponse(OpenAIAnswer):
+class FimResponse(OpenAIResponse):
     """The answer of `POST /v1/fim/completions`."""
 
     object: Literal["text_completion"] = Field("text_completion", description="what this is")

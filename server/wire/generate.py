@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from unmask.server.wire.answers import Answer, TokenSteps
 from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
+from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 
 class GenerateRequest(GenerationFields):
@@ -48,7 +48,7 @@ class GenerateRequest(GenerationFields):
         return self
 
 
-class GenerateResponse(Answer, TokenSteps):
+class GenerateResponse(GenerationResponse, TokenSteps):
     """The answer of `POST /generate`."""
 
     text: str = Field(description="what was generated")

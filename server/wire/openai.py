@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.errors import show
-from unmask.server.wire.answers import Answer, TokenSteps
 from unmask.server.wire.fields import GenerationFields, about
+from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
@@ -130,7 +130,7 @@ class Choice(TokenSteps):
     )
 
 
-class OpenAIAnswer(Answer):
+class OpenAIResponse(GenerationResponse):
     """What the answers of OpenAI's endpoints hold besides."""
 
     created: int = Field(description="when, in seconds since 1970")

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.answers import Usage
 from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, Messages, TokenIds, about, expect
+from unmask.server.wire.responses import Usage
 
 MAX_PATTERNS = 1024
 MAX_PAIRS = 64

@@ -1,19 +1,12 @@
-"""From the engine's thread to the event loop and on to the client; and back, when the client is gone."""
+"""From the engine's thread to the event loop, and back when the client has left."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
-
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from unmask.engine.errors import RequestError
 from unmask.engine.request import Request, Result, Step
 from unmask.engine.service import GOING_DOWN, EngineError, EngineService, EngineStoppedError, OnStep
 from unmask.server.caller import Deadline
-
-# Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
-_LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 class Generations:
@@ -93,31 +86,3 @@ def nothing(request: Request) -> Step:
     """The one step of a request of no tokens."""
     given = len(request.prompt) + len(request.suffix)
     return Step(request.id, 0, (), (), 0, True, "", Result((), (), (), "", "length", given, 0, 0, 0.0, 0.0))
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events. However the stream ends, even before its first event, `close` is called."""
-
-    def __init__(self, events: AsyncIterator[str], close: Callable[[], None]):
-        # X-Accel-Buffering tells nginx to pass events on as they come.
-        super().__init__(
-            events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
-        )
-        self._close = close
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._close()
-
-
-def event(data: object, name: str | None = None) -> str:
-    """One server-sent event: JSON, with a name or without."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {to_json(data)}\n\n"
-
-
-def to_json(data: object) -> str:
-    """JSON without spaces, and without what some readers take for the end of a line. Raises ValueError for NaN."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)

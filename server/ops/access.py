@@ -3,16 +3,14 @@ the playground's own files, which hold nothing of the server's and ask for the k
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmask.server.errors import UnauthorizedError, error_response
-from unmask.server.playground import PARTS
 
 PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/ready"})
-OPEN = PROBES | {"/", *(f"/static/{name}" for name in PARTS)}
 
 
 class ApiKeys:
@@ -22,12 +20,13 @@ class ApiKeys:
     Keys are compared by their digests, all of them and each in constant time: how long it takes tells nothing.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]):
+    def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: Collection[str]):
         self._app = app
+        self._open_paths = open_paths
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
         if (name := self._name(headers)) is not None:

@@ -5,12 +5,12 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from unmask.models.loading import Model
-from unmask.server.answers import ERRORS, BackendOf, check_model
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.parse import conversation
-from unmask.server.tokens import check_characters, check_count, check_tokens
-from unmask.server.wire.tokens import (
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.limits import check_characters, check_count, check_tokens
+from unmask.server.parse.requests import conversation
+from unmask.server.routes.common import ERRORS, BackendOf, check_model
+from unmask.server.wire.tokenize import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeRequest,

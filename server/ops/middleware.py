@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unmask.engine.service import GOING_DOWN, EngineStoppedError
-from unmask.server.access import PROBES
 from unmask.server.errors import HeadTooLargeError, error_response
-from unmask.server.metrics import Metrics
+from unmask.server.ops.access import PROBES
+from unmask.server.ops.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

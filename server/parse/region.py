@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unmask.models.loading import Model
 from unmask.server.errors import BadRequestError
-from unmask.server.tokens import CONTEXT_LENGTH, check_characters, check_tokens
+from unmask.server.parse.limits import CONTEXT_LENGTH, check_characters, check_tokens
 
 DEFAULT_MARKER = "[MASK]"
 _CLOSING = "])>}"  # a marker that ends in one of these may hold a count in front of it

@@ -35,5 +35,5 @@ def logging_config(log_format: LogFormat) -> dict[str, Any]:
     config = copy.deepcopy(LOGGING_CONFIG)
     config["loggers"]["unmask"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     if log_format == "json":
-        config["formatters"]["default"] = {"()": "unmask.server.logs.JSONFormatter"}
+        config["formatters"]["default"] = {"()": "unmask.server.ops.logs.JSONFormatter"}
     return config

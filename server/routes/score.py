@@ -11,15 +11,15 @@ from starlette.responses import Response
 from unmask.engine.score import Masks, check_patterns, draw_masks, passes_asked
 from unmask.engine.scoring import Scored
 from unmask.models.loading import Model
-from unmask.server.answers import ERRORS, BackendOf, check_model
 from unmask.server.backend import Backend
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.canvas import Region, check_length
 from unmask.server.errors import BadRequestError
-from unmask.server.parse import given_prompt
-from unmask.server.tokens import check_scored, check_tokens, encoded
-from unmask.server.wire.answers import Usage
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.limits import check_scored, check_tokens, encoded
+from unmask.server.parse.region import Region, check_length
+from unmask.server.parse.requests import given_prompt
+from unmask.server.routes.common import ERRORS, BackendOf, check_model
+from unmask.server.wire.responses import Usage
 from unmask.server.wire.score import ScoreRequest, ScoreResponse
 
 router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)

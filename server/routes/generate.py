@@ -11,13 +11,15 @@ from starlette.responses import JSONResponse, Response
 from unmask.engine.request import Request, Result, Step
 from unmask.engine.service import EngineError
 from unmask.models.loading import Model
-from unmask.server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, token_steps, usage
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.canvas import region_of
 from unmask.server.errors import error_body
-from unmask.server.parse import parse_generate
-from unmask.server.streams import EventStream, Generations, event
+from unmask.server.generations import Generations
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.region import region_of
+from unmask.server.parse.requests import parse_generate
+from unmask.server.reply.common import diffusion, token_steps, usage
+from unmask.server.reply.sse import EventStream, event
+from unmask.server.routes.common import ERRORS, SSE, BackendOf, check_model
 from unmask.server.wire.generate import GenerateRequest, GenerateResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)

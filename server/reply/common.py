@@ -3,46 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import Annotated, Any
-
-from fastapi import Depends
-from starlette.requests import Request as HTTPRequest
+from typing import Any
 
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.figures import figures
 from unmask.engine.request import Request, Result
-from unmask.server.backend import Backend
-from unmask.server.errors import UnknownModelError, show
-from unmask.server.wire.answers import ArNess, Diffusion, ErrorResponse, Usage
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
-    401: {"model": ErrorResponse, "description": "the server wants an API key"},
-    404: {"model": ErrorResponse, "description": "the model is not served here"},
-    408: {"model": ErrorResponse, "description": "the request was not done in time"},
-    413: {"model": ErrorResponse, "description": "the body is too large"},
-    429: {"model": ErrorResponse, "description": "too many requests are waiting"},
-    500: {"model": ErrorResponse, "description": "a fault of the server"},
-    503: {"model": ErrorResponse, "description": "the model is loading, or the server going down"},
-}
-
-SSE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "JSON, or server-sent events with `stream`", "content": {"text/event-stream": {}}}
-}
-
-
-async def _backend(http: HTTPRequest) -> Backend:
-    backend: Backend = http.app.state.backend
-    return backend
-
-
-BackendOf = Annotated[Backend, Depends(_backend)]
-
-
-def check_model(asked: str | None, served: str) -> None:
-    """Raise UnknownModelError unless the request asks for the model that is served, or leaves it open."""
-    if asked and asked != served:
-        raise UnknownModelError(f"model {show(asked)} is not served here; the model is {served!r}", "model")
+from unmask.server.wire.responses import ArNess, Diffusion, Usage
 
 
 def usage(results: Sequence[Result], n: int = 1) -> Usage:

@@ -17,8 +17,8 @@ from unmask.models.loading import Model, choose_device
 from unmask.server.app import create_app
 from unmask.server.backend import Backend
 from unmask.server.errors import NotReadyError
-from unmask.server.logs import logging_config
-from unmask.server.middleware import MAX_HEAD_BYTES
+from unmask.server.ops.logs import logging_config
+from unmask.server.ops.middleware import MAX_HEAD_BYTES
 from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)

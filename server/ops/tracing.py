@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmask.engine.request import Request, Result, Step
 from unmask.engine.service import EngineError
-from unmask.server.metrics import REASONS
+from unmask.server.ops.metrics import REASONS
 
 MAX_BLOCKS = 100  # spans of blocks in one generation; the later ones are counted only
 _REQUEST_ID = context.create_key("request-id")

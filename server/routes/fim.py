@@ -4,13 +4,14 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from unmask.server.answers import ERRORS, SSE, BackendOf, check_model
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.logprobs import completion_logprobs
-from unmask.server.openai import JSON, Shape, respond
-from unmask.server.parse import parse_fim
-from unmask.server.pieces import Piece
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.requests import parse_fim
+from unmask.server.reply.deltas import Delta
+from unmask.server.reply.logprobs import completion_logprobs
+from unmask.server.reply.openai import JSON, Shape
+from unmask.server.routes.common import ERRORS, SSE, BackendOf, check_model
+from unmask.server.routes.openai import respond
 from unmask.server.wire.fim import FimRequest, FimResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
@@ -26,11 +27,11 @@ async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendO
     return await respond(body, requests, caller, backend, SHAPE)
 
 
-def _choice(piece: Piece) -> JSON:
+def _choice(piece: Delta) -> JSON:
     return {"text": piece.text, "message": {"role": "assistant", "content": piece.text, "refusal": None}}
 
 
-def _delta(piece: Piece) -> JSON:
+def _delta(piece: Delta) -> JSON:
     return {"text": piece.text, "delta": {"role": "assistant", "content": piece.text}}
 
 

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from unmask.schedulers import json_schema, scheduler_class, scheduler_names
-from unmask.server.answers import ERRORS, BackendOf, check_model
 from unmask.server.backend import Backend
+from unmask.server.routes.common import ERRORS, BackendOf, check_model
 
 log = logging.getLogger(__name__)
 

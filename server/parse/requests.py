@@ -10,11 +10,11 @@ from unmask.engine.fields import choose_block_length, choose_temperature, name_a
 from unmask.engine.request import Request
 from unmask.models.loading import Model
 from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
-from unmask.server.canvas import Region, check_length, region_of
 from unmask.server.errors import BadRequestError, show
-from unmask.server.policy_names import check_policy
+from unmask.server.parse.limits import check_characters, check_tokens, encoded
+from unmask.server.parse.policies import check_policy
+from unmask.server.parse.region import Region, check_length, region_of
 from unmask.server.settings import ServeSettings
-from unmask.server.tokens import check_characters, check_tokens, encoded
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
 from unmask.server.wire.fields import MAX_SEED, GenerationFields, Message

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unmask.models.tokenizer import Tokenizer
-from unmask.server.pieces import Piece, Token
+from unmask.server.reply.deltas import Delta, Token
 
 JSON = dict[str, Any]
 
 
-def completion_logprobs(piece: Piece, tokenizer: Tokenizer) -> JSON:
+def completion_logprobs(piece: Delta, tokenizer: Tokenizer) -> JSON:
     """Four lists with an entry a token; those of an echoed prompt come first, and last the end of text that ended the
     answer."""
     tokens = [*piece.echo.tokens, *piece.tokens, *piece.end]

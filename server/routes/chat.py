@@ -4,13 +4,14 @@ from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from unmask.server.answers import ERRORS, SSE, BackendOf, check_model
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.logprobs import chat_logprobs
-from unmask.server.openai import JSON, Shape, respond
-from unmask.server.parse import parse_chat
-from unmask.server.pieces import Piece
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.requests import parse_chat
+from unmask.server.reply.deltas import Delta
+from unmask.server.reply.logprobs import chat_logprobs
+from unmask.server.reply.openai import JSON, Shape
+from unmask.server.routes.common import ERRORS, SSE, BackendOf, check_model
+from unmask.server.routes.openai import respond
 from unmask.server.wire.chat import ChatRequest, ChatResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
@@ -26,11 +27,11 @@ async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: Backen
     return await respond(body, requests, caller, backend, SHAPE)
 
 
-def _message(piece: Piece) -> JSON:
+def _message(piece: Delta) -> JSON:
     return {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
 
 
-def _delta(piece: Piece) -> JSON:
+def _delta(piece: Delta) -> JSON:
     return {"delta": {"content": piece.text} if piece.text else {}}
 
 

@@ -5,24 +5,22 @@ and one block over the whole length makes it come late and in bursts. With `diff
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import Response
 
-from unmask.engine.request import Request, Result
+from unmask.engine.request import Result
 from unmask.engine.service import EngineError
 from unmask.models.tokenizer import Tokenizer
-from unmask.server.answers import diffusion, token_steps, usage
-from unmask.server.backend import Backend
-from unmask.server.caller import Caller
 from unmask.server.errors import error_body
-from unmask.server.pieces import NO_ECHO, Echo, Piece, pieces, snapshots, whole
-from unmask.server.streams import EventStream, Generations, event, to_json
-from unmask.server.wire.answers import Usage
+from unmask.server.generations import Generations
+from unmask.server.reply.common import diffusion, token_steps, usage
+from unmask.server.reply.deltas import NO_ECHO, Delta, Echo, pieces, snapshots, whole
+from unmask.server.reply.sse import event, to_json
 from unmask.server.wire.openai import OpenAIFields
+from unmask.server.wire.responses import Usage
 
 END_OF_STREAM = "data: [DONE]\n\n"
 
@@ -43,14 +41,14 @@ class Shape:
     prefix: str
     object: str
     chunk: str
-    choice: Callable[[Piece], JSON]
-    delta: Callable[[Piece], JSON]
-    logprobs: Callable[[Piece, Tokenizer], JSON]
+    choice: Callable[[Delta], JSON]
+    delta: Callable[[Delta], JSON]
+    logprobs: Callable[[Delta, Tokenizer], JSON]
     opening: JSON = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Answering:
+class OpenAIReply:
     """One request of a client's: what was asked, what runs for it, and how it is answered.
 
     echoes  of the prompts, one a choice, or none
@@ -97,7 +95,7 @@ class Answering:
             yield event({"error": error_body(error)})
         yield END_OF_STREAM
 
-    async def _told(self) -> AsyncIterator[tuple[JSON, Piece | None]]:
+    async def _told(self) -> AsyncIterator[tuple[JSON, Delta | None]]:
         """The chunks, with the pieces that they tell: none in those that open a choice."""
         head, sent = self.head | self._prompt_ids(), 0
         if opening := self.shape.opening:
@@ -111,13 +109,13 @@ class Answering:
             yield head | self._usage_so_far(sent) | {"choices": [choice]}, piece
             head = self.head
 
-    def _pieces(self) -> AsyncIterator[Piece]:
+    def _pieces(self) -> AsyncIterator[Delta]:
         if self.body.diffusing:
             return snapshots(self.generations, self.tokenizer)
         echoes = [self._echo(i) for i in range(len(self.generations.requests))]
         return pieces(self.generations, self.body.wants_tokens, echoes)
 
-    def _choice(self, piece: Piece, fields: JSON) -> JSON:
+    def _choice(self, piece: Delta, fields: JSON) -> JSON:
         body, result = self.body, piece.result
         wanted = body.alternatives is not None
         choice = {"index": piece.choice, **fields}
@@ -153,26 +151,3 @@ class Answering:
             "usage": usage(results, self.body.n or 1).model_dump(),
             "diffusion": diffusion(self.generations.requests, results, bool(self.body.return_steps)),
         }
-
-
-async def respond(
-    body: OpenAIFields,
-    requests: Sequence[Request],
-    caller: Caller,
-    backend: Backend,
-    shape: Shape,
-    echoes: Sequence[Echo] = (),
-) -> Response:
-    """Run the requests and answer in the endpoint's shape."""
-    tokenizer = backend.model.tokenizer
-    head = {
-        "id": f"{shape.prefix}-{caller.id}",
-        "object": shape.chunk if body.stream else shape.object,
-        "created": int(time.time()),
-        "model": backend.model_name,
-    }
-    generations = backend.submit(requests, bool(body.stream), caller)
-    answering = Answering(body, generations, tokenizer, head, shape, echoes)
-    if body.stream:
-        return EventStream(answering.chunks(), generations.close)
-    return await caller.wait(answering.whole())

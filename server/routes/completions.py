@@ -9,15 +9,16 @@ from starlette.responses import Response
 
 from unmask.engine.request import Request
 from unmask.engine.scoring import left_to_right
-from unmask.server.answers import ERRORS, SSE, BackendOf, check_model
 from unmask.server.backend import Backend
-from unmask.server.bodies import BodyRoute
 from unmask.server.caller import Caller
-from unmask.server.logprobs import completion_logprobs
-from unmask.server.openai import JSON, Shape, respond
-from unmask.server.parse import parse_completion
-from unmask.server.pieces import Echo, Piece, Token
-from unmask.server.tokens import check_scored
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.limits import check_scored
+from unmask.server.parse.requests import parse_completion
+from unmask.server.reply.deltas import Delta, Echo, Token
+from unmask.server.reply.logprobs import completion_logprobs
+from unmask.server.reply.openai import JSON, Shape
+from unmask.server.routes.common import ERRORS, SSE, BackendOf, check_model
+from unmask.server.routes.openai import respond
 from unmask.server.wire.completions import CompletionRequest, CompletionResponse
 
 router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
@@ -60,7 +61,7 @@ async def _tokens(prompt: Sequence[int], text: str, top: int, backend: Backend) 
     return (Token(prompt[0], None, first), *seen)
 
 
-def _text(piece: Piece) -> JSON:
+def _text(piece: Delta) -> JSON:
     return {"text": piece.echo.text + piece.text}
 
 

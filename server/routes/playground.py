@@ -8,8 +8,9 @@ from starlette.responses import FileResponse
 
 router = APIRouter(include_in_schema=False)
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 PARTS = tuple(sorted(file.name for file in STATIC.iterdir() if file.suffix in {".css", ".js"}))
+PATHS = frozenset({"/", *(f"/static/{name}" for name in PARTS)})
 
 # All comes from this server, nothing may frame the page, and the browser itself refuses text as markup.
 POLICY = (

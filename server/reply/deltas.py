@@ -7,7 +7,7 @@ from itertools import groupby
 
 from unmask.engine.request import Result, Reveal, Step
 from unmask.models.tokenizer import Tokenizer
-from unmask.server.streams import Generations
+from unmask.server.generations import Generations
 
 MASK = "\N{LIGHT SHADE}"  # in a snapshot, for what is not revealed yet
 LOWEST = -9999.0  # log-probability of what has none in float32; JSON has no infinity
@@ -38,7 +38,7 @@ NO_ECHO = Echo()
 
 
 @dataclass(frozen=True)
-class Piece:
+class Delta:
     """What has settled of one answer since its last piece; or, of snapshots, all that there is.
 
     choice  which answer
@@ -57,38 +57,38 @@ class Piece:
     result: Result | None = None
 
 
-def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Piece:
+def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Delta:
     """An answer in one piece."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
     places = zip(result.positions, result.offsets, strict=True)
     tokens = tuple(_token(reveals[position], offset, echo) for position, offset in places)
-    return Piece(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result)
+    return Delta(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result)
 
 
-async def pieces(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Piece]:
+async def pieces(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Delta]:
     """Until every answer has ended. No piece is empty but a last one.
 
     with_tokens  whether pieces tell their tokens
     """
-    answers = [_Answer(choice, echo) for choice, echo in enumerate(echoes)]
+    answers = [_Progress(choice, echo) for choice, echo in enumerate(echoes)]
     async for choice, step in generations.steps():
         piece = answers[choice].take(step, with_tokens)
         if piece.text or piece.tokens or piece.result is not None:
             yield piece
 
 
-async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIterator[Piece]:
+async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIterator[Delta]:
     """After every step all of an answer, masks included; the last piece is the answer itself."""
     canvases: list[dict[int, Reveal]] = [{} for _ in generations.requests]
     async for choice, step in generations.steps():
         _apply(step, canvases[choice])
         length = generations.requests[choice].max_tokens
         text = step.result.text if step.result else _snapshot(canvases[choice], length, tokenizer)
-        yield Piece(choice, text, result=step.result)
+        yield Delta(choice, text, result=step.result)
 
 
 @dataclass
-class _Answer:
+class _Progress:
     """How much of one answer has been sent."""
 
     choice: int
@@ -98,14 +98,14 @@ class _Answer:
     tokens: int = 0
     reveals: dict[int, Reveal] = field(default_factory=dict)
 
-    def take(self, step: Step, with_tokens: bool) -> Piece:
+    def take(self, step: Step, with_tokens: bool) -> Delta:
         sent, self.characters = self.characters, len(step.text)
         text = step.text[sent:]
         tokens = self._tokens(step) if with_tokens else ()
         first, self.first = self.first, self.first and not text and not tokens
         echo = self.echo if first else NO_ECHO
         end = _end(step.result, self.echo) if with_tokens else ()
-        return Piece(self.choice, text, tokens, first, echo, end, step.result)
+        return Delta(self.choice, text, tokens, first, echo, end, step.result)
 
     def _tokens(self, step: Step) -> tuple[Token, ...]:
         """The tokens that the settled text has grown by."""

@@ -47,7 +47,7 @@ class Usage(BaseModel):
     total_tokens: int = Field(description="both")
 
 
-class Answer(BaseModel):
+class GenerationResponse(BaseModel):
     """What every answer of a generation holds."""
 
     id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
