@@ -115,7 +115,7 @@ def identity(
         "dtype": model.precision,
         "task": task.name,
         "scheduler": scheduler.name,
-        "options": scheduler.values(),
+        "options": scheduler.values,
         "block_length": fit_block_length(block_length, length, model.network.architecture),
         "max_tokens": length,
         "cache": str(cache),
@@ -127,7 +127,7 @@ def identity(
 
 def label(result: Measurement) -> str:
     """A scheduler with the options that differ from its defaults, as a command line names it."""
-    defaults = parse_scheduler(result.scheduler).values()
+    defaults = parse_scheduler(result.scheduler).values
     changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
     return ":".join([result.scheduler, *changed])
 

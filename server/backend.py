@@ -5,12 +5,11 @@ import logging
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
 from unmask.engine.engine import Engine
@@ -35,6 +34,7 @@ from unmask.server.generations import Generations
 from unmask.server.ops.metrics import Metrics
 from unmask.server.ops.vllm_metrics import VLLMMetrics
 from unmask.server.parse.bodies import MOST_BYTES, default_body_bytes
+from unmask.server.parse.context import Context
 from unmask.server.settings import ServeSettings
 from unmask.server.workers import Workers
 
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from unmask.server.ops.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+T = TypeVar("T")
 
 WARM_UP_TOKENS = 64  # of the prompt, and to generate
 WARM_UP_ROWS = 16
@@ -155,18 +158,23 @@ class Backend:
         """The same, whether it is ready or not; empty until it is loaded."""
         return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
 
-    def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
-        """Run the requests of one caller; without `every_step` only their last steps come.
+    async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
+        """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
+        ClientLeftError."""
+        context = Context(self.model, self.settings, caller.client)
+        return await caller.wait(self.workers.run(parse, body, context))
 
-        Callers take turns with each other, and first of all those with one API key with those with another.
+    async def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
+        """Prepare the requests of one caller on a thread and run them; without `every_step` only their last steps come.
 
-        Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
+        Raises NotReadyError, RequestError, SchedulerError, QueueFullError, EngineStoppedError, DeadlineError or
+        ClientLeftError.
         """
         self.metrics.count_choices(len(requests))
-        client = (caller.key, uuid.uuid4().hex)
-        requests = [replace(request, client=client) for request in requests]
+        prepare = self._engine().engine.prepare
+        canvases = await caller.wait(self.workers.run(lambda: [prepare(request) for request in requests]))
         try:
-            return Generations(self._engine(), self._follow, requests, every_step, caller.deadline)
+            return Generations(self._engine(), self._follow, canvases, every_step, caller.deadline)
         except QueueFullError:
             self.metrics.count_rejection("queue_full")
             raise

@@ -1,6 +1,7 @@
 """Whoever waits for an answer: which key it brought, and how long it waits."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -35,13 +36,16 @@ class Deadline:
 class Caller:
     """The client of one HTTP request. Its time runs from when this is made.
 
+    Clients take turns: first the API keys with each other, then the HTTP requests with the same key.
+
     timeout  what the request asks for; the server may set less
     """
 
     def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings):
         self._http = http
         self.id: str = http.state.request_id
-        self.key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
+        key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
+        self.client = (key, uuid.uuid4().hex)
         given = [seconds for seconds in (timeout, settings.request_timeout) if seconds is not None]
         self.deadline = Deadline(min(given, default=None))
 

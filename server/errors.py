@@ -10,6 +10,7 @@ Exception
     ClientLeftError    499  the client has closed the connection; nobody receives it, the metrics count it
   OptionError, UnknownSchedulerError   400  from the schedulers
   RequestError         400  from the engine: the request does not fit the model or the machine
+  SchedulerError       500  from the engine: the scheduler of the request cannot be made
   ChatTemplateError    400  from the tokenizer
   EngineError          500  a fault of the engine
     DeadlineError      408  the request was not done in time
@@ -33,7 +34,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from unmask.engine.errors import RequestError
+from unmask.engine.errors import RequestError, SchedulerError
 from unmask.engine.service import (
     EngineError,
     EngineStoppedError,
@@ -112,6 +113,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
+    SchedulerError: _Kind(500, "server_error", "scheduler_failed"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     ModelNotFiniteError: _Kind(500, "server_error", "model_not_finite"),
     OutOfMemoryError: _Kind(503, "unavailable_error", "out_of_memory"),

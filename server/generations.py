@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from unmask.engine.errors import RequestError
+from unmask.engine.canvas import Canvas
 from unmask.engine.request import Request, Result, Step
 from unmask.engine.service import GOING_DOWN, EngineError, EngineService, EngineStoppedError, OnStep
 from unmask.server.caller import Deadline
@@ -16,19 +16,19 @@ class Generations:
         self,
         service: EngineService,
         follow: Callable[[Request], OnStep],
-        requests: Sequence[Request],
+        canvases: Sequence[Canvas],
         every_step: bool,
         deadline: Deadline,
     ):
-        """Submit all requests, or none; without `every_step` only their last steps come.
+        """Submit all canvases, or none; without `every_step` only their last steps come.
 
         One of no tokens has ended already: the engine does not see it, and nobody follows it.
 
         follow  makes a listener of all events of a request, which is called on the engine's thread
 
-        Raises RequestError, QueueFullError or EngineStoppedError.
+        Raises QueueFullError or EngineStoppedError.
         """
-        self.requests = requests
+        self.requests = [canvas.request for canvas in canvases]
         self._service = service
         self._every_step = every_step
         self._loop = asyncio.get_running_loop()
@@ -36,13 +36,14 @@ class Generations:
         self._events: asyncio.Queue[tuple[int, Step | EngineError]] = asyncio.Queue()
         self._running: set[str] = set()
         try:
-            for index, request in enumerate(requests):
+            for index, canvas in enumerate(canvases):
+                request = canvas.request
                 if request.max_tokens:
-                    service.submit(request, self._listener(index, follow(request)))
+                    service.enqueue(canvas, self._listener(index, follow(request)))
                 else:
                     self._events.put_nowait((index, nothing(request)))
                 self._running.add(request.id)
-        except (EngineError, RequestError):
+        except EngineError:
             self.close()
             raise
 

@@ -10,12 +10,6 @@ MAX_SCORED_TOKENS = 1 << 20  # a text of 1024 tokens, each seen from those befor
 CONTEXT_LENGTH = "context_length_exceeded"
 
 
-def encoded(text: str, field: str, model: Model) -> list[int]:
-    """The tokens of a text. Raises BadRequestError for one that cannot fit."""
-    check_characters(len(text), field, model)
-    return model.tokenizer.encode(text)
-
-
 def check_characters(characters: int, field: str, model: Model) -> None:
     """Raise BadRequestError for a text that cannot fit, before anything is done with it."""
     if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):

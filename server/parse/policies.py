@@ -1,5 +1,7 @@
 """Which policies requests may name: a name is a file that the server opens, so the server says which."""
 
+from functools import cache
+
 from unmask import weights
 from unmask.server.errors import BadRequestError, show
 from unmask.server.settings import ServeSettings
@@ -7,9 +9,10 @@ from unmask.server.settings import ServeSettings
 ANY = "*"
 
 
-def shipped_policies() -> list[str]:
+@cache  # a package does not change while it runs
+def shipped_policies() -> tuple[str, ...]:
     """The names of the policies that come with the package, sorted."""
-    return sorted(folder.name for folder in (weights.HERE / "policies").iterdir() if folder.is_dir())
+    return tuple(sorted(folder.name for folder in (weights.HERE / "policies").iterdir() if folder.is_dir()))
 
 
 def check_policy(asked: object, param: str, settings: ServeSettings) -> None:

@@ -18,12 +18,18 @@ class Region:
     """A generation region and what stands around it, all of it tokens of the model.
 
     template  None where there is a mask; empty if there are only masks
+    start     where in the prompt the canvas begins that the client gave
     """
 
     prompt: tuple[int, ...]
     max_tokens: int
     template: tuple[int | None, ...] = ()
     suffix: tuple[int, ...] = ()
+    start: int = 0
+
+    def filled(self, tokens: Sequence[int]) -> list[int]:
+        """The canvas that the client gave, with tokens in place of the generation region."""
+        return [*self.prompt[self.start :], *tokens, *self.suffix]
 
 
 def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Sequence[int], model: Model) -> Region:
@@ -37,8 +43,9 @@ def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Se
         raise BadRequestError(f"field 'canvas' holds no mask; {where}", "canvas")
     first, end = masks[0], masks[-1] + 1
     template = tuple(known[first:end])
-    before, behind = (tuple(t for t in part if t is not None) for part in (known[:first], known[end:]))
-    return Region((*prompt, *before), len(template), template if end - first > len(masks) else (), behind)
+    before, after = (tuple(t for t in part if t is not None) for part in (known[:first], known[end:]))
+    pinned = template if end - first > len(masks) else ()
+    return Region((*prompt, *before), len(template), pinned, after, start=len(prompt))
 
 
 def check_length(region: Region, field: str, model: Model) -> None:

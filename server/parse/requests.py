@@ -1,9 +1,8 @@
-"""From what came over the wire to requests that the engine can run without looking twice. Here and nowhere else."""
+"""From bodies to requests for the engine. A body becomes requests once, and they are not changed afterwards."""
 
 import secrets
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
 
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
@@ -11,80 +10,71 @@ from unmask.engine.request import Request
 from unmask.models.loading import Model
 from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
 from unmask.server.errors import BadRequestError, show
-from unmask.server.parse.limits import check_characters, check_tokens, encoded
+from unmask.server.parse.context import Context
+from unmask.server.parse.limits import check_scored
 from unmask.server.parse.policies import check_policy
+from unmask.server.parse.prompts import checked, conversation, encoded, given_prompt, prompt_ids, split_prompts
 from unmask.server.parse.region import Region, check_length, region_of
 from unmask.server.settings import ServeSettings
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
-from unmask.server.wire.fields import MAX_SEED, GenerationFields, Message
+from unmask.server.wire.fields import MAX_SEED, GenerationFields
 from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.openai import OpenAIFields
-from unmask.server.wire.score import ScoreRequest
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
-Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 
 
-def parse_generate(body: GenerateRequest, model: Model, settings: ServeSettings) -> Request:
-    """The engine's request for a body of `POST /generate`; raises what `server.errors` maps to 400."""
+def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Region]:
+    """The request for a body of `POST /generate`, and its region; raises what `server.errors` maps to 400."""
+    model = context.model
     field, prompt = given_prompt(body, model)
     if body.canvas is not None:
-        return _request(
-            body, region_of(body.canvas, body.mask_marker, prompt, model), "canvas", _seed(body), model, settings
-        )
-    region = Region(_checked(prompt, field, model), body.max_tokens or settings.default_max_tokens)
-    return _request(body, region, "max_tokens", _seed(body), model, settings)
+        field, region = "canvas", region_of(body.canvas, body.mask_marker, prompt, model)
+    else:
+        prompt = checked(prompt, field, model)
+        field, region = "max_tokens", Region(prompt, body.max_tokens or context.settings.default_max_tokens)
+    return _request(body, region, field, _seed(body), _scheduler(body, context.settings), context), region
 
 
-def given_prompt(body: GenerateRequest | ScoreRequest, model: Model) -> tuple[str, Sequence[int]]:
-    """(field, token ids) of the prompt, in whichever form a body gives it; no ids if it gives none."""
-    if body.prompt is not None:
-        return "prompt", encoded(body.prompt, "prompt", model)
-    if body.messages is not None:
-        return "messages", conversation(body.messages, model)
-    check_tokens(body.input_ids or (), "input_ids", model)
-    return "input_ids", body.input_ids or ()
-
-
-def parse_completion(body: CompletionRequest, model: Model, settings: ServeSettings) -> list[Request]:
-    """The engine's requests for a body of `POST /v1/completions`: the choices of the first prompt, then the next one's.
+def parse_completion(body: CompletionRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/completions`: the choices of the first prompt, then the next one's.
 
     Raises what `server.errors` maps to 400.
     """
-    _check_choices(body, "prompt", _count(body.prompt), settings)
-    prompts = [_checked(prompt, "prompt", model) for prompt in _prompts(body.prompt, model)]
+    prompts = split_prompts(body.prompt)
+    _check_choices(body, "prompt", len(prompts), context.settings)
+    ids = [prompt_ids(prompt, context.model) for prompt in prompts]
+    if body.echo and body.logprobs is not None:
+        check_scored(sum(len(prompt) ** 2 for prompt in ids), "echo")
     max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    suffix = _suffix(body.suffix, model)
-    return _choices(body, "prompt", [Region(prompt, max_tokens, suffix=suffix) for prompt in prompts], model, settings)
+    suffix = _suffix(body.suffix, context.model)
+    return _choices(body, [Region(prompt, max_tokens, suffix=suffix) for prompt in ids], context)
 
 
-def parse_chat(body: ChatRequest, model: Model, settings: ServeSettings) -> list[Request]:
-    """The engine's requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
-    max_tokens = body.max_tokens or body.max_completion_tokens or settings.default_max_tokens
-    region = Region(_checked(conversation(body.messages, model), "messages", model), max_tokens)
-    return _choices(body, "messages", [region], model, settings)
+def parse_chat(body: ChatRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
+    _check_choices(body, "messages", 1, context.settings)
+    model = context.model
+    max_tokens = body.max_tokens or context.settings.default_max_tokens
+    return _choices(body, [Region(checked(conversation(body.messages, model), "messages", model), max_tokens)], context)
 
 
-def parse_fim(body: FimRequest, model: Model, settings: ServeSettings) -> list[Request]:
-    """The engine's requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
-    body = body.model_copy(update={"seed": body.random_seed if body.seed is None else body.seed})
-    prompt = _checked(encoded(body.prompt, "prompt", model), "prompt", model)
-    region = Region(prompt, body.max_tokens or settings.default_max_tokens, suffix=_suffix(body.suffix, model))
-    return _choices(body, "prompt", [region], model, settings)
+def parse_fim(body: FimRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
+    _check_choices(body, "prompt", 1, context.settings)
+    model = context.model
+    prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
+    max_tokens = body.max_tokens or context.settings.default_max_tokens
+    return _choices(body, [Region(prompt, max_tokens, suffix=_suffix(body.suffix, model))], context)
 
 
-def _choices(
-    body: OpenAIFields, field: str, regions: Sequence[Region], model: Model, settings: ServeSettings
-) -> list[Request]:
-    """n requests for each region, which `field` gave, with seeds that count up."""
-    _check_choices(body, field, len(regions), settings)
-    first = _seed(body)
+def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
+    """n requests for each region, with seeds that count up."""
+    first, scheduler = _seed(body), _scheduler(body, context.settings)
     seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
-    plain = [_request(body, region, "max_tokens", seed, model, settings) for region in regions for seed in seeds]
-    on, told = bool(body.ignore_eos), body.alternatives or 0
-    return [replace(request, ignore_eos=on, top_logprobs=told) for request in plain]
+    return [_request(body, region, "max_tokens", seed, scheduler, context) for region in regions for seed in seeds]
 
 
 def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
@@ -97,14 +87,8 @@ def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: Serve
         )
 
 
-def conversation(messages: Sequence[Message], model: Model) -> list[int]:
-    """The token ids of a conversation, up to where the answer begins."""
-    check_characters(sum(len(message.text) for message in messages), "messages", model)
-    return model.tokenizer.chat([message.for_template() for message in messages])
-
-
 def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
-    """The tokens behind the generation region, for a model that looks at them."""
+    """The tokens after the generation region, for a model that looks at them."""
     if text and model.network.architecture.block_size is not None:
         raise BadRequestError(
             "field 'suffix' would change nothing: this model writes one block after another and does not see what "
@@ -115,11 +99,11 @@ def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
 
 
 def _request(
-    body: GenerationFields, region: Region, field: str, seed: int, model: Model, settings: ServeSettings
+    body: GenerationFields, region: Region, field: str, seed: int, scheduler: SchedulerSpec, context: Context
 ) -> Request:
     """The engine's request; `field` is the one that decides the length of the region."""
-    check_length(region, field, model)
-    architecture = model.network.architecture
+    check_length(region, field, context.model)
+    architecture, settings = context.model.network.architecture, context.settings
     return Request(
         id=uuid.uuid4().hex,
         prompt=region.prompt,
@@ -127,7 +111,7 @@ def _request(
         block_length=choose_block_length(
             body.block_length, settings.default_block_length, region.max_tokens, architecture
         ),
-        scheduler=_scheduler(body, settings),
+        scheduler=scheduler,
         temperature=choose_temperature(body.temperature or 0.0),
         top_p=body.top_p or 1.0,
         top_k=max(body.top_k or 0, 0),
@@ -137,6 +121,9 @@ def _request(
         cache=choose_cache(body.cache or settings.cache, architecture),
         template=region.template,
         suffix=region.suffix,
+        ignore_eos=bool(body.ignore_eos),
+        top_logprobs=body.alternatives or 0,
+        client=context.client,
     )
 
 
@@ -154,32 +141,6 @@ def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec
     except OptionError as error:
         param = error.option if error.option in shorthands else "scheduler"
         raise BadRequestError(f"scheduler {name!r}: {error}", param, "invalid_option") from None
-
-
-def _count(prompt: Prompt) -> int:
-    """How many prompts there are."""
-    return 1 if isinstance(prompt, str) or not prompt or isinstance(prompt[0], int) else len(prompt)
-
-
-def _prompts(prompt: Prompt, model: Model) -> list[list[int]]:
-    """The token ids of one or more prompts."""
-    if isinstance(prompt, str):
-        return [encoded(prompt, "prompt", model)]
-    if not prompt or isinstance(prompt[0], int):
-        return [[id for id in prompt if isinstance(id, int)]]
-    return [
-        encoded(one, "prompt", model) if isinstance(one, str) else list(one)
-        for one in prompt
-        if not isinstance(one, int)
-    ]
-
-
-def _checked(ids: Sequence[int], field: str, model: Model) -> tuple[int, ...]:
-    """Token ids as a prompt: at least one, each a token of the model."""
-    if not ids:
-        raise BadRequestError(f"field {field!r} holds no tokens; give at least one", field)
-    check_tokens(ids, field, model)
-    return tuple(ids)
 
 
 def _seed(body: GenerationFields) -> int:

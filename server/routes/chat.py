@@ -20,10 +20,9 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/chat/completions", response_model=ChatResponse, responses=SSE)
 async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """OpenAI's chat completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
-    model = backend.model
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
-    requests = await caller.wait(backend.workers.run(parse_chat, body, model, backend.settings))
+    requests = await backend.parse(parse_chat, body, caller)
     return await respond(body, requests, caller, backend, SHAPE)
 
 

@@ -12,7 +12,7 @@ from unmask.engine.scoring import left_to_right
 from unmask.server.backend import Backend
 from unmask.server.caller import Caller
 from unmask.server.parse.bodies import BodyRoute
-from unmask.server.parse.limits import check_scored
+from unmask.server.parse.prompts import split_prompts
 from unmask.server.parse.requests import parse_completion
 from unmask.server.reply.deltas import Delta, Echo, Token
 from unmask.server.reply.logprobs import completion_logprobs
@@ -27,23 +27,20 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/completions", response_model=CompletionResponse, responses=SSE)
 async def completions(body: CompletionRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """OpenAI's completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
-    model = backend.model
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
-    requests = await caller.wait(backend.workers.run(parse_completion, body, model, backend.settings))
+    requests = await backend.parse(parse_completion, body, caller)
     echoes = await caller.wait(_echoes(body, requests[:: body.n or 1], backend)) if body.echo else ()
     return await respond(body, requests, caller, backend, SHAPE, echoes)
 
 
 async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend: Backend) -> list[Echo]:
-    """The prompts, to be told before the answers; their texts as they came, where they came as texts."""
-    sent = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-    texts = [text for text in sent if isinstance(text, str)]
+    """The prompts, which stand before the answers; their texts as they came, where they came as texts."""
+    texts = [prompt for prompt in split_prompts(body.prompt) if isinstance(prompt, str)]
     decode = backend.model.tokenizer.decode
     texts = texts or await asyncio.to_thread(lambda: [decode(request.prompt) for request in requests])
     if body.logprobs is None:
         return [Echo(text) for text in texts]
-    check_scored(sum(len(request.prompt) ** 2 for request in requests), "echo")
     return [
         Echo(text, await _tokens(request.prompt, text, body.logprobs, backend))
         for request, text in zip(requests, texts, strict=True)

@@ -20,10 +20,9 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/fim/completions", response_model=FimResponse, responses=SSE)
 async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """What fits between `prompt` and `suffix`. The gap has a fixed length; what ends before it is shorter."""
-    model = backend.model
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
-    requests = await caller.wait(backend.workers.run(parse_fim, body, model, backend.settings))
+    requests = await backend.parse(parse_fim, body, caller)
     return await respond(body, requests, caller, backend, SHAPE)
 
 

@@ -23,15 +23,14 @@ async def respond(
     echoes: Sequence[Echo] = (),
 ) -> Response:
     """Run the requests and answer in the endpoint's shape."""
-    tokenizer = backend.model.tokenizer
     head = {
         "id": f"{shape.prefix}-{caller.id}",
         "object": shape.chunk if body.stream else shape.object,
         "created": int(time.time()),
         "model": backend.model_name,
     }
-    generations = backend.submit(requests, bool(body.stream), caller)
-    answering = OpenAIReply(body, generations, tokenizer, head, shape, echoes)
+    generations = await backend.submit(requests, bool(body.stream), caller)
+    reply = OpenAIReply(body, generations, backend.model.tokenizer, head, shape, echoes)
     if body.stream:
-        return EventStream(answering.chunks(), generations.close)
-    return await caller.wait(answering.whole())
+        return EventStream(reply.chunks(), generations.close)
+    return await caller.wait(reply.whole())

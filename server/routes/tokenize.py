@@ -7,8 +7,8 @@ from starlette.responses import Response
 from unmask.models.loading import Model
 from unmask.server.caller import Caller
 from unmask.server.parse.bodies import BodyRoute
-from unmask.server.parse.limits import check_characters, check_count, check_tokens
-from unmask.server.parse.requests import conversation
+from unmask.server.parse.limits import check_count, check_tokens
+from unmask.server.parse.prompts import tokens_of
 from unmask.server.routes.common import ERRORS, BackendOf, check_model
 from unmask.server.wire.tokenize import (
     DetokenizeRequest,
@@ -32,19 +32,11 @@ async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf)
 
 
 def _tokenized(body: TokenizeRequest, model: Model) -> str:
-    tokens = _tokens(body, model)
+    tokens = tokens_of(body, model)
     strings = [model.tokenizer.token_string(token) for token in tokens] if body.return_token_strs else None
     count, longest = len(tokens), model.max_positions
-    told = TokenizeResponse(tokens=tokens, count=count, max_model_len=longest, token_strs=strings)
-    return told.model_dump_json(exclude_none=True)
-
-
-def _tokens(body: TokenizeRequest, model: Model) -> list[int]:
-    if body.messages is not None:
-        return conversation(body.messages, model)
-    text = body.prompt or ""
-    check_characters(len(text), "prompt", model)
-    return model.tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))
+    response = TokenizeResponse(tokens=tokens, count=count, max_model_len=longest, token_strs=strings)
+    return response.model_dump_json(exclude_none=True)
 
 
 @router.post("/detokenize")

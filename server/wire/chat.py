@@ -75,6 +75,7 @@ class ChatRequest(OpenAIFields):
     @model_validator(mode="after")
     def _one_length(self) -> "ChatRequest":
         check_same(self, "max_tokens", "max_completion_tokens")
+        self.max_tokens = self.max_tokens or self.max_completion_tokens
         return self
 
 

@@ -90,6 +90,7 @@ class GenerationFields(Body):
     max_forward_passes: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="after this many, everything left is revealed at once"
     )
+    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
     cache: str | None = Field(
         None,
         max_length=MAX_NAME,
@@ -104,6 +105,11 @@ class GenerationFields(Body):
         description="give for each token the step that revealed it and its probability then, and in `diffusion` how "
         "close the order was to left to right",
     )
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many of the most probable tokens stand beside each token's log-probability; None for neither."""
+        return None
 
     @property
     def shorthands(self) -> dict[str, int | float | str]:

@@ -25,13 +25,10 @@ class FimRequest(OpenAIFields):
     suffix: str | None = Field(None, description="text after the generation region, which leads up to it")
     random_seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Mistral's name for `seed`")
 
-    @property
-    def alternatives(self) -> None:
-        return None
-
     @model_validator(mode="after")
     def _one_seed(self) -> "FimRequest":
         check_same(self, "seed", "random_seed")
+        self.seed = self.random_seed if self.seed is None else self.seed
         return self
 
 

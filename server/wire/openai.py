@@ -67,7 +67,6 @@ class OpenAIFields(GenerationFields):
 
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
     stream_options: StreamOptions | None = Field(None, description="what a stream holds beside the text")
-    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
     return_token_ids: bool | None = Field(
         None, description="return the ids: `token_ids` of each choice or of each piece of it, and `prompt_token_ids`"
     )
@@ -100,11 +99,6 @@ class OpenAIFields(GenerationFields):
         others |= {"return_token_ids": self.return_token_ids, "stream_options": self.wants_usage_all_along}
         if other := next((name for name, given in others.items() if given), None):
             raise about(other, f"fields 'diffusing' and {other!r} exclude each other: a snapshot is not final")
-
-    @property
-    def alternatives(self) -> int | None:
-        """How many of the most probable tokens are told beside each token's log-probability; None for neither."""
-        raise NotImplementedError
 
     @property
     def wants_usage(self) -> bool:
