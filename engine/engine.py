@@ -10,6 +10,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
@@ -32,8 +33,6 @@ from unmask.models.loading import Model
 from unmask.models.memory import is_out_of_memory
 from unmask.models.spans import Layout, Shapes
 from unmask.schedulers import Needs
-
-MEMORY_FRACTION = 0.8
 
 
 class Engine:

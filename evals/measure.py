@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.caching import NO_CACHE, Cache
-from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.prompts import prompt_ids

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from unmask import defaults
 from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
 
 # What the extra `otel` installs and server/ops/tracing.py imports.
@@ -57,7 +58,7 @@ class ServeSettings(ModelSettings):
         (), description="a folder that requests may name as their policy beside the shipped ones, or *; may be repeated"
     )
     batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
-    max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
+    max_rows: int = Field(defaults.MAX_ROWS, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; the next one gets a 429")
     max_model_len: int | None = Field(
         None, ge=2, description="tokens of the longest canvas, prompt included; by default what the model can do"
@@ -70,13 +71,16 @@ class ServeSettings(ModelSettings):
     request_timeout: float | None = Field(
         None, gt=0, description="seconds that a request may take, waiting included; a request may ask for less"
     )
-    default_scheduler: str = Field("topk", description="scheduler of requests that name none")
-    default_block_length: int = Field(32, ge=1, description="block length of requests that give none")
+    default_scheduler: str = Field(defaults.SCHEDULER, description="scheduler of requests that name none")
+    default_block_length: int = Field(
+        defaults.BLOCK_LENGTH, ge=1, description="block length of requests that give none"
+    )
     cache: str = Field(
-        "auto", description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto"
+        defaults.CACHE,
+        description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     default_max_tokens: int = Field(
-        64, ge=1, description="length of the generation region of /generate requests that give none"
+        defaults.MAX_TOKENS, ge=1, description="length of the generation region of /generate requests that give none"
     )
     keep_alive_interval: float = Field(
         15, gt=0, description="seconds of silence after which a stream gets a comment, so that no proxy closes it"

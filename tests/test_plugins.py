@@ -116,7 +116,7 @@ def test_needs_are_read_once(service: EngineService, model: Model, monkeypatch: 
 def test_needs_that_are_none_are_refused(service: EngineService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.rogues.Idle.needs", {"top_k": 1})
     with pytest.raises(SchedulerError, match="scheduler 'idle' has needs of the type dict"):
-        service.submit(make("bad", "idle"), queue.Queue().put)
+        service.submit(make("bad", "idle"), Events().put)
 
 
 def test_needs_are_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

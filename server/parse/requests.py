@@ -89,13 +89,15 @@ def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: Serve
 
 def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
     """The tokens after the generation region, for a model that looks at them."""
-    if text and model.network.architecture.block_size is not None:
+    if not text:
+        return ()
+    if model.network.architecture.block_size is not None:
         raise BadRequestError(
             "field 'suffix' would change nothing: this model writes one block after another and does not see what "
             "follows; leave it out",
             "suffix",
         )
-    return tuple(encoded(text or "", "suffix", model))
+    return tuple(encoded(text, "suffix", model))
 
 
 def _request(

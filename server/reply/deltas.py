@@ -1,4 +1,4 @@
-"""Answers as they settle: what the OpenAI endpoints send on, piece by piece or whole."""
+"""Answers as they settle: what the OpenAI endpoints send, delta by delta or whole."""
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +28,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Echo:
-    """A prompt that is told with its answer."""
+    """A prompt that stands before its answer."""
 
     text: str = ""
     tokens: tuple[Token, ...] = ()
@@ -39,13 +39,14 @@ NO_ECHO = Echo()
 
 @dataclass(frozen=True)
 class Delta:
-    """What has settled of one answer since its last piece; or, of snapshots, all that there is.
+    """What has settled of one answer since its last delta; of snapshots, the whole text so far.
 
     choice  which answer
-    tokens  that make up the text, where they were asked for
-    first   whether there was none before; then with the echo of the prompt, if it is told
-    end     with the last piece, where tokens were asked for: the end of text that ended the answer, no part of it
-    result  with the last piece only
+    tokens  of the text, where they were asked for
+    first   whether no delta with text came before
+    echo    with the first delta: the prompt, if the answer begins with it
+    end     with the last delta, where tokens were asked for: the end of text that ended the answer, no part of it
+    result  with the last delta only
     """
 
     choice: int
@@ -58,27 +59,28 @@ class Delta:
 
 
 def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Delta:
-    """An answer in one piece."""
+    """A whole answer as one delta."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
     places = zip(result.positions, result.offsets, strict=True)
     tokens = tuple(_token(reveals[position], offset, echo) for position, offset in places)
     return Delta(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result)
 
 
-async def pieces(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Delta]:
-    """Until every answer has ended. No piece is empty but a last one.
+async def deltas(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Delta]:
+    """Deltas until every answer has ended. Only a last one may be empty.
 
-    with_tokens  whether pieces tell their tokens
+    with_tokens  whether deltas hold their tokens
+    echoes       one per answer
     """
     answers = [_Progress(choice, echo) for choice, echo in enumerate(echoes)]
     async for choice, step in generations.steps():
-        piece = answers[choice].take(step, with_tokens)
-        if piece.text or piece.tokens or piece.result is not None:
-            yield piece
+        delta = answers[choice].take(step, with_tokens)
+        if delta.text or delta.tokens or delta.result is not None:
+            yield delta
 
 
 async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIterator[Delta]:
-    """After every step all of an answer, masks included; the last piece is the answer itself."""
+    """After every step the whole text of an answer, masks included; the last one is the answer itself."""
     canvases: list[dict[int, Reveal]] = [{} for _ in generations.requests]
     async for choice, step in generations.steps():
         _apply(step, canvases[choice])
@@ -99,19 +101,21 @@ class _Progress:
     reveals: dict[int, Reveal] = field(default_factory=dict)
 
     def take(self, step: Step, with_tokens: bool) -> Delta:
-        sent, self.characters = self.characters, len(step.text)
-        text = step.text[sent:]
+        text = step.text[self.characters :]
         tokens = self._tokens(step) if with_tokens else ()
-        first, self.first = self.first, self.first and not text and not tokens
-        echo = self.echo if first else NO_ECHO
         end = _end(step.result, self.echo) if with_tokens else ()
-        return Delta(self.choice, text, tokens, first, echo, end, step.result)
+        echo = self.echo if self.first else NO_ECHO
+        delta = Delta(self.choice, text, tokens, self.first, echo, end, step.result)
+        self.characters = len(step.text)
+        if text or tokens:
+            self.first = False
+        return delta
 
     def _tokens(self, step: Step) -> tuple[Token, ...]:
         """The tokens that the settled text has grown by."""
         _apply(step, self.reveals)
-        first, self.tokens = self.tokens, self.tokens + len(step.offsets)
-        places = enumerate(step.offsets, start=first)
+        places = enumerate(step.offsets, start=self.tokens)
+        self.tokens += len(step.offsets)
         return tuple(_token(self.reveals[position], offset, self.echo) for position, offset in places)
 
 

@@ -10,10 +10,10 @@ from unmask.server.reply.deltas import Delta, Token
 JSON = dict[str, Any]
 
 
-def completion_logprobs(piece: Delta, tokenizer: Tokenizer) -> JSON:
+def completion_logprobs(delta: Delta, tokenizer: Tokenizer) -> JSON:
     """Four lists with an entry a token; those of an echoed prompt come first, and last the end of text that ended the
     answer."""
-    tokens = [*piece.echo.tokens, *piece.tokens, *piece.end]
+    tokens = [*delta.echo.tokens, *delta.tokens, *delta.end]
     named = [_named(token, tokenizer) for token in tokens]
     return {
         "tokens": [name for name, _ in named],

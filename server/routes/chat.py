@@ -26,12 +26,12 @@ async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: Backen
     return await respond(body, requests, caller, backend, SHAPE)
 
 
-def _message(piece: Delta) -> JSON:
-    return {"message": {"role": "assistant", "content": piece.text, "refusal": None}}
+def _message(delta: Delta) -> JSON:
+    return {"message": {"role": "assistant", "content": delta.text, "refusal": None}}
 
 
-def _delta(piece: Delta) -> JSON:
-    return {"delta": {"content": piece.text} if piece.text else {}}
+def _delta(delta: Delta) -> JSON:
+    return {"delta": {"content": delta.text} if delta.text else {}}
 
 
 SHAPE = Shape(
@@ -40,6 +40,7 @@ SHAPE = Shape(
     "chat.completion.chunk",
     choice=_message,
     delta=_delta,
-    logprobs=lambda piece, tokenizer: chat_logprobs(piece.tokens, tokenizer),
+    logprobs=lambda delta, tokenizer: chat_logprobs(delta.tokens, tokenizer),
+    prompt_ids="response",
     opening={"delta": {"role": "assistant", "content": ""}},
 )

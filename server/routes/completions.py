@@ -58,8 +58,8 @@ async def _tokens(prompt: Sequence[int], text: str, top: int, backend: Backend) 
     return (Token(prompt[0], None, first), *seen)
 
 
-def _text(piece: Delta) -> JSON:
-    return {"text": piece.echo.text + piece.text}
+def _text(delta: Delta) -> JSON:
+    return {"text": delta.echo.text + delta.text}
 
 
 SHAPE = Shape("cmpl", "text_completion", "text_completion", choice=_text, delta=_text, logprobs=completion_logprobs)

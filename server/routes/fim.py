@@ -26,12 +26,12 @@ async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendO
     return await respond(body, requests, caller, backend, SHAPE)
 
 
-def _choice(piece: Delta) -> JSON:
-    return {"text": piece.text, "message": {"role": "assistant", "content": piece.text, "refusal": None}}
+def _choice(delta: Delta) -> JSON:
+    return {"text": delta.text, "message": {"role": "assistant", "content": delta.text, "refusal": None}}
 
 
-def _delta(piece: Delta) -> JSON:
-    return {"text": piece.text, "delta": {"role": "assistant", "content": piece.text}}
+def _delta(delta: Delta) -> JSON:
+    return {"text": delta.text, "delta": {"role": "assistant", "content": delta.text}}
 
 
 SHAPE = Shape("fim", "text_completion", "text_completion", choice=_choice, delta=_delta, logprobs=completion_logprobs)

@@ -9,9 +9,10 @@ from typing import Any, Literal, Unpack
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask import defaults
 from unmask.asking import Conversation, Fields, Prompt, as_requests, check_number, check_scored, is_one, token_ids
 from unmask.engine.canvas import Canvas
-from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.figures import Figures, figures
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
@@ -21,7 +22,6 @@ from unmask.models.loading import load_model
 from unmask.settings import DEFAULT_MODEL
 
 Prompts = Prompt | Conversation | Sequence[Prompt] | Sequence[Conversation]
-MAX_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class LLM:
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Literal["int8"] | None = None,
         compile: bool | None = None,
-        memory_fraction: float = MEMORY_FRACTION,
-        max_rows: int = MAX_ROWS,
+        memory_fraction: float = defaults.MEMORY_FRACTION,
+        max_rows: int = defaults.MAX_ROWS,
         batch_invariant: bool = False,
     ):
         check_number("max_rows", max_rows)
