@@ -32,6 +32,7 @@ from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
 from unmask.server.generations import Generations
 from unmask.server.ops.metrics import Metrics
+from unmask.server.ops.timeline import Timeline
 from unmask.server.ops.vllm_metrics import VLLMMetrics
 from unmask.server.parse.bodies import MOST_BYTES, default_body_bytes
 from unmask.server.parse.context import Context
@@ -184,14 +185,15 @@ class Backend:
         return self.metrics.text() + (self._vllm.text() if self.settings.metrics_compat == "vllm" else b"")
 
     def _follow(self, request: Request) -> OnStep:
-        """Records every event of a request."""
-        listeners = [self.metrics.follow(request)]
-        if self.tracing is not None:
-            listeners.append(self.tracing.follow(request))
+        """A listener that records every event of a request, for the metrics and the traces."""
+        timeline, tracing = Timeline(request), self.tracing
+        span = None if tracing is None else tracing.start(timeline)
 
         def listen(event: Step | EngineError) -> None:
-            for listener in listeners:
-                listener(event)
+            timeline.take(event)
+            self.metrics.count_event(timeline, event)
+            if tracing is not None and span is not None:
+                tracing.end(span, timeline, event)
 
         return listen
 

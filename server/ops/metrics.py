@@ -1,24 +1,25 @@
-"""What Prometheus reads: vLLM's stems and buckets under our own prefix, by scheduler where schedulers differ."""
+"""The metrics for Prometheus: vLLM's names and buckets with the prefix `unmask_`, by scheduler where they differ."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from unmask.engine.request import FinishReason, Request, Result, Step
 from unmask.engine.service import EngineError
+from unmask.server.ops.timeline import Timeline
 
 # Upper bounds of buckets: vLLM's, so that its dashboards and alerts fit.
 LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+# fmt: off
 FIRST_TOKEN = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640),
-    2560,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
 )
+# fmt: on
 BETWEEN_TOKENS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 ITERATION_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CHOICES = (1, 2, 5, 10, 20)
 TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
-# Ours, of what other servers do not have.
+# Those that other servers do not have.
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOKENS_PER_STEP = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
@@ -28,8 +29,9 @@ REASONS: dict[FinishReason, str] = {"stop": "stop", "length": "length", "cancell
 class Metrics:
     """The metrics of one app, in a registry of its own.
 
-    running, waiting, cache_usage   read at each scrape: rows of the batch, requests without a row, and the share of
-                                    the cache that is taken
+    running      rows of the batch; this and the next two are read at each scrape
+    waiting      requests without a row
+    cache_usage  share of the cache that is taken
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Metrics:
         ProcessCollector(registry=registry)
 
         self._http = counter("http_requests", "HTTP responses", ("method", "path", "status"))
-        self._rejected = counter("admission_rejections", "requests that were not taken", ("reason",))
+        self._rejected = counter("admission_rejections", "requests that were refused", ("reason",))
         self._n = histogram("request_params_n", "choices that a request asks for", CHOICES, ())
         self._ended = counter("request_success", "generations that ended", ("scheduler", "finished_reason"))
         self._prompt_tokens = counter("prompt_tokens", "tokens of prompts")
@@ -65,7 +67,7 @@ class Metrics:
         self._max_tokens = histogram("request_params_max_tokens", "length of a generation region", TOKENS)
 
         self._first = histogram("time_to_first_token_seconds", "submission to the first settled text", FIRST_TOKEN)
-        self._between = histogram("inter_token_latency_seconds", "a piece of settled text to the next", BETWEEN_TOKENS)
+        self._between = histogram("inter_token_latency_seconds", "between two growths of settled text", BETWEEN_TOKENS)
         self._each = histogram("request_time_per_output_token_seconds", "generation over its tokens", BETWEEN_TOKENS)
         self._queue = histogram("request_queue_time_seconds", "submission to the start of the first pass")
         self._prefill = histogram("request_prefill_time_seconds", "the first pass, which computes the prompt")
@@ -92,7 +94,7 @@ class Metrics:
         self._http.labels(method, path, str(status)).inc()
 
     def count_rejection(self, reason: str) -> None:
-        """Count a request that was not taken."""
+        """Count a request that was refused."""
         self._rejected.labels(reason).inc()
 
     def count_choices(self, choices: int) -> None:
@@ -105,30 +107,20 @@ class Metrics:
             self._pass_rows.observe(len(steps))
             self._pass_tokens.observe(sum(len(step.revealed) for step in steps))
 
-    def follow(self, request: Request) -> Callable[[Step | EngineError], None]:
-        """A listener that records one generation: feed it every event of the request."""
-        name, submitted = request.scheduler.name, time.monotonic()
-        settled, first_pass, text = submitted, submitted, ""
-
-        def listen(event: Step | EngineError) -> None:
-            nonlocal settled, first_pass, text
-            now = time.monotonic()
-            if isinstance(event, EngineError):
-                self._ended.labels(name, "error").inc()
-                return
-            if event.index == 0:
-                first_pass = now
-            if len(event.text) > len(text):
-                (self._between if text else self._first).labels(name).observe(now - settled)
-                settled, text = now, event.text
-            self._count_step(request, event)
-            if event.result is not None:
-                self._record(request, event.result, first_pass - submitted, now - submitted)
-
-        return listen
+    def count_event(self, timeline: Timeline, event: Step | EngineError) -> None:
+        """Count one event of a generation, which its timeline has taken."""
+        request, name = timeline.request, timeline.request.scheduler.name
+        if isinstance(event, EngineError):
+            self._ended.labels(name, "error").inc()
+            return
+        if timeline.gap is not None:
+            (self._first if timeline.texts == 1 else self._between).labels(name).observe(timeline.gap)
+        self._count_step(request, event)
+        if event.result is not None:
+            self._record(timeline, event.result)
 
     def _count_step(self, request: Request, step: Step) -> None:
-        if step.result is not None and step.result.finish_reason == "cancelled":  # that is told by a step without pass
+        if step.result is not None and step.result.finish_reason == "cancelled":  # a step without a forward pass
             return
         name, start = request.scheduler.name, step.block * request.block_length
         self._passes.labels(name).inc()
@@ -137,16 +129,16 @@ class Metrics:
         self._remasked.labels(name).inc(len(step.remasked))
         self._blocks.labels(name).inc(step.ended)
 
-    def _record(self, request: Request, result: Result, first_pass: float, whole: float) -> None:
-        """A generation that has ended; its first pass and its whole took so many seconds from submission."""
-        scheduler = request.scheduler.name
+    def _record(self, timeline: Timeline, result: Result) -> None:
+        """Count a generation that has ended."""
+        request, scheduler = timeline.request, timeline.request.scheduler.name
         self._ended.labels(scheduler, REASONS[result.finish_reason]).inc()
         if not result.forward_passes:
             return
         tokens, seconds = result.generated, result.generate_seconds
         self._prompt_tokens.labels(scheduler).inc(result.prompt_tokens)
         self._tokens.labels(scheduler).inc(tokens)
-        prefill = max(first_pass - result.queue_seconds, 0)
+        prefill = max(timeline.first_pass - timeline.submitted - result.queue_seconds, 0)
         for histogram, value in (
             (self._prompt_size, result.prompt_tokens),
             (self._size, tokens),
@@ -155,7 +147,7 @@ class Metrics:
             (self._prefill, prefill),
             (self._decode, max(seconds - prefill, 0)),
             (self._inference, seconds),
-            (self._whole, whole),
+            (self._whole, timeline.last - timeline.submitted),
             (self._steps, result.forward_passes),
             (self._tokens_per_step, tokens / result.forward_passes),
         ):

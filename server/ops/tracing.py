@@ -1,12 +1,12 @@
 """Traces for OpenTelemetry: a span for each generation, and in it the queue, the first pass and the blocks.
 
-Where they go, how many are kept and under which service they stand, OpenTelemetry's own variables say:
-OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME. This module needs the extra `otel`.
+OpenTelemetry's own variables say where they go (OTEL_EXPORTER_OTLP_ENDPOINT), how many are kept (OTEL_TRACES_SAMPLER)
+and what the service is called (OTEL_SERVICE_NAME). This module needs the extra `otel`.
 """
 
 import os
-import time
 from collections.abc import Callable
+from itertools import pairwise
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -17,17 +17,17 @@ from opentelemetry.trace import Span, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from unmask.engine.request import Request, Result, Step
+from unmask.engine.request import Result, Step
 from unmask.engine.service import EngineError
 from unmask.server.ops.metrics import REASONS
+from unmask.server.ops.timeline import Timeline
 
-MAX_BLOCKS = 100  # spans of blocks in one generation; the later ones are counted only
+MAX_BLOCKS = 100  # spans of blocks per generation; later blocks are only counted
 _REQUEST_ID = context.create_key("request-id")
-_NANO = 1_000_000_000
 
 
 class Tracing:
-    """Makes spans and sends them on a thread of its own. Nothing of prompts or answers is in them."""
+    """Makes spans and sends them on a thread of its own. They hold no text of prompts or answers."""
 
     def __init__(self, model_name: Callable[[], str]):
         named = {} if "OTEL_SERVICE_NAME" in os.environ else {SERVICE_NAME: "unmask"}
@@ -40,8 +40,9 @@ class Tracing:
         """Send what is left."""
         self._provider.shutdown()
 
-    def follow(self, request: Request) -> Callable[[Step | EngineError], None]:
-        """A listener that traces one generation, inside the trace that its HTTP request belongs to, if any."""
+    def start(self, timeline: Timeline) -> Span:
+        """The span of a generation, inside the trace of its HTTP request, if it belongs to one."""
+        request = timeline.request
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "generate",
             "gen_ai.request.model": self._model_name(),
@@ -51,52 +52,40 @@ class Tracing:
             "unmask.scheduler": request.scheduler.name,
             "unmask.block_length": request.block_length,
         }
-        submitted = time.time_ns()
-        span = self._tracer.start_span("generate", attributes=attributes, start_time=submitted)
-        ends: list[int] = []  # of blocks
-        first_pass = submitted
+        return self._tracer.start_span("generate", attributes=attributes, start_time=timeline.began)
 
-        def listen(event: Step | EngineError) -> None:
-            nonlocal first_pass
-            now = time.time_ns()
-            if isinstance(event, EngineError):
-                span.set_status(Status(StatusCode.ERROR, type(event).__name__))
-                span.end(now)
-                return
-            if event.index == 0:
-                first_pass = now
-            if event.ended:
-                ends.append(now)
-            if event.result is not None:
-                self._divide(span, submitted, first_pass, ends, event.result)
-                _close(span, event.result, len(ends), now)
+    def end(self, span: Span, timeline: Timeline, event: Step | EngineError) -> None:
+        """End the span if the event is the last one of its generation."""
+        if isinstance(event, EngineError):
+            span.set_status(Status(StatusCode.ERROR, type(event).__name__))
+        elif event.result is not None:
+            self._divide(span, timeline, event.result)
+            span.set_attributes(_figures(event.result, len(timeline.blocks)))
+        else:
+            return
+        span.end(timeline.wall(timeline.last))
 
-        return listen
-
-    def _divide(self, span: Span, submitted: int, first_pass: int, ends: list[int], result: Result) -> None:
-        """Spans inside a span; times in nanoseconds."""
+    def _divide(self, span: Span, timeline: Timeline, result: Result) -> None:
+        """Spans inside the span: the queue, the first pass and the blocks."""
         inside = trace.set_span_in_context(span, context.Context())
-        started = submitted + int(result.queue_seconds * _NANO)
-        parts = [("queue", submitted, started)]
+        started = timeline.submitted + result.queue_seconds
+        parts = [("queue", timeline.submitted, started)]
         if result.forward_passes:
-            parts.append(("prefill", started, max(first_pass, started)))
-        begins = [started, *ends]
-        parts += [(f"block {i}", begin, end) for i, (begin, end) in enumerate(zip(begins, ends, strict=False))]
+            parts.append(("prefill", started, max(timeline.first_pass, started)))
+        blocks = pairwise([started, *timeline.blocks])
+        parts += [(f"block {i}", begin, end) for i, (begin, end) in enumerate(blocks)]
         for name, begin, end in parts[: MAX_BLOCKS + 2]:
-            self._tracer.start_span(name, inside, start_time=begin).end(end)
+            self._tracer.start_span(name, inside, start_time=timeline.wall(begin)).end(timeline.wall(end))
 
 
-def _close(span: Span, result: Result, blocks: int, now: int) -> None:
-    span.set_attributes(
-        {
-            "gen_ai.usage.input_tokens": result.prompt_tokens,
-            "gen_ai.usage.output_tokens": result.generated,
-            "gen_ai.response.finish_reasons": [REASONS[result.finish_reason]],
-            "unmask.forward_passes": result.forward_passes,
-            "unmask.blocks": blocks,
-        }
-    )
-    span.end(now)
+def _figures(result: Result, blocks: int) -> dict[str, int | list[str]]:
+    return {
+        "gen_ai.usage.input_tokens": result.prompt_tokens,
+        "gen_ai.usage.output_tokens": result.generated,
+        "gen_ai.response.finish_reasons": [REASONS[result.finish_reason]],
+        "unmask.forward_passes": result.forward_passes,
+        "unmask.blocks": blocks,
+    }
 
 
 class TraceContext:

@@ -7,19 +7,30 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-# vLLM's stem: ours. Of counters without `_total`, which the text format adds.
+SAME = [
+    "num_requests_running",
+    "num_requests_waiting",
+    "kv_cache_usage_perc",
+    "admission_rejections",
+    "prompt_tokens",
+    "generation_tokens",
+    "request_success",
+    "request_params_n",
+    "request_params_max_tokens",
+    "request_prompt_tokens",
+    "request_generation_tokens",
+    "time_to_first_token_seconds",
+    "inter_token_latency_seconds",
+    "request_time_per_output_token_seconds",
+    "e2e_request_latency_seconds",
+    "request_queue_time_seconds",
+    "request_inference_time_seconds",
+    "request_prefill_time_seconds",
+    "request_decode_time_seconds",
+]
+# vLLM's name of each metric, and ours. Names of counters lack `_total`, which the text format adds.
 STEMS = {
-    **{
-        stem: stem
-        for stem in (
-            *("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "admission_rejections"),
-            *("prompt_tokens", "generation_tokens", "request_success", "request_params_n", "request_params_max_tokens"),
-            *("request_prompt_tokens", "request_generation_tokens", "time_to_first_token_seconds"),
-            *("inter_token_latency_seconds", "request_time_per_output_token_seconds", "e2e_request_latency_seconds"),
-            *("request_queue_time_seconds", "request_inference_time_seconds"),
-            *("request_prefill_time_seconds", "request_decode_time_seconds"),
-        )
-    },
+    **{name: name for name in SAME},
     "iteration_tokens_total": "iteration_tokens",  # a histogram, whose name vLLM ends so
     "diffusion_num_denoising_steps": "forward_passes",
     "diffusion_num_canvas_positions": "canvas_positions",
