@@ -1,4 +1,4 @@
-"""The one app factory: for uvicorn, for tests, and for whatever else hosts an ASGI app."""
+"""The app factory, for uvicorn, for tests and for other hosts of ASGI apps."""
 
 import asyncio
 import logging
@@ -35,10 +35,10 @@ def create_app(
     on_ready: Callable[[Model], None] = log_ready,
     on_failure: Callable[[BaseException], None] = log_failure,
 ) -> FastAPI:
-    """The app. It answers at once; the model loads on a thread from start-up on, and its engine ends with the app.
+    """The app. It answers at once; the model loads on a thread, and its engine stops with the app.
 
-    on_ready    called on that thread when the model has answered for the first time
-    on_failure  called on it if the model cannot be loaded; /health answers 503 from then on
+    on_ready    called on that thread after the first answer of the model
+    on_failure  called on that thread if the model cannot be loaded; /health then answers 503
     """
     backend = Backend(settings, on_ready, on_failure)
 
@@ -50,7 +50,7 @@ def create_app(
         finally:
             await asyncio.to_thread(backend.stop)
 
-    # FastAPI's own /docs takes its scripts from the Internet; this one brings them.
+    # FastAPI's own /docs loads scripts from the Internet; this one serves them itself.
     app = FastAPIOffline(
         title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
     )
@@ -61,7 +61,7 @@ def create_app(
     app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)
     if settings.api_key:
         app.add_middleware(ApiKeys, keys=settings.api_key, open_paths=PROBES | playground.PATHS)
-    if settings.cors_origin:  # around the keys, which a browser's question whether it may ask does not bring
+    if settings.cors_origin:  # outside of the keys, as a browser's preflight request has none
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origin,

@@ -1,4 +1,4 @@
-"""Whoever waits for an answer: which key it brought, and how long it waits."""
+"""The client of a request: which key it has, and how long it waits."""
 
 import asyncio
 import uuid
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """So many seconds from when this is made; None for no end."""
+    """Ends some seconds after it is made; None sets no end."""
 
     def __init__(self, seconds: float | None):
         self._seconds = seconds
@@ -23,22 +23,22 @@ class Deadline:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Cancel what is done inside once the time is up. Raises DeadlineError."""
+        """Cancel the work inside when the time is over. Raises DeadlineError."""
         try:
             async with asyncio.timeout_at(self._at):
                 yield
         except TimeoutError:
             raise DeadlineError(
-                f"the request was not done within {self._seconds:g} seconds; ask for less or give it more time"
+                f"the request was not done within {self._seconds:g} seconds; ask for less, or allow more time"
             ) from None
 
 
 class Caller:
-    """The client of one HTTP request. Its time runs from when this is made.
+    """The client of one HTTP request. Its time starts when this is made.
 
     Clients take turns: first the API keys with each other, then the HTTP requests with the same key.
 
-    timeout  what the request asks for; the server may set less
+    timeout  seconds that the request allows; the server may allow less
     """
 
     def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings):
@@ -50,7 +50,7 @@ class Caller:
         self.deadline = Deadline(min(given, default=None))
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The outcome of `work`, which is cancelled if the time is up or the client leaves before.
+        """The outcome of `work`, which is cancelled if the time is over or the client leaves first.
 
         Raises DeadlineError, ClientLeftError, or what the work raises.
         """

@@ -10,7 +10,7 @@ from unmask.server.caller import Deadline
 
 
 class Generations:
-    """Requests in the engine, and their steps as they come. Whoever makes one must `close` it in the end."""
+    """Requests in the engine, and their steps. It must be closed in the end."""
 
     def __init__(
         self,
@@ -20,11 +20,11 @@ class Generations:
         every_step: bool,
         deadline: Deadline,
     ):
-        """Submit all canvases, or none; without `every_step` only their last steps come.
+        """Submit all canvases, or none; without `every_step` only their last steps arrive.
 
-        One of no tokens has ended already: the engine does not see it, and nobody follows it.
+        A request of no tokens ends at once: the engine does not see it, and it is not followed.
 
-        follow  makes a listener of all events of a request, which is called on the engine's thread
+        follow  makes a listener for all events of a request; it is called on the engine's thread
 
         Raises QueueFullError or EngineStoppedError.
         """
@@ -55,7 +55,7 @@ class Generations:
                 raise event
             if event.result is not None:
                 self._running.discard(event.request_id)
-                if event.result.finish_reason == "cancelled":  # not by us: then nobody would read this
+                if event.result.finish_reason == "cancelled":  # by the engine: after `close` nobody reads this
                     raise EngineStoppedError(GOING_DOWN)
             yield index, event
 
@@ -65,7 +65,7 @@ class Generations:
         return [results[index] for index in range(len(self.requests))]
 
     def close(self) -> None:
-        """Cancel what still runs; each row is free within one step."""
+        """Cancel the requests that still run; each row is free after at most one step."""
         for request_id in self._running:
             self._service.cancel(request_id)
         self._running.clear()
@@ -84,6 +84,6 @@ class Generations:
 
 
 def nothing(request: Request) -> Step:
-    """The one step of a request of no tokens."""
+    """The only step of a request of no tokens."""
     given = len(request.prompt) + len(request.suffix)
     return Step(request.id, 0, (), (), 0, True, "", Result((), (), (), "", "length", given, 0, 0, 0.0, 0.0))

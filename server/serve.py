@@ -23,18 +23,18 @@ from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
-FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError)  # their messages say it all
-FLUSH_SECONDS = 2  # for the last answers to reach their clients when the engine has ended
+FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError)  # their messages need no traceback
+FLUSH_SECONDS = 2  # for the last answers to reach their clients after the engine has stopped
 
 
 def serve(settings: ServeSettings) -> int:
-    """Serve until a signal ends it; returns the exit code: 1 if the model could not be loaded or its engine is lost.
+    """Serve until a signal comes. Returns the exit code: 1 if the model could not be loaded or its engine is lost.
 
-    The log says why. A signal lets running requests end and refuses others; a second one ends it at once. Where a
-    thread is left that does not end, the process ends immediately: Python would wait for a download, and other code
+    The log says why. After a signal, running requests may end and new ones are refused; a second signal stops them.
+    If a thread is still busy at the end, the process exits at once: Python would wait for a download, and other code
     that still runs might crash it.
 
-    Raises CannotListenError or CheckpointError, before it listens, for arguments that cannot work.
+    Raises CannotListenError or CheckpointError for arguments that cannot work, before it listens.
     """
     check_arguments(settings)
     failures: list[BaseException] = []
@@ -46,13 +46,13 @@ def serve(settings: ServeSettings) -> int:
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(
         app,
-        http="h11",  # which bounds what it holds of headers, as httptools does not
+        http="h11",  # it bounds the size of headers, and httptools does not
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         host=settings.host,
         port=settings.port,
         log_config=logging_config(settings.log_format),
         timeout_keep_alive=settings.idle_timeout,
-        access_log=False,  # the middleware's line tells more
+        access_log=False,  # the middleware logs more
         timeout_graceful_shutdown=FLUSH_SECONDS,
     )
     server = DrainingServer(config, app.state.backend)
@@ -67,10 +67,10 @@ def serve(settings: ServeSettings) -> int:
 
 
 def _run(server: uvicorn.Server) -> int:
-    """The exit code, as far as uvicorn knows it."""
+    """Run uvicorn and return its exit code."""
     try:
         server.run()
-    except KeyboardInterrupt:  # uvicorn raises a second signal anew when it has ended
+    except KeyboardInterrupt:  # uvicorn raises the second signal again after it has stopped
         return 130
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
@@ -84,40 +84,42 @@ class CannotListenError(UserError):
 
 
 def check_arguments(settings: ServeSettings) -> None:
-    """Raise CannotListenError or CheckpointError for what can be known to be wrong before anything is loaded."""
+    """Raise CannotListenError or CheckpointError for faults that can be seen before anything is loaded."""
     find_folder(settings.model)
     choose_device(settings.device)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
-        reason = (error.strerror or "").partition(" (")[0]  # Python adds the address once more
+        reason = (error.strerror or "").partition(" (")[0]  # Python repeats the address
         raise CannotListenError(
             f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --host or --port"
         ) from None
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, which closes its doors at the first signal, but that it answers while the backend has requests.
+    """uvicorn stops listening at the first signal; this server answers on while the backend has requests.
 
-    failures   why it ended by itself: what the backend says that it cannot recover from
+    failures  why it stopped by itself: faults that the backend cannot recover from
     """
 
     def __init__(self, config: uvicorn.Config, backend: Backend):
         super().__init__(config)
         self.failures: list[NotReadyError] = []
         self._backend = backend
-        self._until: float | None = None  # when the grace time ends
+        self._until: float | None = None  # end of the grace time
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal. Takes no lock and writes no log: whatever the main thread does is interrupted by it."""
+        """Handle a signal. It takes no lock and writes no log, as it interrupts the main thread anywhere."""
         if self._backend.draining:
             super().handle_exit(sig, frame)
         self._backend.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end. What still runs then is told so; nobody waits for a step after a second
-        signal, nor for one that hangs."""
+        """Whether to stop, ten times per second. Requests that still run end with an error.
+
+        A running step is not waited for after a second signal, or if it hangs.
+        """
         ends = await super().on_tick(counter) or self._has_drained() or self._is_lost()
         if ends:
             await asyncio.to_thread(self._backend.stop, 0 if self.should_exit or self.failures else STOP_SECONDS)

@@ -1,5 +1,5 @@
-"""Who may ask: API keys, and a key is wanted by everything but what an orchestrator and Prometheus look at, and
-the playground's own files, which hold nothing of the server's and ask for the key themselves."""
+"""API keys. Every path needs one, except those for orchestrators and Prometheus, and the files of the playground, which
+hold no data of the server and ask for the key themselves."""
 
 import hashlib
 import hmac
@@ -14,10 +14,12 @@ PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/ready"})
 
 
 class ApiKeys:
-    """Answers 401 to requests that bring none of the keys as `Authorization: Bearer KEY`, their bodies unread. Of the
-    others, `request.state.key` says which key it is.
+    """Answers 401 to requests without one of the keys as `Authorization: Bearer KEY`, and does not read their bodies.
 
-    Keys are compared by their digests, all of them and each in constant time: how long it takes tells nothing.
+    `request.state.key` names the key of the others. Keys are compared by their digests, all of them and each in
+    constant time, so the time of a comparison reveals nothing.
+
+    open_paths  paths that need no key
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], open_paths: Collection[str]):
@@ -32,14 +34,14 @@ class ApiKeys:
         if (name := self._name(headers)) is not None:
             scope.setdefault("state", {})["key"] = name
             return await self._app(scope, receive, send)
-        what = "the API key is none of this server's" if "authorization" in headers else "this server wants an API key"
+        what = "the API key is unknown" if "authorization" in headers else "this server needs an API key"
         error = UnauthorizedError(f"{what}; send one of its keys as the header 'Authorization: Bearer KEY'")
         return await error_response(error)(scope, receive, send)
 
     def _name(self, headers: Headers) -> str | None:
-        """A name for the key that is brought, which is not the key; None if it is none of these."""
+        """A name for the key of a request, which is not the key itself; None if the key is unknown."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = _digest(key.strip().encode("latin-1"))  # a header is bytes, which Starlette reads so
+        given = _digest(key.strip().encode("latin-1"))  # as Starlette decodes headers
         found = [hmac.compare_digest(given, digest) for digest in self._digests]
         return str(found.index(True)) if scheme.lower() == "bearer" and any(found) else None
 

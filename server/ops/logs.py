@@ -1,4 +1,4 @@
-"""What is logged, and how: lines for people or JSON for machines. Prompts and answers are not."""
+"""The format of the log: lines for people, or JSON for machines. Prompts and answers are not logged."""
 
 import copy
 import json
@@ -10,12 +10,12 @@ from uvicorn.config import LOGGING_CONFIG
 
 from unmask.server.settings import LogFormat
 
-# What every record has; the rest came as `extra`. `color_message` is uvicorn's, the message again with colours.
+# Attributes that every record has; others were given as `extra`. `color_message` is uvicorn's copy with colours.
 _COMMON = {*vars(logging.makeLogRecord({})), "asctime", "color_message", "message", "taskName"}
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and whatever the record has of its own."""
+    """One JSON object per line: time, level, logger, message, and the `extra` of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -31,7 +31,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def logging_config(log_format: LogFormat) -> dict[str, Any]:
-    """uvicorn's own logging, with ours beside it in the same format."""
+    """The configuration of uvicorn's loggers, and of ours in the same format."""
     config = copy.deepcopy(LOGGING_CONFIG)
     config["loggers"]["unmask"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     if log_format == "json":

@@ -1,4 +1,4 @@
-"""What happens to every response: its id, its count, its line in the log, and an answer where there would be none."""
+"""What every response gets: an id, a count, a line in the log, and an answer if an exception was not foreseen."""
 
 import asyncio
 import logging
@@ -20,18 +20,18 @@ from unmask.server.ops.metrics import Metrics
 log = logging.getLogger(__name__)
 
 MAX_PATH = 200  # characters of a path in the log
-MAX_HEAD_BYTES = 1 << 16  # of an address and headers, also while they come
-KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which readers of server-sent events pass over
+MAX_HEAD_BYTES = 1 << 16  # of the address and the headers, also while they arrive
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which readers of server-sent events skip
 _HEAD_TOO_LARGE = f"the address and the headers have more than {MAX_HEAD_BYTES} bytes; send less"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class Observe:
-    """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts and logs responses, answers unforeseen
-    exceptions.
+    """Echoes `X-Request-Id` or makes one (`request.state.request_id`), counts and logs responses, and answers
+    exceptions that nothing else answers.
 
-    Refuses bodies of more bytes than `limit` says, and long heads. Plain ASGI: it neither buffers a stream nor hides
-    that the client has left.
+    It refuses long heads, and bodies of more than `limit()` bytes. It is plain ASGI: it does not buffer streams, and
+    endpoints see when the client leaves.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, limit: Callable[[], int]):
@@ -61,14 +61,14 @@ class Observe:
             if _head_bytes(scope) > MAX_HEAD_BYTES:
                 return await error_response(HeadTooLargeError(_HEAD_TOO_LARGE))(scope, receive, observed)
             await self._app(inner, _limited(receive, scope, self._limit()), observed)
-        except asyncio.CancelledError:  # the server ends, and has waited long enough
+        except asyncio.CancelledError:  # the server stops, and its grace time is over
             if not status:
                 await error_response(EngineStoppedError(GOING_DOWN))(scope, receive, observed)
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # a plug-in that exits must not end the server
             log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if status:
-                raise  # half an answer; the server closes the connection
+                raise  # half of the answer is sent; the server closes the connection
             await error_response(error)(scope, receive, observed)
         finally:
             _log(scope, request_id, status, time.monotonic() - began)
@@ -79,7 +79,7 @@ class Observe:
 
 
 class KeepAlive:
-    """Sends a comment into event streams that have been silent for so many seconds: proxies cut silent connections."""
+    """Sends a comment into event streams after some seconds of silence, as proxies close silent connections."""
 
     def __init__(self, app: ASGIApp, seconds: float):
         self._app = app
@@ -107,7 +107,7 @@ class KeepAlive:
                 beating.cancel()
 
     async def _beat(self, sent: asyncio.Event, send: Send) -> None:
-        """Each event is sent whole, so a comment can only come between two."""
+        """Send comments. Each event is sent as one message, so comments stand between events."""
         while True:
             sent.clear()
             try:
@@ -124,7 +124,7 @@ def _starts_events(message: Message) -> bool:
 
 
 def _log(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    """One line a response. The path is as it was sent, without control characters; what follows a `?` is left out."""
+    """Log a response in one line. The path is shown as it was sent, without control characters and without a query."""
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")[:MAX_PATH]
     client = (scope.get("client") or ["unknown"])[0]
     level = logging.DEBUG if path in PROBES and status == 200 else logging.INFO
@@ -140,7 +140,7 @@ def _head_bytes(scope: Scope) -> int:
 
 
 def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
-    """The messages of one request, unless its body says that it is too large, or turns out to be."""
+    """The messages of one request. Raises an HTTPException when the body is announced, or found, to be too large."""
     received = 0
     announced = Headers(scope=scope).get("content-length", "")
 
@@ -158,5 +158,5 @@ def _limited(receive: Receive, scope: Scope, limit: int) -> Receive:
 
 
 def _too_large(what: str, limit: int) -> HTTPException:
-    # Closing, as the connection cannot be used again until the rest of the body has come.
+    # Close, as the connection cannot be used again until the rest of the body has arrived.
     return HTTPException(413, f"{what} is larger than {limit} bytes; send less at once", {"Connection": "close"})

@@ -89,7 +89,7 @@ def _figures(result: Result, blocks: int) -> dict[str, int | list[str]]:
 
 
 class TraceContext:
-    """Takes over the trace that a request names in its header `traceparent`."""
+    """Continues the trace that a request names in its header `traceparent`."""
 
     def __init__(self, app: ASGIApp):
         self._app = app

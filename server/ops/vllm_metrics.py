@@ -1,4 +1,4 @@
-"""The same metrics under vLLM's names, for dashboards, autoscalers and load generators that know only those."""
+"""The metrics under vLLM's names, for dashboards, autoscalers and load generators that read only those."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ SAME = [
 # vLLM's name of each metric, and ours. Names of counters lack `_total`, which the text format adds.
 STEMS = {
     **{name: name for name in SAME},
-    "iteration_tokens_total": "iteration_tokens",  # a histogram, whose name vLLM ends so
+    "iteration_tokens_total": "iteration_tokens",  # a histogram: `_total` is part of vLLM's name
     "diffusion_num_denoising_steps": "forward_passes",
     "diffusion_num_canvas_positions": "canvas_positions",
     "diffusion_num_committed_tokens": "revealed_tokens",
@@ -57,7 +57,7 @@ class VLLMMetrics(Collector):
         for family in self._source.collect():
             if family.name in names:
                 yield _renamed(family, names[family.name], common)
-        preempted = Metric("vllm:num_preemptions", "requests that lost their row, which none ever does", "counter")
+        preempted = Metric("vllm:num_preemptions", "requests that lost their row, which never happens", "counter")
         preempted.add_sample("vllm:num_preemptions_total", common, 0)
         yield preempted
 

@@ -1,7 +1,7 @@
-"""How the body of a request is read: on a thread, after a look at how much it holds, and only up to its first fault.
+"""Reads the body of a request: on a thread, after counting what it holds, and only up to its first fault.
 
-Whoever parses or validates JSON holds Python's lock for as long as one call takes, on whichever thread, and the event
-loop waits. So no such call gets more than it does in a moment: what a body holds is counted first, in small pieces.
+Parsing and validating JSON hold Python's lock during each call, on any thread, and the event loop waits. So a body is
+counted first, in small pieces, and refused if it holds more than such a call handles in a moment.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from starlette.responses import Response
 
 from unmask.server.errors import BadRequestError, show
 
-BYTES_PER_POSITION = 16  # a token has four characters or so, and a character up to six bytes in JSON
-LEAST_BYTES = 1 << 20  # of the default, for conversations with much around their texts
+BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
+LEAST_BYTES = 1 << 20  # of the default; conversations have much around their texts
 MOST_BYTES = 8 << 20  # of the default; a text of that size is parsed in a moment
-MAX_VALUES = 1 << 18  # that a body separates by commas: as many take a twentieth of a second
-MAX_NAMES = 1 << 15  # objects, lists and names of fields, each of which costs as much as many numbers
+MAX_VALUES = 1 << 18  # separated by commas; this many take a twentieth of a second
+MAX_NAMES = 1 << 15  # objects, lists and names of fields, each of which costs as much as several numbers
 MAX_DIGITS = 400  # of a number, more than any float has; the time to read one grows with their square
-PIECE = 1 << 16  # bytes that are counted at once
+PIECE = 1 << 16  # bytes per count
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -33,12 +33,12 @@ _NO_OBJECT = "the body must be a JSON object, sent with the header 'content-type
 
 
 def default_body_bytes(positions: int, prompts: int) -> int:
-    """The largest body that a model of so many positions has a use for, where so many prompts may come at once."""
+    """The largest useful body in bytes, for a model with `positions` and requests with up to `prompts` prompts."""
     return min(max(LEAST_BYTES, BYTES_PER_POSITION * positions * prompts), MOST_BYTES)
 
 
 class BodyRoute(APIRoute):
-    """A route whose body is read by `read_body`. FastAPI would parse and validate it on the event loop, to its end."""
+    """A route whose body `read_body` reads. FastAPI would parse and validate all of it on the event loop."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -58,21 +58,21 @@ class BodyRoute(APIRoute):
 
 
 class _ReadRequest(Request):
-    """A request whose body has been read. FastAPI finds it valid, as it is what the endpoint wants."""
+    """A request whose body has been read. FastAPI finds it valid, as it is of the endpoint's type."""
 
     def __init__(self, request: Request, body: BaseModel):
         super().__init__(request.scope, request.receive)
         self._read = body
 
     async def body(self) -> bytes:
-        return b"{}"  # looked at only to see that there is a body
+        return b"{}"  # FastAPI checks only that there is a body
 
     async def json(self) -> BaseModel:
         return self._read
 
 
 def read_body(raw: bytes, kind: type[T]) -> T:
-    """The body as the endpoint wants it. Raises BadRequestError about the first thing that is wrong with it."""
+    """The body as the endpoint's type. Raises BadRequestError about its first fault."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as some editors write
     check_size(raw)
     try:
@@ -84,13 +84,13 @@ def read_body(raw: bytes, kind: type[T]) -> T:
 def check_size(raw: bytes) -> None:
     """Raise BadRequestError for a body of more values or names than are parsed in a moment.
 
-    Counts what stands outside of texts. A parser that reads from left to right agrees on what that is for as long as
-    the body is JSON, and gets no further.
+    Only what is outside of texts counts. A parser agrees on what that is as long as the body is JSON, and stops where
+    it is not.
     """
     at, inside, values, names = 0, 0, 0, 0
     while at < len(raw):
         piece = raw[at : at + PIECE]
-        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # what is escaped belongs to its backslash
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # an escaped character stays with its backslash
             piece = raw[at : at + PIECE + 1]
         at += len(piece)
         texts = piece.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
@@ -115,7 +115,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _refusal(found: ErrorDetails, kind: type[BaseModel]) -> BadRequestError:
-    """One sentence about what pydantic found: the field, its value, the remedy."""
+    """One sentence about a fault that pydantic found: the field, its value, the remedy."""
     context: Mapping[str, Any] = found.get("ctx", {})
     if found["type"] == "json_invalid":
         remedy = "; half of a surrogate pair is no text, send whole characters" if "hex" in context["error"] else ""

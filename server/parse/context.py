@@ -1,4 +1,4 @@
-"""What a body is parsed with, beside its own fields."""
+"""What parsing needs in addition to a body."""
 
 from dataclasses import dataclass
 

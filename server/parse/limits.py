@@ -1,17 +1,17 @@
-"""What is checked of text and tokens before anything is done with them."""
+"""Checks of texts and tokens, before any work is done with them."""
 
 from collections.abc import Sequence
 
 from unmask.models.loading import Model
 from unmask.server.errors import BadRequestError, show
 
-CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and is not worth the time that encoding it takes
+CHARACTERS_PER_TOKEN = 64  # a text with more cannot fit, and encoding it would take long
 MAX_SCORED_TOKENS = 1 << 20  # a text of 1024 tokens, each seen from those before it
 CONTEXT_LENGTH = "context_length_exceeded"
 
 
 def check_characters(characters: int, field: str, model: Model) -> None:
-    """Raise BadRequestError for a text that cannot fit, before anything is done with it."""
+    """Raise BadRequestError for a text that cannot fit."""
     if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
         raise BadRequestError(
             f"field {field!r} has {characters} characters, more than the {most} that could fit into the "
@@ -22,7 +22,7 @@ def check_characters(characters: int, field: str, model: Model) -> None:
 
 
 def check_count(tokens: int, field: str, model: Model) -> None:
-    """Raise BadRequestError for more tokens than the model reads."""
+    """Raise BadRequestError for more tokens than the model has positions."""
     if tokens > model.max_positions:
         raise BadRequestError(
             f"field {field!r} holds {tokens} tokens, more than the {model.max_positions} positions of the model; "
@@ -41,10 +41,10 @@ def check_tokens(ids: Sequence[int], field: str, model: Model) -> None:
 
 
 def check_scored(tokens: int, field: str) -> None:
-    """Raise BadRequestError if passes over so many tokens, in all, are too many for one request."""
+    """Raise BadRequestError if the passes of one request would compute too many tokens."""
     if tokens > MAX_SCORED_TOKENS:
         raise BadRequestError(
-            f"field {field!r} asks for passes over {tokens} tokens in all, more than {MAX_SCORED_TOKENS}; send shorter "
-            "texts, or fewer at once",
+            f"field {field!r} asks for passes over {tokens} tokens in total, more than {MAX_SCORED_TOKENS}; send "
+            "shorter texts, or fewer at once",
             field,
         )

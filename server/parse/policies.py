@@ -1,4 +1,4 @@
-"""Which policies requests may name: a name is a file that the server opens, so the server says which."""
+"""Which policies requests may name. A name is a folder that the server opens, so the server's settings decide."""
 
 from functools import cache
 
@@ -18,15 +18,15 @@ def shipped_policies() -> tuple[str, ...]:
 def check_policy(asked: object, param: str, settings: ServeSettings) -> None:
     """Raise BadRequestError, about the field `param`, for a text that is neither a shipped policy nor allowed.
 
-    It tells nothing of what there is on the disk. What is no text is left to the scheduler, which refuses it.
+    The error does not reveal which folders exist. A value that is not a text passes: the scheduler refuses it.
     """
     if not isinstance(asked, str) or ANY in settings.allow_policy:
         return
     shipped = shipped_policies()
     if asked not in (*shipped, *settings.allow_policy):
         raise BadRequestError(
-            f"option 'policy' may not be {show(asked)} here; name one of {', '.join(shipped)}, or start the server "
-            "with --allow-policy FOLDER",
+            f"option 'policy' may not be {show(asked)} on this server; name one of {', '.join(shipped)}, or start the "
+            "server with --allow-policy FOLDER",
             param,
             "policy_not_allowed",
         )

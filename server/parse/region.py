@@ -1,4 +1,4 @@
-"""From what is given to a canvas: which tokens stand before the generation region, in it and behind it."""
+"""From a prompt or a canvas to the tokens before the generation region, in it and after it."""
 
 import re
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from unmask.server.errors import BadRequestError
 from unmask.server.parse.limits import CONTEXT_LENGTH, check_characters, check_tokens
 
 DEFAULT_MARKER = "[MASK]"
-_CLOSING = "])>}"  # a marker that ends in one of these may hold a count in front of it
+_CLOSING = "])>}"  # a marker that ends in one of these may hold a count before it
 _DIGITS = 10  # a longer count is too large in any case
 
 
 @dataclass(frozen=True)
 class Region:
-    """A generation region and what stands around it, all of it tokens of the model.
+    """A generation region and the token ids around it.
 
-    template  None where there is a mask; empty if there are only masks
-    start     where in the prompt the canvas begins that the client gave
+    template  the region's token ids, None for masks; empty if there are only masks
+    suffix    after the region
+    start     index in the prompt at which the canvas of the client begins
     """
 
     prompt: tuple[int, ...]
@@ -33,7 +34,10 @@ class Region:
 
 
 def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Sequence[int], model: Model) -> Region:
-    """The region from the first mask of a canvas to the last; what stands before it follows the prompt."""
+    """The region from the first mask of a canvas to the last. The tokens before it follow the prompt.
+
+    Raises BadRequestError.
+    """
     tokens = _from_text(canvas, marker or DEFAULT_MARKER, model) if isinstance(canvas, str) else canvas
     known = [None if token == model.mask_id else token for token in tokens]
     check_tokens([token for token in known if token is not None], "canvas", model)
@@ -49,10 +53,10 @@ def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Se
 
 
 def check_length(region: Region, field: str, model: Model) -> None:
-    """Raise BadRequestError if the canvas is longer than the model reads. `field` decides how long the region is."""
+    """Raise BadRequestError if the canvas is too long for the model. `field` sets the length of the region."""
     around = f"the prompt of {len(region.prompt)} tokens"
     if region.suffix:
-        around += f", what follows of {len(region.suffix)}"
+        around += f", the suffix of {len(region.suffix)}"
     length = len(region.prompt) + region.max_tokens + len(region.suffix)
     if length > model.max_positions:
         raise BadRequestError(
@@ -64,10 +68,10 @@ def check_length(region: Region, field: str, model: Model) -> None:
 
 
 def _from_text(text: str, marker: str, model: Model) -> list[int | None]:
-    """The tokens of a text, None for each mask that a marker stands for. Texts between markers are encoded alone."""
+    """The tokens of a text, with None for each mask. Texts between markers are encoded separately."""
     check_characters(len(text), "canvas", model)
-    tokens, behind, total = list[int | None](), 0, 0
-    for found in re.finditer(_pattern(marker), text):  # one by one: all at once would hold Python's lock
+    tokens, end, total = list[int | None](), 0, 0
+    for found in re.finditer(_pattern(marker), text):  # one by one, as one call would hold Python's lock for long
         count = int((found[1] or "1")[:_DIGITS])
         if (total := total + count) > model.max_positions:
             raise BadRequestError(
@@ -76,14 +80,14 @@ def _from_text(text: str, marker: str, model: Model) -> list[int | None]:
                 "canvas",
                 CONTEXT_LENGTH,
             )
-        tokens += model.tokenizer.encode(text[behind : found.start()])
+        tokens += model.tokenizer.encode(text[end : found.start()])
         tokens += [None] * count
-        behind = found.end()
-    return [*tokens, *model.tokenizer.encode(text[behind:])]
+        end = found.end()
+    return [*tokens, *model.tokenizer.encode(text[end:])]
 
 
 def _pattern(marker: str) -> str:
-    """A marker, and as a group the count in it."""
+    """A regular expression for a marker, with its count as a group."""
     if marker[-1] not in _CLOSING:
         return re.escape(marker) + "()"
     return re.escape(marker[:-1]) + r"(?::(\d+))?" + re.escape(marker[-1])

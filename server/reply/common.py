@@ -12,7 +12,7 @@ from unmask.server.wire.responses import ArNess, Diffusion, Usage
 
 
 def usage(results: Sequence[Result], n: int = 1) -> Usage:
-    """Tokens in and out, of choices that come n for a prompt; a prompt counts once."""
+    """Tokens in and out, where each prompt has n choices; a prompt counts once."""
     prompt = sum(result.prompt_tokens for result in results[::n])
     completion = sum(result.generated for result in results)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
@@ -29,10 +29,10 @@ def token_steps(result: Result) -> dict[str, Any]:
 
 
 def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
-    """The fields of `Diffusion`: how the results came about. The requests differ in prompt and seed only."""
+    """The fields of `Diffusion`, the figures of some results. The requests differ in prompt and seed only."""
     order = _ar_ness(results) if with_order else None
-    told = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
-    return told.model_dump(exclude_none=True, by_alias=True)
+    response = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
+    return response.model_dump(exclude_none=True, by_alias=True)
 
 
 def _ar_ness(results: Sequence[Result]) -> ArNess:

@@ -9,8 +9,8 @@ from unmask.engine.request import Result, Reveal, Step
 from unmask.models.tokenizer import Tokenizer
 from unmask.server.generations import Generations
 
-MASK = "\N{LIGHT SHADE}"  # in a snapshot, for what is not revealed yet
-LOWEST = -9999.0  # log-probability of what has none in float32; JSON has no infinity
+MASK = "\N{LIGHT SHADE}"  # stands for a masked position in a snapshot
+LOWEST = -9999.0  # instead of minus infinity, which JSON lacks
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIter
 
 @dataclass
 class _Progress:
-    """How much of one answer has been sent."""
+    """How much of one answer was sent."""
 
     choice: int
     echo: Echo
@@ -112,7 +112,7 @@ class _Progress:
         return delta
 
     def _tokens(self, step: Step) -> tuple[Token, ...]:
-        """The tokens that the settled text has grown by."""
+        """The tokens that have settled with this step."""
         _apply(step, self.reveals)
         places = enumerate(step.offsets, start=self.tokens)
         self.tokens += len(step.offsets)
@@ -134,7 +134,7 @@ def _snapshot(canvas: Mapping[int, Reveal], length: int, tokenizer: Tokenizer) -
 
 
 def _token(reveal: Reveal, offset: int, echo: Echo) -> Token:
-    """offset  in the text of the answer alone, which follows the echo"""
+    """The token of a reveal. `offset` counts from the start of the answer, after the echo."""
     top = tuple((token, log(probability)) for token, probability in reveal.top)
     return Token(reveal.token_id, log(reveal.probability), len(echo.text) + offset, top)
 

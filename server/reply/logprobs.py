@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's endpoints write them: of each token at the step that revealed it."""
+"""Log-probabilities as OpenAI's endpoints write them. Each is that of a token at the step that revealed it."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,8 +11,7 @@ JSON = dict[str, Any]
 
 
 def completion_logprobs(delta: Delta, tokenizer: Tokenizer) -> JSON:
-    """Four lists with an entry a token; those of an echoed prompt come first, and last the end of text that ended the
-    answer."""
+    """Four lists with one entry per token: an echoed prompt, the answer, and the end of text that ended it."""
     tokens = [*delta.echo.tokens, *delta.tokens, *delta.end]
     named = [_named(token, tokenizer) for token in tokens]
     return {
@@ -24,7 +23,10 @@ def completion_logprobs(delta: Delta, tokenizer: Tokenizer) -> JSON:
 
 
 def _named(token: Token, tokenizer: Tokenizer) -> tuple[str, JSON | None]:
-    """A token's name; and by name the most probable tokens and the token itself, or None without a prediction."""
+    """The token's name, and by name the log-probabilities of the most probable tokens and of the token itself.
+
+    None instead, if nothing predicted the token.
+    """
     values = dict(token.top) | {token.id: token.log_probability}
     names = _names(values, tokenizer)
     top = {names[id]: value for id, value in values.items()}
@@ -32,14 +34,14 @@ def _named(token: Token, tokenizer: Tokenizer) -> tuple[str, JSON | None]:
 
 
 def _names(ids: Iterable[int], tokenizer: Tokenizer) -> dict[int, str]:
-    """By id a name of each token that no other has: its text, if it can be."""
+    """A unique name for each token id: its text, if no other token has that."""
     names = {id: _name(id, tokenizer) for id in ids}
     often = Counter(names.values())
     return {id: name if often[name] == 1 else tokenizer.token_string(id) for id, name in names.items()}
 
 
 def _name(id: int, tokenizer: Tokenizer) -> str:
-    """The text of a token; of one that is not whole characters its bytes, written as OpenAI does."""
+    """The text of a token; its bytes, written as OpenAI does, if it is not whole characters."""
     data = tokenizer.token_bytes(id)
     try:
         return tokenizer.token_text(id) if data is None else data.decode()
@@ -48,7 +50,7 @@ def _name(id: int, tokenizer: Tokenizer) -> str:
 
 
 def chat_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> JSON:
-    """An object a token."""
+    """One object per token."""
     content = [
         {
             **_entry(token.id, token.log_probability, tokenizer),

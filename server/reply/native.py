@@ -1,4 +1,4 @@
-"""How `POST /generate` answers: whole, or with an event for every step."""
+"""How `POST /generate` answers: whole, or with an event per step."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True)
 class NativeReply:
-    """One request of a client: what was asked, what runs for it, and what each answer begins with."""
+    """One HTTP request: what was asked, what runs for it, and the fields that its answer begins with."""
 
     body: GenerateRequest
     region: Region

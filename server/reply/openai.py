@@ -1,7 +1,7 @@
 """What OpenAI's endpoints have in common: how they answer, whole or as a stream.
 
-A stream carries only text that can no longer change: it grows with the settled prefix, so short blocks make it flow
-and one block over the whole length makes it come late and in bursts. With `diffusing`, it carries snapshots instead.
+A stream holds only text that can no longer change. It grows with the settled prefix: with short blocks the text flows,
+and with one block over the whole length it arrives late and in bursts. With `diffusing`, it holds snapshots instead.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Shape:
     choice      the fields of a whole choice
     delta       the fields of a choice in a chunk
     logprobs    of a delta's tokens
-    prompt_ids  where the token ids of a prompt stand: beside the choices, once, or in each choice
+    prompt_ids  where the token ids of a prompt stand: once in the response, or in each choice
     opening     the fields of the chunk that opens each choice of a stream; none if nothing does
     """
 
@@ -136,7 +136,7 @@ class OpenAIReply:
         return choice | (token_steps(result) if result and body.return_steps else {})
 
     def _prompt_ids(self) -> JSON:
-        """The ids of the one prompt, where they stand beside the choices."""
+        """The ids of the one prompt, if they stand in the response."""
         if not self.body.return_token_ids or self.shape.prompt_ids == "choice":
             return {}
         return {"prompt_token_ids": self.generations.requests[0].prompt}

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-# Readers that split lines as Unicode does break events at these, which JSON leaves as they are.
+# JSON leaves these as they are, and readers that split lines as Unicode does would break events at them.
 _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. However the stream ends, even before its first event, `close` is called."""
+    """A stream of server-sent events. `close` is called when it ends, even before its first event."""
 
     def __init__(self, events: AsyncIterator[str], close: Callable[[], None]):
-        # X-Accel-Buffering tells nginx to pass events on as they come.
+        # X-Accel-Buffering makes nginx forward each event at once.
         super().__init__(
             events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
         )
@@ -34,5 +34,5 @@ def event(data: object, name: str | None = None) -> str:
 
 
 def to_json(data: object) -> str:
-    """JSON without spaces, and without what some readers take for the end of a line. Raises ValueError for NaN."""
+    """JSON without spaces and without characters that some readers take for line ends. Raises ValueError for NaN."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_LINE_ENDS)

@@ -19,7 +19,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 @router.post("/v1/chat/completions", response_model=ChatResponse, responses=SSE)
 async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """OpenAI's chat completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
+    """OpenAI's chat completions. They also take our fields; `diffusion` is in the response or the last chunk."""
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
     requests = await backend.parse(parse_chat, body, caller)

@@ -10,14 +10,14 @@ from unmask.server.errors import UnknownModelError, show
 from unmask.server.wire.responses import ErrorResponse
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "the request is wrong; `param` names the field"},
-    401: {"model": ErrorResponse, "description": "the server wants an API key"},
-    404: {"model": ErrorResponse, "description": "the model is not served here"},
+    400: {"model": ErrorResponse, "description": "the request is invalid; `param` names the field"},
+    401: {"model": ErrorResponse, "description": "the server needs an API key"},
+    404: {"model": ErrorResponse, "description": "the model is not served"},
     408: {"model": ErrorResponse, "description": "the request was not done in time"},
     413: {"model": ErrorResponse, "description": "the body is too large"},
     429: {"model": ErrorResponse, "description": "too many requests are waiting"},
-    500: {"model": ErrorResponse, "description": "a fault of the server"},
-    503: {"model": ErrorResponse, "description": "the model is loading, or the server going down"},
+    500: {"model": ErrorResponse, "description": "the server failed"},
+    503: {"model": ErrorResponse, "description": "the model is loading, or the server is stopping"},
 }
 
 SSE: dict[int | str, dict[str, Any]] = {
@@ -34,6 +34,6 @@ BackendOf = Annotated[Backend, Depends(_backend)]
 
 
 def check_model(asked: str | None, served: str) -> None:
-    """Raise UnknownModelError unless the request asks for the model that is served, or leaves it open."""
+    """Raise UnknownModelError if the request names a model that is not served."""
     if asked and asked != served:
-        raise UnknownModelError(f"model {show(asked)} is not served here; the model is {served!r}", "model")
+        raise UnknownModelError(f"model {show(asked)} is not served; this server has {served!r}", "model")

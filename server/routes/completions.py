@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: OpenAI's shape, for clients that know nothing of diffusion."""
+"""`POST /v1/completions`: OpenAI's shape, for clients that do not know diffusion."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 @router.post("/v1/completions", response_model=CompletionResponse, responses=SSE)
 async def completions(body: CompletionRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """OpenAI's completions. Our fields stand beside theirs, and `diffusion` in the response or the last chunk."""
+    """OpenAI's completions. They also take our fields; `diffusion` is in the response or the last chunk."""
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
     requests = await backend.parse(parse_completion, body, caller)
@@ -35,7 +35,7 @@ async def completions(body: CompletionRequest, http: HTTPRequest, backend: Backe
 
 
 async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend: Backend) -> list[Echo]:
-    """The prompts, which stand before the answers; their texts as they came, where they came as texts."""
+    """The prompts, to stand before the answers. A prompt that was given as a text keeps its text."""
     texts = [prompt for prompt in split_prompts(body.prompt) if isinstance(prompt, str)]
     decode = backend.model.tokenizer.decode
     texts = texts or await asyncio.to_thread(lambda: [decode(request.prompt) for request in requests])
@@ -48,7 +48,7 @@ async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend:
 
 
 async def _tokens(prompt: Sequence[int], text: str, top: int, backend: Backend) -> tuple[Token, ...]:
-    """The tokens of a prompt, each seen from those before it; the first from nothing."""
+    """The tokens of a prompt, each predicted from those before it; nothing predicts the first."""
     first, *offsets = backend.model.tokenizer.offsets(prompt, text)
     scored = await backend.score(left_to_right(prompt, backend.model.mask_id), top)
     seen = [

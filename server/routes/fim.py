@@ -19,7 +19,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 @router.post("/v1/fim/completions", response_model=FimResponse, responses=SSE)
 async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """What fits between `prompt` and `suffix`. The gap has a fixed length; what ends before it is shorter."""
+    """A text that fits between `prompt` and `suffix`, of at most `max_tokens` tokens."""
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)
     requests = await backend.parse(parse_fim, body, caller)

@@ -1,4 +1,4 @@
-"""`POST /generate`, the native endpoint: every step can be watched."""
+"""`POST /generate`, the native endpoint, which can stream every step."""
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
@@ -17,10 +17,10 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 
 @router.post("/generate", response_model=GenerateResponse, responses=SSE)
 async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """Fill a canvas after one of `prompt`, `messages` and `input_ids`, or one that is given as `canvas`.
+    """Fill the masks after one of `prompt`, `messages` and `input_ids`, or those of a `canvas`.
 
     With `stream`, server-sent events: `start`; a `step` for each forward pass, and a `block` when one is finished;
-    `done`, or `error`. Positions count from the start of the generation region; the blocks' texts make up the whole.
+    `done`, or `error`. Positions count from the start of the generation region. The texts of all blocks are the answer.
     """
     model = backend.model
     check_model(body.model, backend.model_name)

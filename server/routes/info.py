@@ -1,4 +1,4 @@
-"""What can be asked without generating: models, schedulers, health, version, metrics."""
+"""Endpoints that generate nothing: models, schedulers, health, version, metrics."""
 
 import inspect
 import logging
@@ -40,14 +40,14 @@ async def schedulers() -> dict[str, Any]:
 
 @router.get("/health", responses={503: ERRORS[503]})
 async def health(backend: BackendOf) -> dict[str, str]:
-    """200 while the server is loading or serving; 503 when it never will again."""
+    """200 while the server loads or serves; 503 if it cannot recover."""
     backend.check_health()
     return {"status": "ok"}
 
 
 @router.get("/ping", response_class=Response, responses={503: ERRORS[503]})
 async def ping(backend: BackendOf) -> Response:
-    """The same as /health, without a body, where SageMaker looks for it."""
+    """The same as /health without a body, at the path that SageMaker uses."""
     backend.check_health()
     return Response()
 
@@ -60,7 +60,7 @@ async def load(backend: BackendOf) -> dict[str, int]:
 
 @router.get("/ready", responses={503: ERRORS[503]})
 async def ready(backend: BackendOf) -> dict[str, str]:
-    """200 once the model has answered; 503 while it is loading."""
+    """200 once the model has answered; 503 while it loads."""
     return {"status": "ready", "model": backend.model_name}
 
 
@@ -89,7 +89,7 @@ def _card(backend: Backend) -> dict[str, Any]:
 
 
 def _scheduler(name: str) -> dict[str, Any] | None:
-    """None if its package cannot be imported, which must not take the others from the list."""
+    """One entry of the list; None for a scheduler whose package cannot be imported, so that the others stay listed."""
     try:
         scheduler = scheduler_class(name)
         options = json_schema(scheduler.Options)

@@ -1,4 +1,4 @@
-"""The playground at `/`: a page, its style and its script, which use the public endpoints and nothing else."""
+"""The playground at `/`: a page, its style and its scripts. They use only the public endpoints."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ STATIC = Path(__file__).parents[1] / "static"
 PARTS = tuple(sorted(file.name for file in STATIC.iterdir() if file.suffix in {".css", ".js"}))
 PATHS = frozenset({"/", *(f"/static/{name}" for name in PARTS)})
 
-# All comes from this server, nothing may frame the page, and the browser itself refuses text as markup.
+# The page loads from this server alone, cannot be framed, and the browser refuses text as markup.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -33,7 +33,7 @@ async def page() -> FileResponse:
 
 @router.get("/static/{name}")
 async def part(name: str) -> FileResponse:
-    """What the page refers to."""
+    """A style or a script of the page."""
     if name not in PARTS:
         raise HTTPException(404)
     return FileResponse(STATIC / name, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""`POST /score`: how probable a given text is, in plain passes beside the decoding."""
+"""`POST /score`: how probable a given text is, computed in plain passes between the steps of generations."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 
 @router.post("/score", response_model=ScoreResponse)
 async def score(body: ScoreRequest, http: HTTPRequest, backend: BackendOf) -> Response:
-    """Log-probabilities of a completion's tokens where they are masked, and what follows from them.
+    """Log-probabilities of a completion's masked tokens, and estimates from them.
 
-    They are those of the softmax of the raw logits in float32, from one plain pass for each mask.
+    They are the softmax of the raw logits in float32, from one plain pass per mask.
     """
     check_model(body.model, backend.model_name)
     caller = Caller(http, body.timeout, backend.settings)

@@ -25,7 +25,7 @@ router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """The tokens of a text, or of a conversation as the chat template writes it."""
     check_model(body.model, backend.model_name)
-    # Written there, too: a text that cannot be a prompt may have many tokens.
+    # Written as JSON on the thread as well: a text that is too long for a prompt may have many tokens.
     written = backend.workers.run(_tokenized, body, backend.model)
     content = await Caller(http, None, backend.settings).wait(written)
     return Response(content, media_type="application/json")
@@ -51,7 +51,7 @@ async def detokenize(body: DetokenizeRequest, backend: BackendOf) -> DetokenizeR
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(backend: BackendOf) -> TokenizerInfo:
-    """What the tokenizer is, with its chat template."""
+    """The tokenizer: its class, its special tokens and its chat template."""
     model = backend.model
     named = model.tokenizer.special_tokens
     return TokenizerInfo(

@@ -10,7 +10,7 @@ from unmask.server.wire.openai import NEUTRAL, Choice, OpenAIFields, OpenAIRespo
 
 
 class FimRequest(OpenAIFields):
-    """`POST /v1/fim/completions`: what is written between a prompt and a suffix."""
+    """`POST /v1/fim/completions`: the text between a prompt and a suffix."""
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = {
         **NEUTRAL,
@@ -22,7 +22,7 @@ class FimRequest(OpenAIFields):
     }
 
     prompt: str = Field(description="text before the generation region")
-    suffix: str | None = Field(None, description="text after the generation region, which leads up to it")
+    suffix: str | None = Field(None, description="text after the generation region")
     random_seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Mistral's name for `seed`")
 
     @model_validator(mode="after")
@@ -33,9 +33,9 @@ class FimRequest(OpenAIFields):
 
 
 class FimChoice(Choice):
-    """One text: as `text` for clients of Inception's, as a message (in a stream `delta`) for those of Mistral's."""
+    """One text: as `text` for clients of Inception, and as a message (in a stream `delta`) for clients of Mistral."""
 
-    text: str = Field(description="what was generated, in a stream since the last chunk")
+    text: str = Field(description="the generated text; in a stream, since the last chunk")
     message: AnswerMessage = Field(description="the same as a message")
 
 

@@ -1,4 +1,4 @@
-"""What the answers of all generation endpoints have in common, and errors."""
+"""The fields that the responses of all generation endpoints share, and errors."""
 
 from typing import Any
 
@@ -13,54 +13,54 @@ class ArNess(BaseModel):
 
 
 class Diffusion(BaseModel):
-    """Generation statistics. Of several choices: sums of what is counted, and of what is timed the longest.
+    """Generation statistics. For several choices, counts are sums and times are the longest.
 
     tokens_per_step counts generated tokens before the end of the text; the seconds are wall-clock.
     """
 
     scheduler: dict[str, Any] = Field(description="name and options")
-    block_length: int = Field(description="tokens a block")
+    block_length: int = Field(description="tokens per block")
     cache: str = Field(description="keys and values kept from pass to pass")
-    steps: int = Field(description="steps that were taken; a step is a forward pass as a request sees it")
-    forward_passes: int = Field(description="the same number, by its other name")
-    tokens_per_step: float = Field(description="generated tokens before the end of the text, for each step")
-    tokens_per_second: float = Field(description="the same for each second of generating")
+    steps: int = Field(description="steps taken; a step is one forward pass as a request sees it")
+    forward_passes: int = Field(description="the same number under another name")
+    tokens_per_step: float = Field(description="generated tokens before the end of the text, per step")
+    tokens_per_second: float = Field(description="the same per second of generating")
     queue_seconds: float = Field(description="from submission to the first pass")
     generate_seconds: float = Field(description="from the first pass to the last")
     ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
 
 
 class TokenSteps(BaseModel):
-    """With `return_steps`: how each token of an answer became visible."""
+    """With `return_steps`: when each token of an answer was revealed."""
 
     token_steps: list[int | None] | None = Field(
-        None, description="the step that revealed it, from 0; null for what was given in the canvas"
+        None, description="the step that revealed each token, from 0; null for tokens of the canvas"
     )
-    token_confidences: list[float | None] | None = Field(None, description="its probability at that step")
+    token_confidences: list[float | None] | None = Field(None, description="the probability of each token at that step")
 
 
 class Usage(BaseModel):
-    """Tokens in and out. What is given in a canvas or as `suffix` counts as prompt."""
+    """Tokens in and out. Tokens of a canvas or a `suffix` count as prompt."""
 
-    prompt_tokens: int = Field(description="given")
-    completion_tokens: int = Field(description="generated")
-    total_tokens: int = Field(description="both")
+    prompt_tokens: int = Field(description="tokens given")
+    completion_tokens: int = Field(description="tokens generated")
+    total_tokens: int = Field(description="the sum of both")
 
 
 class GenerationResponse(BaseModel):
-    """What every answer of a generation holds."""
+    """The fields of every response to a generation."""
 
-    id: str = Field(description="of the answer, from `X-Request-Id` where the client sent one")
-    model: str = Field(description="that answered")
-    usage: Usage = Field(description="tokens in and out")
+    id: str = Field(description="id of the response, from `X-Request-Id` if the client sent one")
+    model: str = Field(description="name of the model")
+    usage: Usage = Field(description="counts of tokens")
     diffusion: Diffusion = Field(description="generation statistics")
 
 
 class ErrorDetail(BaseModel):
-    message: str = Field(description="one sentence: what is wrong, and what to do")
+    message: str = Field(description="one sentence: what is wrong and what to do")
     type: str = Field(description="kind of error")
-    param: str | None = Field(description="the field that it is about")
-    code: str | None = Field(description="which error, for programs")
+    param: str | None = Field(description="the field that is wrong")
+    code: str | None = Field(description="the error, for programs")
 
 
 class ErrorResponse(BaseModel):

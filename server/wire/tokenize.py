@@ -11,15 +11,15 @@ class TokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
+    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
     prompt: str | None = Field(None, description="raw text")
     messages: ChatMessages | None = Field(
-        None, description="a conversation, put through the chat template up to where the answer begins"
+        None, description="a conversation, put through the chat template up to the start of the answer"
     )
     add_special_tokens: bool | None = Field(
         None,
-        description="with `prompt`: add what the tokenizer adds at the ends of a text. By default nothing is added, as "
-        "nothing is to prompts",
+        description="with `prompt`: add the tokens that the tokenizer adds at the ends of a text. By default nothing "
+        "is added, as with prompts",
     )
     return_token_strs: bool | None = Field(None, description="return the tokens as the vocabulary writes them")
 
@@ -35,9 +35,9 @@ class TokenizeRequest(Body):
 class TokenizeResponse(BaseModel):
     """The tokens of a text."""
 
-    tokens: list[int] = Field(description="their ids")
-    count: int = Field(description="how many")
-    max_model_len: int = Field(description="the longest canvas")
+    tokens: list[int] = Field(description="token ids")
+    count: int = Field(description="number of tokens")
+    max_model_len: int = Field(description="tokens of the longest canvas")
     token_strs: list[str] | None = Field(None, description="with `return_token_strs`")
 
 
@@ -46,26 +46,26 @@ class DetokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
+    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
     tokens: TokenIds = Field(description="token ids")
 
 
 class DetokenizeResponse(BaseModel):
-    """The text of some tokens, special ones included."""
+    """The text of some tokens, with special tokens."""
 
     prompt: str = Field(description="the text")
 
 
 class TokenizerInfo(BaseModel):
-    """What a client needs to know to count tokens and to write chats by itself."""
+    """What a client needs to count tokens and to apply the chat template itself."""
 
-    tokenizer_class: str = Field(description="of the transformers library")
-    vocab_size: int = Field(description="ids from here on have no text")
-    model_max_length: int = Field(description="the longest canvas")
+    tokenizer_class: str = Field(description="class of the transformers library")
+    vocab_size: int = Field(description="number of token ids that have a text")
+    model_max_length: int = Field(description="tokens of the longest canvas")
     bos_token: str | None = Field(description="begins a text")
     eos_token: str | None = Field(description="ends a text")
-    pad_token: str | None = Field(description="fills up")
-    mask_token: str = Field(description="stands for what is not written yet")
-    mask_token_id: int = Field(description="its id")
+    pad_token: str | None = Field(description="pads a batch")
+    mask_token: str = Field(description="stands for a masked position")
+    mask_token_id: int = Field(description="id of the mask token")
     stop_token_ids: list[int] = Field(description="tokens that end a text")
-    chat_template: str | None = Field(description="in Jinja; the one in use")
+    chat_template: str | None = Field(description="the template in use, in Jinja")
