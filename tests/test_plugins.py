@@ -189,3 +189,14 @@ def test_what_would_end_a_process_is_answered(
     forget_instances()
     assert server.generate(prompt="a", scheduler="random")["token_ids"]
     assert server.http.get("/health").status_code == 200
+
+
+def test_a_scheduler_that_cannot_be_made_is_named(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask.schedulers.random.Random.needs", property(lambda self: 1 / 0))
+    forget_instances()
+    response = server.http.post("/generate", json={"prompt": "a", "scheduler": "random"})
+    monkeypatch.undo()
+    forget_instances()
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (500, "scheduler_failed")
+    assert "scheduler 'random' failed: ZeroDivisionError" in error["message"]
