@@ -12,7 +12,7 @@ import pytest
 
 import unmask
 from tests.live import ANSWER, QUESTION, Live, live
-from unmask import LLM, asking
+from unmask import LLM, asking, defaults
 from unmask.engine.errors import RequestError, SchedulerError
 from unmask.engine.figures import Figures
 from unmask.llm import Output
@@ -316,6 +316,11 @@ def test_names_and_defaults_are_the_servers(llm: LLM) -> None:
     ours = (request.scheduler.name, request.max_tokens, request.block_length)
     servers = [ServeSettings.model_fields[f"default_{name}"] for name in ("scheduler", "max_tokens", "block_length")]
     assert ours == tuple(field.default for field in servers)
+    text = asking.Fields.__doc__ or ""
+    assert f"region in tokens; {defaults.MAX_TOKENS}\n" in text
+    assert f"left to right; {defaults.BLOCK_LENGTH}. " in text
+    assert f'options; "{defaults.SCHEDULER}". ' in text
+    assert f'block; "{defaults.CACHE}"\n' in text
     sizes = signature(LLM.__init__).parameters
     for name in ("max_rows", "memory_fraction"):
         assert sizes[name].default == ServeSettings.model_fields[name].default
