@@ -37,7 +37,7 @@ class Canvas:
     mask_id: int
     grid: int | None
     needs: Needs
-    submitted: float
+    submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
     masked: NDArray[np.bool_] = field(init=False)

@@ -52,7 +52,7 @@ class Chooser:
         members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
-            members.setdefault((spec.name, spec.fixed(), spec.instance), []).append(row)
+            members.setdefault((spec.name, spec.fixed, spec.instance), []).append(row)
         self._groups = [_group(rows, canvases) for rows in members.values()]
         self.inputs = tuple(_group_inputs(rows, canvases) for rows in members.values())
         running = {canvas.request.id for canvas in canvases}
@@ -142,7 +142,7 @@ def _group(rows: Sequence[int], canvases: Sequence[Canvas]) -> _Group:
 
 
 def _group_inputs(rows: Sequence[int], canvases: Sequence[Canvas]) -> GroupInputs:
-    options = [canvases[row].request.scheduler.numeric() for row in rows]
+    options = [canvases[row].request.scheduler.numeric for row in rows]
     columns = {name: torch.tensor([row[name] for row in options]) for name in options[0]}
     return GroupInputs(torch.tensor(rows), columns)
 

@@ -10,12 +10,13 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
 from unmask.engine.choosing import GroupInputs
 from unmask.engine.decided import Decided, Proposed, read
-from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError
+from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.plan import Plan, StepInputs, plan_step
 from unmask.engine.proposal import Kernels, propose, widened
@@ -32,8 +33,6 @@ from unmask.models.loading import Model
 from unmask.models.memory import is_out_of_memory
 from unmask.models.spans import Layout, Shapes
 from unmask.schedulers import Needs
-
-MEMORY_FRACTION = 0.8
 
 
 class Engine:
@@ -117,13 +116,28 @@ class Engine:
                 "cache",
             )
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; it joins at the next step that has room. Raises RequestError."""
+    def prepare(self, request: Request) -> Canvas:
+        """The canvas of a request that has been checked, for `enqueue`. Any thread may call this.
+
+        Raises RequestError, or SchedulerError if the scheduler cannot be made.
+        """
+        try:
+            needs = request.scheduler.needs()
+        except (Exception, SystemExit) as error:  # it may be anybody's code
+            raise SchedulerError(request.scheduler.name, (request.id,), error) from error
         self.check(request)
-        model, needs = self.model, request.scheduler.needs()
-        stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
-        grid, now = self._architecture.block_size, time.monotonic()
-        self._waiting.put(Canvas(request, model.tokenizer, stop_ids, model.mask_id, grid, needs, submitted=now))
+        stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
+        grid = self._architecture.block_size
+        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, grid, needs)
+
+    def enqueue(self, canvas: Canvas) -> None:
+        """Let a request wait; it joins at the next step that has room."""
+        canvas.submitted = time.monotonic()
+        self._waiting.put(canvas)
+
+    def submit(self, request: Request) -> None:
+        """Prepare a request and let it wait. Raises what `prepare` raises."""
+        self.enqueue(self.prepare(request))
 
     @torch.inference_mode()
     def cancel(self, request_id: str) -> Step | None:
@@ -217,6 +231,10 @@ class Engine:
         """Submit requests and yield every step until all have ended."""
         for request in requests:
             self.submit(request)
+        yield from self.steps()
+
+    def steps(self) -> Iterator[Step]:
+        """Yield every step until no request waits or runs."""
         while self.waiting or self.running:
             yield from self.step()
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.caching import NO_CACHE, Cache
-from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.prompts import prompt_ids
@@ -115,7 +116,7 @@ def identity(
         "dtype": model.precision,
         "task": task.name,
         "scheduler": scheduler.name,
-        "options": scheduler.values(),
+        "options": scheduler.values,
         "block_length": fit_block_length(block_length, length, model.network.architecture),
         "max_tokens": length,
         "cache": str(cache),
@@ -127,7 +128,7 @@ def identity(
 
 def label(result: Measurement) -> str:
     """A scheduler with the options that differ from its defaults, as a command line names it."""
-    defaults = parse_scheduler(result.scheduler).values()
+    defaults = parse_scheduler(result.scheduler).values
     changed = [f"{name}={value}" for name, value in result.options.items() if value != defaults[name]]
     return ":".join([result.scheduler, *changed])
 

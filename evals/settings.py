@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from unmask import defaults
 from unmask.evals.tasks import DATASETS, EMBEDDED, TASKS
 from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
@@ -42,7 +43,9 @@ class EvalSettings(ModelSettings):
     max_tokens: int | None = Field(
         None, ge=1, description="length of the generation region; by default what the answers of a task need"
     )
-    cache: Several[str] = Field(("auto",), description="caches: none, prefix, dual, dual:refresh=8, block, or auto")
+    cache: Several[str] = Field(
+        (defaults.CACHE,), description="caches: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
     problems: int = Field(500, ge=2, description="held-out problems per row of the table")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")

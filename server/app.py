@@ -1,4 +1,4 @@
-"""The one app factory: for uvicorn, for tests, and for whatever else hosts an ASGI app."""
+"""The app factory, for uvicorn, for tests and for other hosts of ASGI apps."""
 
 import asyncio
 import logging
@@ -12,11 +12,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from unmask.models.loading import Model
-from unmask.server import chat, completions, fim, generate, info, playground, score, tokenize
-from unmask.server.access import ApiKeys
 from unmask.server.backend import Backend
 from unmask.server.errors import add_error_handlers
-from unmask.server.middleware import KeepAlive, Observe
+from unmask.server.ops.access import PROBES, ApiKeys
+from unmask.server.ops.middleware import KeepAlive, Observe
+from unmask.server.routes import chat, completions, fim, generate, info, playground, score, tokenize
 from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ def create_app(
     on_ready: Callable[[Model], None] = log_ready,
     on_failure: Callable[[BaseException], None] = log_failure,
 ) -> FastAPI:
-    """The app. It answers at once; the model loads on a thread from start-up on, and its engine ends with the app.
+    """The app. It answers at once; the model loads on a thread, and its engine stops with the app.
 
-    on_ready    called on that thread when the model has answered for the first time
-    on_failure  called on it if the model cannot be loaded; /health answers 503 from then on
+    on_ready    called on that thread after the first answer of the model
+    on_failure  called on that thread if the model cannot be loaded; /health then answers 503
     """
     backend = Backend(settings, on_ready, on_failure)
 
@@ -50,18 +50,18 @@ def create_app(
         finally:
             await asyncio.to_thread(backend.stop)
 
-    # FastAPI's own /docs takes its scripts from the Internet; this one brings them.
+    # FastAPI's own /docs loads scripts from the Internet; this one serves them itself.
     app = FastAPIOffline(
         title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
     )
     app.state.backend = backend
-    for room in (generate, completions, chat, fim, score, tokenize, info, playground):
-        app.include_router(room.router)
+    for routes in (generate, completions, chat, fim, score, tokenize, info, playground):
+        app.include_router(routes.router)
     add_error_handlers(app)
     app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)
     if settings.api_key:
-        app.add_middleware(ApiKeys, keys=settings.api_key)
-    if settings.cors_origin:  # around the keys, which a browser's question whether it may ask does not bring
+        app.add_middleware(ApiKeys, keys=settings.api_key, open_paths=PROBES | playground.PATHS)
+    if settings.cors_origin:  # outside of the keys, as a browser's preflight request has none
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origin,
@@ -70,7 +70,7 @@ def create_app(
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     if settings.otel:
-        from unmask.server.tracing import TraceContext  # an extra
+        from unmask.server.ops.tracing import TraceContext  # an extra
 
         app.add_middleware(TraceContext)
     app.add_middleware(Observe, metrics=backend.metrics, limit=lambda: backend.max_body_bytes)

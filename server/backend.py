@@ -1,16 +1,14 @@
-"""The model behind the server: loading, ready, or failed."""
+"""The model that the server serves: loading, ready, or failed."""
 
 import asyncio
 import logging
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
 from unmask.engine.engine import Engine
@@ -29,19 +27,24 @@ from unmask.engine.service import (
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
-from unmask.server.bodies import MOST_BYTES, default_body_bytes
 from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
-from unmask.server.metrics import Metrics
+from unmask.server.generations import Generations
+from unmask.server.ops.metrics import Metrics
+from unmask.server.ops.timeline import Timeline
+from unmask.server.ops.vllm_metrics import VLLMMetrics
+from unmask.server.parse.bodies import MOST_BYTES, default_body_bytes
+from unmask.server.parse.context import Context
 from unmask.server.settings import ServeSettings
-from unmask.server.streams import Generations
-from unmask.server.vllm_metrics import VLLMMetrics
 from unmask.server.workers import Workers
 
 if TYPE_CHECKING:
-    from unmask.server.tracing import Tracing
+    from unmask.server.ops.tracing import Tracing
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+T = TypeVar("T")
 
 WARM_UP_TOKENS = 64  # of the prompt, and to generate
 WARM_UP_ROWS = 16
@@ -50,10 +53,10 @@ WARM_UP_LOGPROBS = (1, 2, 3)  # numbers of tokens that have kernels of their own
 
 
 class Backend:
-    """Loads the model on a thread, warms it up, and takes requests from then on.
+    """Loads the model on a thread, warms it up, and then takes requests.
 
-    on_ready    called on that thread when the model has answered for the first time
-    on_failure  called on it when the model cannot be loaded or does not answer
+    on_ready    called on that thread after the first answer of the model
+    on_failure  called on that thread if the model cannot be loaded or does not answer
     """
 
     def __init__(
@@ -78,16 +81,16 @@ class Backend:
         self._stopping = False
         self._draining = False
         self._lock = threading.Lock()
-        self._turn = asyncio.Lock()  # to score
-        self._asking = 0
+        self._turn = asyncio.Lock()  # held by the caller that scores
+        self._scoring = 0  # callers that score or wait for their turn
 
     def start(self) -> None:
-        """Begin to load. Returns at once."""
+        """Start to load the model; does not wait for it."""
         self.workers.start()
         self._loader.start()
 
     def drain(self) -> None:
-        """Refuse requests from now on; those that run or wait go on."""
+        """Refuse new requests. Those that run or wait continue."""
         self._draining = True
 
     @property
@@ -96,16 +99,16 @@ class Backend:
 
     @property
     def load(self) -> int:
-        """Requests of clients that run or wait."""
-        return self.service.running + self.service.waiting + self._asking if self.service and self._ready else 0
+        """How many requests of clients run or wait."""
+        return self.service.running + self.service.waiting + self._scoring if self.service and self._ready else 0
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is at work: at a load, at a step, or at reading a request."""
+        """Whether a thread is busy: it loads the model, runs a step, or reads a request."""
         return self._loader.is_alive() or (self.service is not None and self.service.alive) or self.workers.seconds > 0
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Cancel what runs and end the engine, which may take so long. What is under way then is left behind."""
+        """Cancel all requests and stop the engine. A step that takes more than these seconds is not waited for."""
         with self._lock:
             self._stopping = True
         if self.service is not None:
@@ -115,7 +118,7 @@ class Backend:
             self.tracing.stop()
 
     def check_health(self) -> None:
-        """Raise NotReadyError if the model could not be loaded, or its engine has ended: it never will answer."""
+        """Raise NotReadyError if the server cannot recover: the model did not load, or the engine stopped or hangs."""
         if self.error is not None:
             raise NotReadyError(f"the model is not running: {self.error}")
         if self.service is not None and not self.service.alive:
@@ -127,7 +130,7 @@ class Backend:
             )
         if self.workers.seconds > self.settings.step_timeout:
             raise NotReadyError(
-                "the server is not well: to read a request, or render the chat template, has taken more than "
+                "the server hangs: reading a request, or rendering the chat template, has taken more than "
                 f"{self.settings.step_timeout:g} seconds; restart it"
             )
 
@@ -144,29 +147,34 @@ class Backend:
 
     @property
     def max_body_bytes(self) -> int:
-        """The largest body that is read."""
+        """The size of the largest body that is read, in bytes."""
         if self.settings.max_body_bytes is not None:
             return self.settings.max_body_bytes
-        if self.service is None:  # a request that comes this early is told to wait
+        if self.service is None:  # a request this early is refused in any case
             return MOST_BYTES
         return default_body_bytes(self.service.engine.model.max_positions, self.settings.max_waiting)
 
     def _name(self) -> str:
-        """The same, whether it is ready or not; empty until it is loaded."""
+        """The model's name in the API, also before it is ready; empty until it is loaded."""
         return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
 
-    def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
-        """Run the requests of one caller; without `every_step` only their last steps come.
+    async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
+        """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
+        ClientLeftError."""
+        context = Context(self.model, self.settings, caller.client)
+        return await caller.wait(self.workers.run(parse, body, context))
 
-        Callers take turns with each other, and first of all those with one API key with those with another.
+    async def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
+        """Prepare the requests of one caller on a thread and run them; without `every_step` only their last steps come.
 
-        Raises NotReadyError, RequestError, QueueFullError or EngineStoppedError.
+        Raises NotReadyError, RequestError, SchedulerError, QueueFullError, EngineStoppedError, DeadlineError or
+        ClientLeftError.
         """
         self.metrics.count_choices(len(requests))
-        client = (caller.key, uuid.uuid4().hex)
-        requests = [replace(request, client=client) for request in requests]
+        prepare = self._engine().engine.prepare
+        canvases = await caller.wait(self.workers.run(lambda: [prepare(request) for request in requests]))
         try:
-            return Generations(self._engine(), self._follow, requests, every_step, caller.deadline)
+            return Generations(self._engine(), self._follow, canvases, every_step, caller.deadline)
         except QueueFullError:
             self.metrics.count_rejection("queue_full")
             raise
@@ -176,34 +184,35 @@ class Backend:
         return self.metrics.text() + (self._vllm.text() if self.settings.metrics_compat == "vllm" else b"")
 
     def _follow(self, request: Request) -> OnStep:
-        """Records every event of a request."""
-        listeners = [self.metrics.follow(request)]
-        if self.tracing is not None:
-            listeners.append(self.tracing.follow(request))
+        """A listener that records every event of a request, for the metrics and the traces."""
+        timeline, tracing = Timeline(request), self.tracing
+        span = None if tracing is None else tracing.start(timeline)
 
         def listen(event: Step | EngineError) -> None:
-            for listener in listeners:
-                listener(event)
+            timeline.take(event)
+            self.metrics.count_event(timeline, event)
+            if tracing is not None and span is not None:
+                tracing.end(span, timeline, event)
 
         return listen
 
     async def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
-        """Look at canvases in plain passes, one between two steps, and one caller after another.
+        """Score canvases in plain passes, one pass between two steps. Callers take turns.
 
         Raises NotReadyError, QueueFullError, EngineStoppedError or EngineError.
         """
         service, scored = self._engine(), list[Scored]()
-        if self._asking >= self.settings.max_waiting:
+        if self._scoring >= self.settings.max_waiting:
             self.metrics.count_rejection("queue_full")
-            raise QueueFullError(f"{self._asking} requests wait to be scored, the most allowed; try again later")
-        self._asking += 1
+            raise QueueFullError(f"{self._scoring} requests wait to be scored, which is the limit; try again later")
+        self._scoring += 1
         try:
             for lot in passes(questions):
                 async with self._turn:
                     work = partial(Engine.score, questions=lot, top=top)
                     scored += await asyncio.wrap_future(service.call(work))
         finally:
-            self._asking -= 1
+            self._scoring -= 1
         return scored
 
     def _engine(self) -> EngineService:
@@ -215,7 +224,7 @@ class Backend:
         return self.service
 
     def _make_tracing(self) -> "Tracing":
-        from unmask.server.tracing import Tracing  # the extra is there: the settings have looked
+        from unmask.server.ops.tracing import Tracing  # the settings have checked that the extra is installed
 
         return Tracing(self._name)
 
@@ -243,7 +252,7 @@ class Backend:
                 service.start()
                 self.service = service
             self._warm_up(model, service)
-        except BaseException as error:  # whatever it was, the server must say so and not wait for ever
+        except BaseException as error:  # anything: the server must report it
             if not self._stopping:
                 self.error = error
                 self._on_failure(error)
@@ -252,7 +261,7 @@ class Backend:
             self._on_ready(model)
 
     def _warm_up(self, model: Model, service: EngineService) -> None:
-        """Some short generations, so that the first clients do not wait for what happens once only."""
+        """Run some short generations, so that the first clients do not wait for work that is done once."""
         wait = "; its kernels are compiled, which takes minutes the first time and less later" if model.compiled else ""
         log.info("warming up%s", wait)
         ends: queue.SimpleQueue[Step | EngineError] = queue.SimpleQueue()
@@ -271,12 +280,12 @@ class Backend:
                     raise EngineError(f"{event}; if it is the compiling that fails, use --no-compile")
 
     def _warm_up_lots(self, model: Model) -> list[list[Request]]:
-        """What to run one after another: every case that is compiled for itself, and one pass where none is.
+        """The requests of the warm-up, in lots that run one after another; a single pass if nothing is compiled.
 
-        First as many rows as may run side by side, of a usual size: code that is compiled is made for the sizes it
-        sees. Blocks of one and of two tokens let rows with fresh keys and with cached ones meet, and fall apart again;
-        in the end one row is left alone. Then one row for each kind of statistics that an installed scheduler needs,
-        and for each number of tokens that log-probabilities may be asked for, without entropy and with it.
+        Code is compiled for the sizes that it meets, so the first lot has as many rows as may run side by side, of a
+        usual size. Its blocks of one and two tokens mix rows with fresh and with cached keys; at the end one row is
+        left. Then follows one row for each kind of statistics that an installed scheduler needs, and for each number
+        of log-probabilities, without entropy and with it.
         """
         a = model.network.architecture
         prompt = (0,) * min(WARM_UP_TOKENS, model.max_positions // 2)
@@ -306,28 +315,30 @@ class Backend:
         kinds = _kinds_of_schedulers(a)
         others = [replace(one, scheduler=spec, cache=NO_CACHE, max_forward_passes=2) for spec in kinds]
         entropy = [spec for spec in kinds if spec.needs().entropy][:1]
-        told = [
+        with_logprobs = [
             replace(one, scheduler=spec, cache=NO_CACHE, top_logprobs=k)
             for spec in (one.scheduler, *entropy)
             for k in WARM_UP_LOGPROBS
         ]
-        return [together, *([request] for request in (*others, *told))]
+        return [together, *([request] for request in (*others, *with_logprobs))]
 
 
 def _kinds_of_schedulers(a: Architecture) -> list[SchedulerSpec]:
-    """Installed schedulers for a model, one for each kind of needs; one that cannot be made is left to who asks for
-    it."""
+    """Installed schedulers for a model, one for each kind of needs. One that cannot be made is logged and left out."""
     kinds: dict[Needs, SchedulerSpec] = {}
     for name in scheduler_names():
-        with suppress(Exception):
+        try:
             spec = parse_scheduler(name)
             check_needs(spec, NO_CACHE, a)
+        except (Exception, SystemExit) as error:
+            log.warning("scheduler %r is not warmed up: %s", name, error)
+        else:
             kinds.setdefault(spec.needs(), spec)
     return list(kinds.values())
 
 
 def _limited(model: Model, max_model_len: int | None) -> Model:
-    """The model, made to take no longer canvas. Raises RequestError if it cannot take one so long."""
+    """The model with a bound on the length of a canvas. Raises RequestError if the bound is above the model's own."""
     longest = model.max_positions if max_model_len is None else max_model_len
     if longest > model.max_positions:
         message = f"max_model_len {longest} is more than the {model.max_positions} positions of the model; give less"

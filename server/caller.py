@@ -1,6 +1,7 @@
-"""Whoever waits for an answer: which key it brought, and how long it waits."""
+"""The client of a request: which key it has, and how long it waits."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """So many seconds from when this is made; None for no end."""
+    """Ends some seconds after it is made; None sets no end."""
 
     def __init__(self, seconds: float | None):
         self._seconds = seconds
@@ -22,31 +23,34 @@ class Deadline:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Cancel what is done inside once the time is up. Raises DeadlineError."""
+        """Cancel the work inside when the time is over. Raises DeadlineError."""
         try:
             async with asyncio.timeout_at(self._at):
                 yield
         except TimeoutError:
             raise DeadlineError(
-                f"the request was not done within {self._seconds:g} seconds; ask for less or give it more time"
+                f"the request was not done within {self._seconds:g} seconds; ask for less, or allow more time"
             ) from None
 
 
 class Caller:
-    """The client of one HTTP request. Its time runs from when this is made.
+    """The client of one HTTP request. Its time starts when this is made.
 
-    timeout  what the request asks for; the server may set less
+    Clients take turns: first the API keys with each other, then the HTTP requests with the same key.
+
+    timeout  seconds that the request allows; the server may allow less
     """
 
     def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings):
         self._http = http
         self.id: str = http.state.request_id
-        self.key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
+        key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
+        self.client = (key, uuid.uuid4().hex)
         given = [seconds for seconds in (timeout, settings.request_timeout) if seconds is not None]
         self.deadline = Deadline(min(given, default=None))
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The outcome of `work`, which is cancelled if the time is up or the client leaves before.
+        """The outcome of `work`, which is cancelled if the time is over or the client leaves first.
 
         Raises DeadlineError, ClientLeftError, or what the work raises.
         """

@@ -1,25 +1,26 @@
-"""What can go wrong over HTTP, and the one place that turns an exception into a status.
+"""The errors of the HTTP API, and the one place that turns an exception into a status.
 
 Exception
-  HTTPError            raised by this room
-    BadRequestError    400  the request cannot be understood or carried out; `param` names the field
-    UnauthorizedError  401  the request brings no API key, or an unknown one
-    UnknownModelError  404  the request names a model that is not the one served
+  HTTPError            raised by the server
+    BadRequestError    400  the request is invalid; `param` names the field
+    UnauthorizedError  401  the request has no API key, or an unknown one
+    UnknownModelError  404  the request names a model that is not served
     HeadTooLargeError  431  the address and the headers are too long
     NotReadyError      503  the model is not loaded yet, or could not be
-    ClientLeftError    499  the client has closed the connection; nobody receives it, the metrics count it
+    ClientLeftError    499  the client has closed the connection; only the metrics see it
   OptionError, UnknownSchedulerError   400  from the schedulers
   RequestError         400  from the engine: the request does not fit the model or the machine
+  SchedulerError       500  from the engine: the scheduler of the request cannot be made
   ChatTemplateError    400  from the tokenizer
-  EngineError          500  a fault of the engine
-    DeadlineError      408  the request was not done in time
-    QueueFullError     429  as many requests as allowed are waiting
-    EngineStoppedError 503  the server is going down
+  EngineError          500  the engine failed
+    DeadlineError      408  the request took too long
+    QueueFullError     429  the queue is full
+    EngineStoppedError 503  the server is stopping
     SchedulerFailedError 500  the scheduler of the request raised
     ModelNotFiniteError 500  the model computed NaN for the request
     OutOfMemoryError   503  the device had no memory for the request
   HTTPException        404, 405, 413, ...  from the framework's routing
-  any other            500  a fault of ours
+  any other            500  a fault of the server
 """
 
 import json
@@ -33,7 +34,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from unmask.engine.errors import RequestError
+from unmask.engine.errors import RequestError, SchedulerError
 from unmask.engine.service import (
     EngineError,
     EngineStoppedError,
@@ -54,7 +55,7 @@ _shorten.maxstring = _shorten.maxother = _shorten.maxlong = 60
 
 
 class HTTPError(Exception):
-    """An error with a message for the client, and the field it is about."""
+    """An error with a message for the client, and the field that is wrong."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None):
         super().__init__(message)
@@ -63,15 +64,15 @@ class HTTPError(Exception):
 
 
 class BadRequestError(HTTPError):
-    """The request cannot be understood or carried out."""
+    """The request is invalid."""
 
 
 class UnauthorizedError(HTTPError):
-    """The request brings no API key, or an unknown one."""
+    """The request has no API key, or an unknown one."""
 
 
 class UnknownModelError(HTTPError):
-    """The request names a model that is not the one served."""
+    """The request names a model that is not served."""
 
 
 class HeadTooLargeError(HTTPError):
@@ -87,7 +88,7 @@ class ClientLeftError(HTTPError):
 
 
 class DeadlineError(EngineError):
-    """The request was not done in the time that it, or the server, gave it."""
+    """The request took longer than it, or the server, allows."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class _Kind:
     code: str | None = None
 
 
-# The types are OpenAI's words; clients retry 429 and 5xx by themselves.
+# The types are OpenAI's words. Clients retry 429 and 5xx by themselves.
 _KINDS: dict[type[Exception], _Kind] = {
     BadRequestError: _Kind(400, "invalid_request_error"),
     UnauthorizedError: _Kind(401, "authentication_error", "invalid_api_key"),
@@ -112,6 +113,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     EngineStoppedError: _Kind(503, "unavailable_error", "stopping"),
     DeadlineError: _Kind(408, "timeout_error", "timeout"),
+    SchedulerError: _Kind(500, "server_error", "scheduler_failed"),
     SchedulerFailedError: _Kind(500, "server_error", "scheduler_failed"),
     ModelNotFiniteError: _Kind(500, "server_error", "model_not_finite"),
     OutOfMemoryError: _Kind(503, "unavailable_error", "out_of_memory"),
@@ -119,20 +121,20 @@ _KINDS: dict[type[Exception], _Kind] = {
     Exception: _Kind(500, "server_error", "internal_error"),
 }
 
-# What clients should do: bring a key; not try again, as it would take as long; or wait and try again.
+# 401: send a key. 408: do not retry, it would take as long. 429 and 503: retry after a pause.
 _WAIT = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"X-Should-Retry": "false"}, 429: _WAIT, 503: _WAIT}
 
 
 def show(value: object) -> str:
-    """A value of the client's, short enough for an error message."""
+    """A value from the client, shortened for an error message."""
     return _shorten.repr(value)
 
 
 def error_body(error: BaseException) -> dict[str, Any]:
     """The `error` object of an exception, in OpenAI's shape."""
     kind = _kind(error)
-    # What went wrong inside is for the log: an unforeseen message may hold anything.
+    # The message of an unforeseen exception may hold anything, so only the log has it.
     message = str(error) if kind is not _KINDS[Exception] else "the server failed; its log says why"
     param: str | None = getattr(error, "param", None)
     return {
@@ -150,7 +152,7 @@ def error_response(error: BaseException) -> Response:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer every exception in OpenAI's shape. Unforeseen ones are answered by the middleware."""
+    """Answer every exception in OpenAI's shape. The middleware answers unforeseen ones."""
 
     async def known(request: Request, error: Exception) -> Response:
         return error_response(error)

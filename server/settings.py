@@ -1,4 +1,4 @@
-"""The settings of `unmask serve`: each field is a flag, an environment variable and a line of help."""
+"""The settings of `unmask serve`: each field is a flag, an environment variable and an entry of the help."""
 
 import re
 from importlib import import_module
@@ -7,8 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from unmask import defaults
 from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
 
+# What the extra `otel` installs and server/ops/tracing.py imports.
+TRACING = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 _ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
 
@@ -34,53 +37,58 @@ class ServeSettings(ModelSettings):
         "unmask serve --default-scheduler threshold --cache dual",
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every interface")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 means every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    served_model_name: str | None = Field(None, description="name of the model in the API; by default its own")
+    served_model_name: str | None = Field(None, description="name of the model in the API; by default the model's own")
     chat_template: str | None = Field(
-        None, description="file with a Jinja template that is used for chats instead of the model's, or gives it one"
+        None, description="file with a Jinja template for chats, in place of the model's own"
     )
     api_key: Several[str] = Field(
-        (), description="a key that requests must send as a bearer token, except probes and metrics; may be repeated"
+        (),
+        description="a key that requests must send as bearer token; probes and metrics need none; may be repeated",
     )
     cors_origin: Several[str] = Field(
-        (), description="an origin, as https://example.com, whose pages browsers let in, or *; may be repeated"
+        (), description="an origin, such as https://example.com, whose pages may call the API, or *; may be repeated"
     )
     log_format: LogFormat = Field("text", description="lines for people, or json")
     metrics_compat: Literal["vllm"] | None = Field(
-        None, description="other names that /metrics uses as well: vllm, for dashboards and autoscalers made for vLLM"
+        None, description="other names for the metrics, in addition: vllm, for dashboards and autoscalers made for vLLM"
     )
     otel: bool = Field(False, description="send traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra unmask[otel]")
     allow_policy: Several[str] = Field(
-        (), description="a folder that requests may name as their policy beside the shipped ones, or *; may be repeated"
+        (),
+        description="a folder that requests may name as policy, besides the shipped ones, or *; may be repeated",
     )
     batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
-    max_rows: int = Field(16, ge=1, description="requests that run side by side in one batch")
+    max_rows: int = Field(defaults.MAX_ROWS, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; the next one gets a 429")
     max_model_len: int | None = Field(
-        None, ge=2, description="tokens of the longest canvas, prompt included; by default what the model can do"
+        None, ge=2, description="tokens of the longest canvas, with its prompt; by default the positions of the model"
     )
     max_body_bytes: int | None = Field(
         None,
         ge=1,
-        description="a larger body gets a 413; by default from 1 MiB to 8 MiB, by the model's length and --max-waiting",
+        description="a larger body gets a 413; by default 1 MiB to 8 MiB, by the model's length and --max-waiting",
     )
     request_timeout: float | None = Field(
-        None, gt=0, description="seconds that a request may take, waiting included; a request may ask for less"
+        None, gt=0, description="seconds that a request may take, with waiting; a request may ask for less"
     )
-    default_scheduler: str = Field("topk", description="scheduler of requests that name none")
-    default_block_length: int = Field(32, ge=1, description="block length of requests that give none")
+    default_scheduler: str = Field(defaults.SCHEDULER, description="scheduler of requests that name none")
+    default_block_length: int = Field(
+        defaults.BLOCK_LENGTH, ge=1, description="block length of requests that give none"
+    )
     cache: str = Field(
-        "auto", description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto"
+        defaults.CACHE,
+        description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     default_max_tokens: int = Field(
-        64, ge=1, description="length of the generation region of /generate requests that give none"
+        defaults.MAX_TOKENS, ge=1, description="length of the generation region of /generate requests that give none"
     )
     keep_alive_interval: float = Field(
-        15, gt=0, description="seconds of silence after which a stream gets a comment, so that no proxy closes it"
+        15, gt=0, description="seconds of silence after which a stream sends a comment, so that no proxy closes it"
     )
     idle_timeout: int = Field(
-        75, ge=1, description="seconds that a connection may idle; choose more than your load balancer's"
+        75, ge=1, description="seconds that a connection may idle; set more than your load balancer does"
     )
     shutdown_seconds: int = Field(30, ge=0, description="seconds that running requests may take to end on shutdown")
     step_timeout: float = Field(
@@ -92,7 +100,7 @@ class ServeSettings(ModelSettings):
     @field_validator("chat_template")
     @classmethod
     def _read(cls, file: str | None) -> str | None:
-        """The template itself, so that what is wrong with it is said before the model loads."""
+        """The template itself. Its faults are reported before the model loads."""
         from unmask.models.tokenizer import read_chat_template
 
         return None if file is None else read_chat_template(Path(file))
@@ -102,15 +110,15 @@ class ServeSettings(ModelSettings):
     def _is_origin(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; give scheme and host, as https://example.com, or *")
+                raise ValueError(f"{origin!r} is not an origin; give scheme and host, as https://example.com, or *")
         return origins
 
     @field_validator("otel")
     @classmethod
     def _can_trace(cls, wanted: bool) -> bool:
         try:
-            if wanted:
-                import_module("unmask.server.tracing")
+            for module in TRACING if wanted else ():
+                import_module(module)
         except ImportError as error:
             raise ValueError(f"{error}; pip install 'unmask[otel]'") from None
         return wanted

@@ -1,4 +1,4 @@
-"""Threads for what takes a while and is not the engine's: texts and chat templates are read there."""
+"""Threads for work that takes a while, such as tokenising texts and rendering chat templates."""
 
 import asyncio
 import queue
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Some threads. Unlike the event loop's own they are daemons, so work that never ends keeps no process alive."""
+    """Daemon threads, unlike the event loop's own: work that never ends does not keep the process alive."""
 
     def __init__(self, count: int):
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -24,18 +24,18 @@ class Workers:
             threading.Thread(target=self._work, args=(number,), name=f"worker-{number}", daemon=True).start()
 
     def stop(self) -> None:
-        """End the threads when they have done what they are at; does not wait for that."""
+        """Let the threads end after their current work; does not wait for them."""
         for _ in self._began:
             self._jobs.put(None)
 
     @property
     def seconds(self) -> float:
-        """How long the work that has taken longest so far is under way; 0 if there is none."""
+        """How long the oldest current work has taken so far; 0 if there is none."""
         now = time.monotonic()
         return max(now - began for began in (*self._began, now) if began is not None)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the work returns or raises. Work that nobody waits for any more is not begun."""
+        """What the work returns or raises. Work whose caller has gone is not started."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -45,7 +45,7 @@ class Workers:
                 future.set_result(work(*args, **kwargs))
             except Exception as error:
                 future.set_exception(error)
-            except BaseException as error:  # as a plug-in's exit, which would end the event loop
+            except BaseException as error:  # such as the exit of a plug-in, which would end the event loop
                 future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
 
         self._jobs.put(job)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from tests.live import live
-from unmask.server.parse import COMPLETION_MAX_TOKENS
+from unmask.server.parse.requests import COMPLETION_MAX_TOKENS
 from unmask.server.settings import ServeSettings
 from unmask.server.wire.fields import Body, Message, TextPart
 from unmask.server.wire.openai import StreamOptions

@@ -8,18 +8,27 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, w
 
 # Files that take most of the suite's time: they start processes and browsers, train, or count memory over crowds.
 SLOW = {
-    *("test_abuse", "test_bench", "test_block_decoding", "test_caching", "test_clients", "test_commands"),
-    *(
-        "test_confinement",
-        "test_docs_page",
-        "test_examples",
-        "test_infilling",
-        "test_playground",
-        "test_policies",
-        "test_quantization",
-    ),
-    *("test_ray", "test_recipe", "test_scheduler_page", "test_serve", "test_server_score", "test_server_tokens"),
-    *("test_sweep", "test_train_policy"),
+    "test_abuse",
+    "test_bench",
+    "test_block_decoding",
+    "test_caching",
+    "test_clients",
+    "test_commands",
+    "test_confinement",
+    "test_docs_page",
+    "test_examples",
+    "test_infilling",
+    "test_playground",
+    "test_policies",
+    "test_quantization",
+    "test_ray",
+    "test_recipe",
+    "test_scheduler_page",
+    "test_serve",
+    "test_server_score",
+    "test_server_tokens",
+    "test_sweep",
+    "test_train_policy",
 }
 
 

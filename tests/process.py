@@ -13,7 +13,7 @@ import httpx
 from tests.live import PATIENCE
 
 PROGRAM = """
-from unmask.server.run import serve
+from unmask.server.serve import serve
 from unmask.server.settings import ServeSettings
 raise SystemExit(serve(ServeSettings()))
 """

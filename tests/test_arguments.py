@@ -86,7 +86,7 @@ def test_the_model_may_also_be_a_flag_or_a_variable(monkeypatch: pytest.MonkeyPa
         (["--port", "0"], "--port must be at least 1, not '0'"),
         (["--memory-fraction", "1"], "--memory-fraction must be below 1, not '1'"),
         (["--device", "gpu"], "--device must be auto, cuda or cpu, not 'gpu'"),
-        (["--cors-origin", "here"], "--cors-origin: 'here' is no origin; give scheme and host"),
+        (["--cors-origin", "here"], "--cors-origin: 'here' is not an origin; give scheme and host"),
         (["--default-scheduler", "treshold"], "'treshold'; did you mean 'threshold'? The schedulers are: eb, entropy"),
         (["a", "b"], "unexpected argument 'b'"),
         (["a", "--model", "b"], "'a' and --model 'b' exclude each other"),

@@ -14,15 +14,15 @@ from pydantic import BaseModel, ValidationError
 from tests.bodies import BODIES, nested
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.server import bodies
-from unmask.server.bodies import MAX_NAMES, MAX_VALUES, MOST_BYTES, check_size, default_body_bytes, read_body
 from unmask.server.errors import MAX_MESSAGE, MAX_PARAM, BadRequestError
+from unmask.server.parse import bodies
+from unmask.server.parse.bodies import MAX_NAMES, MAX_VALUES, MOST_BYTES, check_size, default_body_bytes, read_body
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
 from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.score import ScoreRequest
-from unmask.server.wire.tokens import DetokenizeRequest, TokenizeRequest
+from unmask.server.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 JSON = {"content-type": "application/json"}
 KINDS: list[type[BaseModel]] = [

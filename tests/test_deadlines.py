@@ -89,6 +89,6 @@ def test_reading_that_hangs_is_told_by_health(tmp_path: Path, monkeypatch: pytes
     with live(synthetic_llada(tmp_path / "tiny"), step_timeout=0.2) as server:
         assert server.http.post("/generate", json={**READ, "timeout": 0.1}).status_code == 408
         wait_for(lambda: server.http.get("/health").status_code == 503)
-        assert "render the chat template, has taken more than 0.2 s" in server.http.get("/health").text
+        assert "rendering the chat template, has taken more than 0.2 s" in server.http.get("/health").text
         gate.set()
         wait_for(lambda: server.http.get("/health").status_code == 200)

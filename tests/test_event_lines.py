@@ -9,7 +9,7 @@ import pytest
 from tests.live import live, named_events
 from tests.synthetic import synthetic_llada
 from unmask.evals.bench.http import _events
-from unmask.server.streams import event
+from unmask.server.reply.sse import event
 
 ENDS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 DATA = {"text": f"a{ENDS}b", ENDS: ["é😀"]}

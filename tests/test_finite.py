@@ -21,7 +21,7 @@ from unmask.engine.caching import parse_cache
 from unmask.engine.errors import NotFiniteError
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler_text
-from unmask.server.streams import event
+from unmask.server.reply.sse import event
 
 EMBEDDING, HEAD = "model.transformer.wte.weight", "model.transformer.ff_out.weight"
 SICK = 100  # the token whose embedding is damaged

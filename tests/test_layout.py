@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -101,6 +104,31 @@ def test_rule_finds_a_breach(rule: Rule, file: str, code: str, tmp_path: Path) -
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(code)
     assert breaches(rule, tmp_path) == [file]
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "kept"),
+    [
+        ("errors.py", "", True),
+        ("wire/score.py", "import unmask.server.parse.score", False),
+        ("parse/limits.py", "from unmask.server.backend import Backend", False),
+        ("parse/limits.py", "import unmask.server.ops.metrics", False),  # beside it
+        ("reply/sse.py", "def late():\n    import unmask.server.routes.score", False),
+        ("elsewhere.py", "", False),  # a module without a layer
+    ],
+)
+def test_the_order_of_the_server_is_kept(file: str, code: str, kept: bool, tmp_path: Path) -> None:
+    """import-linter, with the server's contract, on a copy of the server in which more is imported."""
+    shutil.copytree(ROOT / "server", tmp_path / "unmask/server", ignore=shutil.ignore_patterns("static", "__pycache__"))
+    (tmp_path / "unmask/__init__.py").touch()
+    with (tmp_path / "unmask/server" / file).open("a") as lines:
+        lines.write(f"\n{code}\n")
+    config = (ROOT / "pyproject.toml").read_text()
+    (contract,) = re.findall(r"^\[\[[^[]*containers = \[\"unmask.server\"\].*?^\]$", config, re.DOTALL | re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(f'[tool.importlinter]\nroot_packages = ["unmask"]\n{contract}\n')
+    lint = "from importlinter.cli import lint_imports_command as lint; lint(['--no-cache'])"
+    done = subprocess.run([sys.executable, "-c", lint], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert f"Contracts: {int(kept)} kept, {int(not kept)} broken." in done.stdout
 
 
 def test_step_fits_on_one_screen() -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 
 import unmask
 from tests.live import ANSWER, QUESTION, Live, live
-from unmask import LLM, asking
+from unmask import LLM, asking, defaults
 from unmask.engine.errors import RequestError, SchedulerError
 from unmask.engine.figures import Figures
-from unmask.llm import MAX_ROWS, Output
+from unmask.llm import Output
 from unmask.models.errors import CheckpointError
 from unmask.schedulers import Decision, Needs, OptionError, State, UnknownSchedulerError, View, option, top_n
 from unmask.server.settings import ServeSettings
-from unmask.server.wire.answers import Diffusion
+from unmask.server.wire.responses import Diffusion
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 TIMED = ("tokens_per_second", "queue_seconds", "generate_seconds")
@@ -309,12 +310,20 @@ def test_bar_is_for_terminals(llm: LLM, monkeypatch: pytest.MonkeyPatch, capfd: 
     assert "2/2" in capfd.readouterr().err
 
 
-def test_names_and_defaults_are_the_servers() -> None:
+def test_names_and_defaults_are_the_servers(llm: LLM) -> None:
     assert [field.name for field in fields(Figures)] == [name for name in Diffusion.model_fields if name != "ar_ness"]
-    defaults = {name: field.default for name, field in ServeSettings.model_fields.items()}
-    ours = (asking.DEFAULT_SCHEDULER, asking.DEFAULT_MAX_TOKENS, asking.DEFAULT_BLOCK_LENGTH, MAX_ROWS)
-    names = ("default_scheduler", "default_max_tokens", "default_block_length", "max_rows")
-    assert ours == tuple(defaults[name] for name in names)
+    (request,) = asking.as_requests([(3,)], {}, llm.model)
+    ours = (request.scheduler.name, request.max_tokens, request.block_length)
+    servers = [ServeSettings.model_fields[f"default_{name}"] for name in ("scheduler", "max_tokens", "block_length")]
+    assert ours == tuple(field.default for field in servers)
+    text = asking.Fields.__doc__ or ""
+    assert f"region in tokens; {defaults.MAX_TOKENS}\n" in text
+    assert f"left to right; {defaults.BLOCK_LENGTH}. " in text
+    assert f'options; "{defaults.SCHEDULER}". ' in text
+    assert f'block; "{defaults.CACHE}"\n' in text
+    sizes = signature(LLM.__init__).parameters
+    for name in ("max_rows", "memory_fraction"):
+        assert sizes[name].default == ServeSettings.model_fields[name].default
 
 
 def test_import_takes_no_torch() -> None:

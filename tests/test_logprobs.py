@@ -11,8 +11,8 @@ from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
 from unmask.models.tokenizer import Tokenizer
 from unmask.schedulers import Needs, parse_scheduler
-from unmask.server.logprobs import chat_logprobs, completion_logprobs
-from unmask.server.pieces import Piece, Token
+from unmask.server.reply.deltas import Delta, Token
+from unmask.server.reply.logprobs import chat_logprobs, completion_logprobs
 
 TOP = 20
 READ_BYTES = 100_000  # for a few numbers, in any window
@@ -27,7 +27,7 @@ def test_parts_of_characters_are_told_apart(tokenizer: Tokenizer) -> None:
     """The second is no greedy token: lm-eval takes it for one if it has the highest value among `top_logprobs`."""
     first, second = tokenizer.encode("é")
     token = Token(first, -1.5, 0, ((second, -1.25), (first, -1.5)))
-    told = completion_logprobs(Piece(0, "", (token,)), tokenizer)
+    told = completion_logprobs(Delta(0, "", (token,)), tokenizer)
     assert told["tokens"] == ["bytes:\\xc3"]
     assert told["top_logprobs"] == [{"bytes:\\xa9": -1.25, "bytes:\\xc3": -1.5}]
     (entry,) = chat_logprobs((token,), tokenizer)["content"]
@@ -36,9 +36,9 @@ def test_parts_of_characters_are_told_apart(tokenizer: Tokenizer) -> None:
 
 def test_the_token_itself_is_told_beside_the_most_probable(tokenizer: Tokenizer) -> None:
     (a,), (b,) = tokenizer.encode("a"), tokenizer.encode("b")
-    told = completion_logprobs(Piece(0, "", (Token(b, -3.0, 0, ((a, -0.1),)),)), tokenizer)
+    told = completion_logprobs(Delta(0, "", (Token(b, -3.0, 0, ((a, -0.1),)),)), tokenizer)
     assert told["top_logprobs"] == [{"a": -0.1, "b": -3.0}]
-    first = completion_logprobs(Piece(0, "", (Token(b, None, 0),)), tokenizer)
+    first = completion_logprobs(Delta(0, "", (Token(b, None, 0),)), tokenizer)
     assert (first["tokens"], first["top_logprobs"]) == (["b"], [None])
 
 
@@ -48,7 +48,7 @@ def test_tokens_of_equal_texts_are_named_as_the_vocabulary_does(
     """As in vocabularies where a word alone loses its space."""
     first, second = tokenizer.encode("é")
     monkeypatch.setattr(tokenizer, "_byte_level", False)  # both are U+FFFD then
-    told = completion_logprobs(Piece(0, "", (Token(first, -2.0, 0, ((second, -1.0),)),)), tokenizer)
+    told = completion_logprobs(Delta(0, "", (Token(first, -2.0, 0, ((second, -1.0),)),)), tokenizer)
     assert (told["tokens"], told["top_logprobs"]) == (["Ã"], [{"©": -1.0, "Ã": -2.0}])
     assert chat_logprobs((Token(first, -2.0, 0),), tokenizer)["content"][0]["bytes"] is None
 

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live import Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.server.metrics import BETWEEN_TOKENS, FIRST_TOKEN, LATENCY
-from unmask.server.vllm_metrics import STEMS
+from unmask.server.ops.metrics import BETWEEN_TOKENS, FIRST_TOKEN, LATENCY
+from unmask.server.ops.vllm_metrics import STEMS
 
 DASHBOARD = Path(__file__).parents[1] / "docker" / "grafana" / "unmask.json"
 ASKED: dict[str, Any] = {"prompt": "hello", "max_tokens": 16, "block_length": 8, "seed": 1}

@@ -28,7 +28,7 @@ from tests.page import (
     start,
 )
 from unmask.schedulers import json_schema, scheduler_class, scheduler_names
-from unmask.server.playground import PARTS
+from unmask.server.routes.playground import PARTS
 from unmask.weights import HERE
 
 pytest_plugins = ("tests.page_fixtures",)
@@ -266,13 +266,13 @@ def test_an_empty_canvas_is_explained(page: Page, complaints: list[str]) -> None
 def test_a_server_that_wants_a_key_is_usable_with_it(
     open_page: Open, complaints: list[str], guarded: Live, server: Live
 ) -> None:
-    page = open_page(url=guarded.url, says="this server wants an API key")
+    page = open_page(url=guarded.url, says="this server needs an API key")
     key, error = page.locator("#key"), page.locator("#key-error")
     expect(page.locator("#run")).to_be_disabled()
     expect(error).to_be_hidden()  # nothing has gone wrong yet
     key.fill("wrong")
     key.press("Enter")
-    expect(error).to_contain_text("the API key is none of this server's")
+    expect(error).to_contain_text("the API key is unknown")
     assert key.get_attribute("aria-invalid") == "true"
     check(page)
     key.fill(KEY)
@@ -284,7 +284,7 @@ def test_a_server_that_wants_a_key_is_usable_with_it(
     assert shown(page.locator(".lane").first) == answer["text"]
     key.fill("changed")
     page.locator("#prompt").press("Control+Enter")
-    expect(error).to_contain_text("the API key is none of this server's")
+    expect(error).to_contain_text("the API key is unknown")
     page.wait_for_load_state("networkidle")  # both lanes were refused, and the browser says so of each
     assert all("status of 401" in complaint for complaint in complaints)
     complaints.clear()

@@ -13,7 +13,7 @@ from tests.outcomes import Outcome, outcome
 from tests.rogues import forget_instances, registered
 from tests.synthetic import synthetic_llada
 from unmask.engine import Engine, EngineError, EngineService, Request, SchedulerFailedError, Step
-from unmask.engine.errors import RequestError
+from unmask.engine.errors import RequestError, SchedulerError
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import Decision, Needs, State, View, parse_scheduler
 
@@ -113,14 +113,10 @@ def test_needs_are_read_once(service: EngineService, model: Model, monkeypatch: 
     assert beside == alone(model)
 
 
-def test_needs_that_are_none_end_its_own_requests(
-    service: EngineService, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_needs_that_are_none_are_refused(service: EngineService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.rogues.Idle.needs", {"top_k": 1})
-    end, beside = side_by_side(service)
-    assert isinstance(end, EngineError)
-    assert "scheduler 'idle' has needs of the type dict" in str(end)
-    assert beside == alone(model)
+    with pytest.raises(SchedulerError, match="scheduler 'idle' has needs of the type dict"):
+        service.submit(make("bad", "idle"), Events().put)
 
 
 def test_needs_are_bounded(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,3 +189,14 @@ def test_what_would_end_a_process_is_answered(
     forget_instances()
     assert server.generate(prompt="a", scheduler="random")["token_ids"]
     assert server.http.get("/health").status_code == 200
+
+
+def test_a_scheduler_that_cannot_be_made_is_named(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask.schedulers.random.Random.needs", property(lambda self: 1 / 0))
+    forget_instances()
+    response = server.http.post("/generate", json={"prompt": "a", "scheduler": "random"})
+    monkeypatch.undo()
+    forget_instances()
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (500, "scheduler_failed")
+    assert "scheduler 'random' failed: ZeroDivisionError" in error["message"]

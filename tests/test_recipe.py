@@ -152,7 +152,7 @@ def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
     }
     bounds = {f"{figure}_{end}": 0.0 for figure in ("accuracy", "passes") for end in ("low", "high")}
     rest: dict[str, Any] = bounds | {"tokens_per_second": 1.0, "local_ar": 0.5, "global_ar": 0.5}
-    results = [Measurement(scheduler=spec.name, options=spec.values(), **counted, **rest) for spec in specs]
+    results = [Measurement(scheduler=spec.name, options=spec.values, **counted, **rest) for spec in specs]
     table = markdown_table(results).splitlines()
     assert table[0] == "| scheduler | sudoku, block 32 |"
     assert [row.split("`")[1] for row in table[2:]] == list(SCHEDULERS)

@@ -21,8 +21,15 @@ LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": PASSES, "block_length":
 SHORT: dict[str, Any] = {"prompt": "hello", "max_tokens": 16, "block_length": 8, "seed": 1}
 
 DIFFUSION = {
-    *("scheduler", "block_length", "cache", "steps", "forward_passes", "tokens_per_step", "tokens_per_second"),
-    *("queue_seconds", "generate_seconds"),
+    "scheduler",
+    "block_length",
+    "cache",
+    "steps",
+    "forward_passes",
+    "tokens_per_step",
+    "tokens_per_second",
+    "queue_seconds",
+    "generate_seconds",
 }
 SIXTEEN: list[dict[str, Any]] = [
     {"prompt": "abc" * (i % 5 + 1), "scheduler": name, "block_length": block, "seed": i, "temperature": i % 3 / 2}

@@ -15,7 +15,8 @@ from unmask.arguments import parse_settings
 from unmask.errors import UsageError
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.store import Card, policy_names, save_policy
-from unmask.server.access import OPEN
+from unmask.server.ops.access import PROBES
+from unmask.server.routes.playground import PATHS
 from unmask.server.settings import ServeSettings
 
 KEYS = ("first-key", "schlüssel")
@@ -66,7 +67,7 @@ def test_everything_but_probes_and_the_page_wants_a_key(server: Live) -> None:
         }
     ):
         response = server.http.request(method, path)
-        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in OPEN), path
+        assert (response.status_code == httpx.codes.UNAUTHORIZED) == (path not in PROBES | PATHS), path
     assert ("POST", "/generate") in tried
 
 
@@ -124,7 +125,7 @@ def test_no_page_is_let_in_by_default(plain: Live) -> None:
 
 def test_what_is_no_origin_is_refused() -> None:
     for wrong in ("example.com", "https://example.com/", "null"):
-        with pytest.raises(ValueError, match="is no origin; give scheme and host"):
+        with pytest.raises(ValueError, match="is not an origin; give scheme and host"):
             ServeSettings(cors_origin=(wrong,))
 
 
@@ -176,7 +177,7 @@ def test_policies_are_shipped_ones_or_allowed_ones(tmp_path: Path) -> None:
         assert outcome(server, scheduler={"name": "policy", "policy": [1]}) == (400, "invalid_option")
         response = server.http.post("/generate", json={**asked, "policy": "/etc"})
         assert response.json()["error"]["param"] == "policy"
-        assert f"'/etc' here; name one of {', '.join(policy_names())}" in response.text
+        assert f"'/etc' on this server; name one of {', '.join(policy_names())}" in response.text
     with live(tmp_path / "tiny", allow_policy=("*",)) as server:
         assert outcome(server, policy=str(other)) == (200, None)
 

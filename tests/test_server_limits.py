@@ -9,7 +9,7 @@ import pytest
 
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.server.tokens import CHARACTERS_PER_TOKEN
+from unmask.server.parse.limits import CHARACTERS_PER_TOKEN
 from unmask.server.wire.fields import MAX_STOP_LENGTH
 
 POSITIONS = 512

@@ -266,6 +266,8 @@ def test_ignoring_the_end_of_text_fills_the_region() -> None:
             assert answer.usage is not None
             assert (answer.usage.completion_tokens == 48) == bool(more)
             assert (answer.choices[0].message.content or "").startswith(ANSWER)
+            native = server.generate(messages=asked["messages"], max_tokens=48, **more)
+            assert (native["finish_reason"], len(native["token_ids"])) == (reason, answer.usage.completion_tokens)
             chunks = client.chat.completions.create(
                 **asked, max_tokens=48, stream=True, extra_body={**more, "return_token_ids": True}
             )

@@ -24,6 +24,7 @@ from unmask.engine import (
     SchedulerFailedError,
     Step,
 )
+from unmask.engine.errors import SchedulerError
 from unmask.models.loading import load_model
 from unmask.schedulers import Decision, State, View, parse_scheduler_text
 
@@ -191,7 +192,7 @@ def test_the_engine_tells_how_long_a_step_takes(service: EngineService, monkeypa
     assert isinstance(last(events), EngineError)
 
 
-def test_a_scheduler_that_cannot_be_made_fails_its_request_alone(
+def test_a_request_whose_scheduler_cannot_be_made_is_refused(
     service: EngineService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: object, label: str) -> None:
@@ -201,11 +202,10 @@ def test_a_scheduler_that_cannot_be_made_fails_its_request_alone(
     bad: Events = queue.Queue()
     good: Events = queue.Queue()
     service.submit(make("good", max_tokens=60), good.put)
-    service.submit(make("bad", "counting"), bad.put)
-    event = last(bad)
-    assert isinstance(event, EngineError)
-    assert "no weights" in str(event)
+    with pytest.raises(SchedulerError, match="scheduler 'counting' failed: RuntimeError: no weights"):
+        service.submit(make("bad", "counting"), bad.put)
     assert finish(good) in ("length", "stop")
+    assert bad.empty()
 
 
 def test_stopping_cancels_what_runs_and_refuses_what_comes(service: EngineService) -> None:

@@ -82,7 +82,7 @@ def test_ar_ness(order: list[int], k: int, local: float, whole: float) -> None:
 
 def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> None:
     sweep = read_sweep("heuristics")
-    specs = {curve.label: [spec.values() for spec in curve.schedulers] for curve in sweep.curves}
+    specs = {curve.label: [spec.values for spec in curve.schedulers] for curve in sweep.curves}
     assert list(specs) == ["threshold", "factor", "eb", "klass", "topk", "margin", "entropy", "random"]
     for name in ("random", "topk", "margin", "entropy"):
         assert [values["n"] for values in specs[name]][:: len(specs[name]) - 1] == [1, 64]

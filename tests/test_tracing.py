@@ -13,8 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.live import live, wait_for
 from tests.synthetic import synthetic_llada
+from unmask.server.ops.tracing import MAX_BLOCKS
 from unmask.server.settings import ServeSettings
-from unmask.server.tracing import MAX_BLOCKS
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

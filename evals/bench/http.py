@@ -141,7 +141,7 @@ async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float)
 
 def body(request: Request) -> dict[str, Any]:
     """The JSON of a request. Token ids, so that both sides of a comparison get the same prompt."""
-    options = {name: value for name, value in request.scheduler.values().items() if value is not None}
+    options = {name: value for name, value in request.scheduler.values.items() if value is not None}
     return {
         "input_ids": request.prompt,
         "max_tokens": request.max_tokens,

@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.defaults import MEMORY_FRACTION
+from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Step
 from unmask.engine.stopwatch import Stopwatch
 from unmask.evals.bench.memory import peak_bytes, reset_peak

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from unmask import defaults
 from unmask.settings import BATCH_INVARIANT, ModelSettings, OutFile, Several
 
 Count = Annotated[int, Field(ge=1)]
@@ -28,11 +29,11 @@ class BenchSettings(ModelSettings):
         "unmask bench --http --stream --rate 2 --concurrency 16",
     )
 
-    scheduler: Several[str] = Field(("topk",), description="schedulers, with options as name:option=value")
+    scheduler: Several[str] = Field((defaults.SCHEDULER,), description="schedulers, with options as name:option=value")
     cache: Several[str] = Field(("none",), description="caches of keys and values, as none, prefix, dual:refresh=4")
     concurrency: Several[Count] = Field((1, 16), description="requests that run side by side")
     batch_invariant: Several[bool] = Field((False,), description=f"false, true or both; true: {BATCH_INVARIANT}")
-    block_length: int = Field(32, ge=1, description="tokens per block")
+    block_length: int = Field(defaults.BLOCK_LENGTH, ge=1, description="tokens per block")
     max_tokens: Several[Count] = Field(
         (), description="lengths of the generation region, which requests take in turn; by default each task's own"
     )

@@ -1,1 +1,1 @@
-"""The JSON that comes in and goes out. Plain data: nothing here knows the engine, a model or a tensor."""
+"""The JSON of requests and responses. Plain data: these modules import no engine, model or tensor."""

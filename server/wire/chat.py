@@ -5,20 +5,20 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, about, check_same
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
 
-NOT_IGNORED = ("audio", "function_call", "tool_calls")  # an answer to the message would depend on them
+NOT_IGNORED = ("audio", "function_call", "tool_calls")  # the answer would depend on them
 
 
 class ChatMessage(Message):
-    """One turn of a conversation as clients of OpenAI's send it. Names that nobody knows are ignored."""
+    """One turn of a conversation as OpenAI's clients send it. Unknown names are ignored."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
     @model_validator(mode="before")
     @classmethod
     def _without_unknown_names(cls, message: Any) -> Any:
-        """The message without them. What is no object is refused later."""
+        """The message without them. A value that is not an object is refused later."""
         known = (*cls.model_fields, *NOT_IGNORED)
         return {name: message[name] for name in known if name in message} if isinstance(message, dict) else message
 
@@ -57,9 +57,9 @@ class ChatRequest(OpenAIFields):
         None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
     )
 
-    logprobs: bool | None = Field(None, description="give each token's log-probability at the step that revealed it")
+    logprobs: bool | None = Field(None, description="return each token's log-probability at the step that revealed it")
     top_logprobs: int | None = Field(
-        None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: give this many of the most probable tokens too"
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: return this many of the most probable tokens too"
     )
 
     @property
@@ -75,6 +75,7 @@ class ChatRequest(OpenAIFields):
     @model_validator(mode="after")
     def _one_length(self) -> "ChatRequest":
         check_same(self, "max_tokens", "max_completion_tokens")
+        self.max_tokens = self.max_tokens or self.max_completion_tokens
         return self
 
 
@@ -84,28 +85,28 @@ class TopLogprob(BaseModel):
     token: str = Field(description="text of the token")
     logprob: float = Field(description="its log-probability")
     bytes: list[int] | None = Field(
-        description="what it writes in UTF-8, which may be a part of a character; null if the vocabulary does not say"
+        description="its UTF-8 bytes, which may be a part of a character; null if the vocabulary does not say"
     )
 
 
 class TokenLogprob(TopLogprob):
-    """A token of an answer, when it was revealed."""
+    """A token of an answer, at the step that revealed it."""
 
-    top_logprobs: list[TopLogprob] = Field(description="the most probable tokens, as many as were asked for")
+    top_logprobs: list[TopLogprob] = Field(description="the most probable tokens, as many as asked for")
 
 
 class ChatLogprobs(BaseModel):
-    """An entry a token."""
+    """One entry per token."""
 
-    content: list[TokenLogprob] = Field(description="an entry a token")
+    content: list[TokenLogprob] = Field(description="one entry per token")
     refusal: None = Field(None, description="always null")
 
 
 class AnswerMessage(BaseModel):
     """The answer, as the next turn of the conversation."""
 
-    role: Literal["assistant"] = Field(description="always the assistant")
-    content: str = Field(description="what was generated")
+    role: Literal["assistant"] = Field(description="always `assistant`")
+    content: str = Field(description="the generated text")
     refusal: None = Field(None, description="always null")
 
 
@@ -117,7 +118,7 @@ class ChatChoice(Choice):
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
 
 
-class ChatResponse(OpenAIAnswer):
+class ChatResponse(OpenAIResponse):
     """The answer of `POST /v1/chat/completions`. Chunks of its stream have `delta` instead of `message`."""
 
     object: Literal["chat.completion"] = Field("chat.completion", description="what this is")

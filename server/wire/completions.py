@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIAnswer, OpenAIFields
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
 
 MAX_PROMPTS = 1 << 14
 
@@ -26,15 +26,15 @@ class CompletionRequest(OpenAIFields):
     max_tokens: int | None = Field(
         None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and describes the prompt alone"
     )
-    prompt: Prompts = Field(description="one or more prompts; each has its choices in the response")
-    suffix: str | None = Field(None, description="text after the generation region, which leads up to it")
-    echo: bool | None = Field(None, description="begin each text with its prompt")
+    prompt: Prompts = Field(description="one or more prompts; the response has choices for each")
+    suffix: str | None = Field(None, description="text after the generation region")
+    echo: bool | None = Field(None, description="start each text with its prompt")
     logprobs: int | None = Field(
         None,
         ge=0,
         le=MAX_TOP_LOGPROBS,
-        description="give each token's log-probability at the step that revealed it, and this many of the most "
-        "probable tokens; with `echo` of the prompt too, each token seen from those before it",
+        description="return each token's log-probability at the step that revealed it, and this many of the most "
+        "probable tokens; with `echo` also for the prompt, each token predicted from those before it",
     )
 
     @model_validator(mode="after")
@@ -49,28 +49,28 @@ class CompletionRequest(OpenAIFields):
 
 
 class CompletionLogprobs(BaseModel):
-    """An entry a token, the end of text too. Null stands for the first of an echoed prompt, which nothing predicts."""
+    """One entry per token, also for the end of text. The first token of an echoed prompt has null."""
 
     tokens: list[str] = Field(
-        description="texts of the tokens; of one that is a part of a character its bytes, as `bytes:\\xc3`"
+        description="texts of the tokens; a part of a character is given as its bytes, as `bytes:\\xc3`"
     )
-    token_logprobs: list[float | None] = Field(description="their log-probabilities")
-    top_logprobs: list[dict[str, float] | None] = Field(description="the token itself is always among them")
+    token_logprobs: list[float | None] = Field(description="log-probabilities of the tokens")
+    top_logprobs: list[dict[str, float] | None] = Field(description="the most probable tokens, and the token itself")
     text_offset: list[int] = Field(
-        description="characters of the text before it; all parts of a character have that of the character"
+        description="characters of the text before the token; all parts of a character have its offset"
     )
 
 
 class CompletionChoice(Choice):
-    """One text of a completion, or in a stream a piece of it."""
+    """One text of a completion; in a stream, what was added to it."""
 
-    text: str = Field(description="what was generated, in a stream since the last chunk")
+    text: str = Field(description="the generated text; in a stream, since the last chunk")
     logprobs: CompletionLogprobs | None = Field(None, description="with `logprobs`")
     token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
     prompt_token_ids: list[int] | None = Field(None, description="with `return_token_ids`")
 
 
-class CompletionResponse(OpenAIAnswer):
+class CompletionResponse(OpenAIResponse):
     """The answer of `POST /v1/completions`. Chunks of its stream may lack `usage` and `diffusion`."""
 
     object: Literal["text_completion"] = Field("text_completion", description="what this is")

@@ -1,15 +1,15 @@
-"""What the bodies of all generation endpoints have in common."""
+"""The fields that the bodies of all generation endpoints share."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-MAX_COUNT = 2**31 - 1  # what an engine's integer can hold
+MAX_COUNT = 2**31 - 1  # the engine keeps numbers as 32-bit integers
 MAX_SEED = 2**63 - 1
-MAX_STOPS = 16  # OpenAI takes 4; evaluation harnesses send more
-MAX_STOP_LENGTH = 256  # characters; each step looks for every beginning of each stop text
-MAX_NAME = 128  # characters of what names or sets something
+MAX_STOPS = 16  # OpenAI accepts 4; evaluation harnesses send more
+MAX_STOP_LENGTH = 256  # characters; each step searches for every prefix of each stop text
+MAX_NAME = 128  # characters of names and short settings
 MAX_PATH = 4096  # characters
 MAX_OPTIONS = 64
 MAX_MESSAGES = 8192
@@ -18,7 +18,7 @@ MAX_TOKENS = 1 << 20  # more than any model reads
 
 
 def expect(what: str) -> WrapValidator:
-    """Answer any failure of a union with one sentence, instead of one for each of its members."""
+    """Report a value that fits no member of a union in one sentence, not one per member."""
 
     def check(value: Any, handler: Any) -> Any:
         try:
@@ -30,12 +30,12 @@ def expect(what: str) -> WrapValidator:
 
 
 def about(field: str | None, message: str) -> PydanticCustomError:
-    """An error of a whole object that is about one field of it."""
+    """An error of a whole object, about one of its fields."""
     return PydanticCustomError("body", "{message}", {"message": message, "param": field})
 
 
 def check_same(body: BaseModel, field: str, other: str) -> None:
-    """Raise an error about a field if it and another, which means the same, are both given and differ."""
+    """Raise an error if two fields that mean the same are both given and differ."""
     one, two = getattr(body, field), getattr(body, other)
     if None not in (one, two) and one != two:
         raise about(field, f"fields {field!r} and {other!r} differ; give one of them")
@@ -47,7 +47,7 @@ Name = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 class Body(BaseModel):
-    """A body that comes in. Null is the same as leaving a field out."""
+    """The body of a request. A field that is null counts as left out."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -55,15 +55,13 @@ class Body(BaseModel):
 class GenerationFields(Body):
     """The fields of every generation endpoint."""
 
-    model: str | None = Field(None, description="name of the model; may be left out, as one model is served")
-    max_tokens: int | None = Field(
-        None, ge=1, le=MAX_COUNT, description="length of the generation region, which is filled with masks at first"
-    )
+    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    max_tokens: int | None = Field(None, ge=1, le=MAX_COUNT, description="length of the generation region in tokens")
     block_length: int | None = Field(
         None,
         ge=1,
         le=MAX_COUNT,
-        description="tokens per block; blocks are filled left to right; max_tokens or more is one block",
+        description="tokens per block; blocks are filled from left to right; max_tokens or more makes one block",
     )
     scheduler: Annotated[
         Name | Annotated[dict[Name, Any], Field(max_length=MAX_OPTIONS)] | None,
@@ -75,50 +73,56 @@ class GenerationFields(Body):
     steps: int | None = Field(None, description="shorthand for the scheduler's option of that name")
     threshold: float | None = Field(
         None,
-        description="shorthand for the option of that name; chooses the scheduler `threshold` if none is named",
+        description="shorthand for the option of that name; selects the scheduler `threshold` if none is named",
     )
     policy: str | None = Field(None, max_length=MAX_PATH, description="as `threshold`, for the option `policy`")
     speed: float | None = Field(None, description="shorthand for the scheduler's option of that name")
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
-    top_p: float | None = Field(None, gt=0, le=1, description="sample among the most probable tokens of this total")
+    top_p: float | None = Field(None, gt=0, le=1, description="sample among the likeliest tokens of this total")
     top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among this many tokens; 0 and -1 mean all")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
     stop: Annotated[
         StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True)] | None,
         expect(f"a text or a list of at most {MAX_STOPS} texts, each of 1 to {MAX_STOP_LENGTH} characters"),
-    ] = Field(None, description="texts that end the generation; they are not part of it")
+    ] = Field(None, description="texts that end the answer; they are not part of it")
     max_forward_passes: int | None = Field(
-        None, ge=1, le=MAX_COUNT, description="after this many, everything left is revealed at once"
+        None, ge=1, le=MAX_COUNT, description="after this many passes, all remaining masks are revealed at once"
     )
+    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
     cache: str | None = Field(
         None,
         max_length=MAX_NAME,
         description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     timeout: float | None = Field(
-        None, gt=0, description="seconds that the request may take, waiting included; then it ends with an error"
+        None, gt=0, description="seconds that the request may take, with waiting; then it ends with an error"
     )
     stream: bool | None = Field(None, description="answer with server-sent events")
     return_steps: bool | None = Field(
         None,
-        description="give for each token the step that revealed it and its probability then, and in `diffusion` how "
-        "close the order was to left to right",
+        description="return for each token the step that revealed it and its probability then, and in `diffusion` "
+        "how close the order was to left to right",
     )
 
     @property
+    def alternatives(self) -> int | None:
+        """How many of the most probable tokens to return with each log-probability; None for no log-probabilities."""
+        return None
+
+    @property
     def shorthands(self) -> dict[str, int | float | str]:
-        """The scheduler options that were given as fields of their own."""
+        """The scheduler options that are given as separate fields."""
         given = {name: getattr(self, name) for name in ("steps", "threshold", "policy", "speed")}
         return {name: value for name, value in given.items() if value is not None}
 
 
 class TextPart(BaseModel):
-    """A part of a message; there are only texts. Names that nobody knows are ignored: clients send their own."""
+    """A part of a message; only texts are supported. Unknown names are ignored, as clients send their own."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    type: Literal["text"] = Field(description="only texts are taken")
-    text: str = Field(description="what it says")
+    type: Literal["text"] = Field(description="only texts are supported")
+    text: str = Field(description="the text")
 
 
 Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
@@ -126,21 +130,21 @@ PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
 
 
 class Message(BaseModel):
-    """One turn of a conversation. What is null or an empty list in it says nothing and may be there."""
+    """One turn of a conversation. Fields that are null or an empty list are ignored."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="developer, OpenAI's newer word, is system to the chat template"
+        description="developer, OpenAI's newer word, means system"
     )
     content: Annotated[str | Parts | None, expect(PARTS)] = Field(
-        description="what is said; parts are joined by line breaks. Null is an answer without words"
+        description="the text; parts are joined by line breaks. Null is an empty answer of the assistant"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _without_empty_fields(cls, message: Any) -> Any:
-        """Clients send answers back as they came, with all the fields that OpenAI's might have."""
+        """Clients send answers back unchanged, with every field that OpenAI's answers may have."""
         if not isinstance(message, dict):
             return message
         return {name: value for name, value in message.items() if name in cls.model_fields or value not in (None, [])}
@@ -158,7 +162,7 @@ class Message(BaseModel):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
     def for_template(self) -> dict[str, str]:
-        """As chat templates expect it."""
+        """The message as chat templates expect it."""
         return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
 
 

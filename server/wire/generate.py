@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from unmask.server.wire.answers import Answer, TokenSteps
 from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
+from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 
 class GenerateRequest(GenerationFields):
@@ -13,7 +13,7 @@ class GenerateRequest(GenerationFields):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str | None = Field(None, description="raw text; special tokens are not added")
+    prompt: str | None = Field(None, description="raw text; no special tokens are added")
     messages: Messages | None = Field(None, description="a conversation, put through the chat template")
     input_ids: TokenIds | None = Field(None, description="token ids")
     canvas: Annotated[
@@ -21,15 +21,15 @@ class GenerateRequest(GenerationFields):
         expect("a text with mask markers, or a list of token ids and null for each mask"),
     ] = Field(
         None,
-        description="what is given, with masks in it, which are filled in; it follows the prompt, if there is one. The "
-        "generation region runs from the first mask to the last, so max_tokens is left out",
+        description="a text or token ids with masks, which are filled in; it follows the prompt, if there is one. The "
+        "generation region goes from the first mask to the last, so leave max_tokens out",
     )
     mask_marker: str | None = Field(
         None,
         min_length=1,
         max_length=MAX_NAME,
-        description="the text that stands for one mask in a canvas, by default [MASK]; with a closing bracket at its "
-        "end it takes a count, as [MASK:12]. The model's own mask token works too",
+        description="the text for one mask in a canvas, by default [MASK]; if it ends in a closing bracket, it accepts "
+        "a count, as in [MASK:12]. The model's own mask token works too",
     )
 
     @model_validator(mode="after")
@@ -42,18 +42,18 @@ class GenerateRequest(GenerationFields):
                 f"give exactly one of the fields {', '.join(names)}, or a canvas, not {' and '.join(given) or 'none'}",
             )
         if self.canvas is not None and self.max_tokens is not None:
-            raise about("max_tokens", "field 'max_tokens' is not for a canvas, whose masks say it; leave it out")
+            raise about("max_tokens", "field 'max_tokens' is not for a canvas; its masks set the length, leave it out")
         if self.mask_marker is not None and not isinstance(self.canvas, str):
             raise about("mask_marker", "field 'mask_marker' is for a canvas that is a text; leave it out")
         return self
 
 
-class GenerateResponse(Answer, TokenSteps):
+class GenerateResponse(GenerationResponse, TokenSteps):
     """The answer of `POST /generate`."""
 
-    text: str = Field(description="what was generated")
-    canvas: str | None = Field(None, description="of a canvas: all of its text, with the gaps filled in")
-    token_ids: list[int] = Field(description="its tokens, before any end of text")
+    text: str = Field(description="the generated text")
+    canvas: str | None = Field(None, description="with `canvas`: all of its text, with the masks filled in")
+    token_ids: list[int] = Field(description="token ids of the text, without an end of text")
     finish_reason: Literal["stop", "length"] = Field(
         description="stop: an end of text or a stop text; length: the generation region is full"
     )

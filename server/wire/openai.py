@@ -1,17 +1,17 @@
-"""What the bodies of OpenAI's generation endpoints have in common."""
+"""The fields that OpenAI's generation endpoints share."""
 
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.errors import show
-from unmask.server.wire.answers import Answer, TokenSteps
 from unmask.server.wire.fields import GenerationFields, about
+from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
 
-# Fields of OpenAI's and of other servers' that are not implemented: their no-op values, beside null.
+# Fields of OpenAI and of other servers that are not implemented, with the values, other than null, that change nothing.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "add_special_tokens": (False,),
     "allowed_token_ids": (),
@@ -48,35 +48,35 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    include_usage: bool | None = Field(None, description="end the stream with a chunk that counts tokens")
+    include_usage: bool | None = Field(None, description="end the stream with a chunk that counts the tokens")
     continuous_usage_stats: bool | None = Field(
-        None, description="with `include_usage`: every chunk counts the tokens so far"
+        None, description="with `include_usage`: count the tokens so far in every chunk"
     )
 
 
 class OpenAIFields(GenerationFields):
     """OpenAI's fields that its endpoints share, and ours.
 
-    Fields of OpenAI's that are not implemented are accepted only at their no-op values and rejected otherwise.
-    Names that nobody knows are ignored, as clients send their own.
+    Fields of OpenAI that are not implemented are accepted only with values that change nothing.
+    Unknown names are ignored, as clients send their own.
     """
 
     model_config = ConfigDict(extra="allow")
 
     neutral: ClassVar[dict[str, tuple[object, ...]]] = NEUTRAL
 
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices for each prompt, with seed, seed + 1, ...")
-    stream_options: StreamOptions | None = Field(None, description="what a stream holds beside the text")
-    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices per prompt, with seed, seed + 1, ...")
+    stream_options: StreamOptions | None = Field(None, description="what a stream holds in addition to the text")
     return_token_ids: bool | None = Field(
-        None, description="return the ids: `token_ids` of each choice or of each piece of it, and `prompt_token_ids`"
+        None,
+        description="return the ids: `token_ids` per choice, in a stream per delta, and `prompt_token_ids`",
     )
     diffusing: bool | None = Field(
         None,
-        description="stream after each step the whole text so far, to replace the one before; masks are \u2591. "
-        "Needs `stream`",
+        description="stream after each step the whole text so far, which replaces the previous one; masks are "
+        "\u2591. Needs `stream`",
     )
-    user: str | None = Field(None, description="accepted for compatibility; nothing depends on it")
+    user: str | None = Field(None, description="accepted for compatibility, and ignored")
 
     @model_validator(mode="after")
     def _nothing_else(self) -> "OpenAIFields":
@@ -102,11 +102,6 @@ class OpenAIFields(GenerationFields):
             raise about(other, f"fields 'diffusing' and {other!r} exclude each other: a snapshot is not final")
 
     @property
-    def alternatives(self) -> int | None:
-        """How many of the most probable tokens are told beside each token's log-probability; None for neither."""
-        raise NotImplementedError
-
-    @property
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
@@ -116,26 +111,26 @@ class OpenAIFields(GenerationFields):
 
     @property
     def wants_tokens(self) -> bool:
-        """Whether pieces of a stream tell their tokens or count them."""
+        """Whether the deltas of a stream must hold their tokens."""
         return bool(self.return_token_ids or self.alternatives is not None or self.wants_usage_all_along)
 
 
 class Choice(TokenSteps):
-    """What every choice holds."""
+    """The fields of every choice."""
 
-    index: int = Field(description="which choice")
+    index: int = Field(description="number of the choice, from 0")
     finish_reason: Literal["stop", "length"] = Field(
         description="stop: an end of text or a stop text; length: the generation region is full; in a stream null "
         "until the choice ends"
     )
 
 
-class OpenAIAnswer(Answer):
-    """What the answers of OpenAI's endpoints hold besides."""
+class OpenAIResponse(GenerationResponse):
+    """Further fields of the responses of OpenAI's endpoints."""
 
-    created: int = Field(description="when, in seconds since 1970")
+    created: int = Field(description="time in seconds since 1970")
 
 
 def _same(value: Any, other: object) -> bool:
-    """Equality that does not take true for 1."""
+    """Equality for which true is not 1."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)

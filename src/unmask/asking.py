@@ -7,7 +7,8 @@ from dataclasses import replace
 from reprlib import repr as show
 from typing import Any, SupportsIndex, TypedDict
 
-from unmask.engine.caching import AUTO, choose_cache
+from unmask import defaults
+from unmask.engine.caching import choose_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.request import Request
@@ -18,9 +19,6 @@ Message = Mapping[str, str]
 Prompt = str | Sequence[int]
 Conversation = Sequence[Message]
 
-DEFAULT_SCHEDULER = "topk"
-DEFAULT_MAX_TOKENS = 64
-DEFAULT_BLOCK_LENGTH = 32
 SEEDS = 2**63
 SHORTHANDS = ("steps", "threshold", "policy", "speed")
 
@@ -112,27 +110,27 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
 
 def _plain(given: Mapping[str, Any], model: Model) -> Request:
     """A request with all but id, prompt and seed."""
-    a, max_tokens = model.network.architecture, given.get("max_tokens", DEFAULT_MAX_TOKENS)
+    a, max_tokens = model.network.architecture, given.get("max_tokens", defaults.MAX_TOKENS)
     return Request(
         id="",
         prompt=(),
         max_tokens=max_tokens,
-        block_length=choose_block_length(given.get("block_length"), DEFAULT_BLOCK_LENGTH, max_tokens, a),
+        block_length=choose_block_length(given.get("block_length"), defaults.BLOCK_LENGTH, max_tokens, a),
         scheduler=_scheduler(given),
         temperature=choose_temperature(given.get("temperature", 0.0)),
         top_p=given.get("top_p", 1.0),
         top_k=max(given.get("top_k", 0), 0),
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
-        cache=choose_cache(given.get("cache", AUTO), a),
+        cache=choose_cache(given.get("cache", defaults.CACHE), a),
         ignore_eos=given.get("ignore_eos", False),
-        suffix=_suffix(given.get("suffix", ""), model),
+        suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
     )
 
 
 def _scheduler(given: Mapping[str, Any]) -> SchedulerSpec:
     shorthands = {name: given[name] for name in SHORTHANDS if name in given}
-    scheduler, options = name_and_options(given.get("scheduler"), shorthands, DEFAULT_SCHEDULER)
+    scheduler, options = name_and_options(given.get("scheduler"), shorthands, defaults.SCHEDULER)
     if isinstance(scheduler, str):
         return parse_scheduler(scheduler, options)
     instance: Any = scheduler

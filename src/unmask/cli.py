@@ -27,7 +27,7 @@ class Command:
 
 
 COMMANDS = {
-    "serve": Command(("server.settings", "ServeSettings"), ("server.run", "serve"), "serve a model over HTTP"),
+    "serve": Command(("server.settings", "ServeSettings"), ("server.serve", "serve"), "serve a model over HTTP"),
     "generate": Command(
         ("settings", "GenerateSettings"), ("engine.commands", "generate"), "generate a text and watch the canvas fill"
     ),

@@ -9,8 +9,10 @@ from typing import Any, Literal, Unpack
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unmask import defaults
 from unmask.asking import Conversation, Fields, Prompt, as_requests, check_number, check_scored, is_one, token_ids
-from unmask.engine.engine import MEMORY_FRACTION, Engine
+from unmask.engine.canvas import Canvas
+from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.figures import Figures, figures
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
@@ -20,7 +22,6 @@ from unmask.models.loading import load_model
 from unmask.settings import DEFAULT_MODEL
 
 Prompts = Prompt | Conversation | Sequence[Prompt] | Sequence[Conversation]
-MAX_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class LLM:
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Literal["int8"] | None = None,
         compile: bool | None = None,
-        memory_fraction: float = MEMORY_FRACTION,
-        max_rows: int = MAX_ROWS,
+        memory_fraction: float = defaults.MEMORY_FRACTION,
+        max_rows: int = defaults.MAX_ROWS,
         batch_invariant: bool = False,
     ):
         check_number("max_rows", max_rows)
@@ -95,7 +96,7 @@ class LLM:
         Returns the outputs in the order of the prompts: the n of the first, then the n of the next. To a raw text
         nothing is added; use `chat` for a model that follows instructions.
         """
-        return self._outputs(self._requests(prompts, "prompts", fields), progress)
+        return self._outputs(self._prepared(prompts, "prompts", fields), progress)
 
     def chat(
         self, messages: Conversation | Sequence[Conversation], *, progress: bool = True, **fields: Unpack[Fields]
@@ -105,7 +106,7 @@ class LLM:
         A message is a mapping with the texts `role` (system, user or assistant) and `content`. The rest is as in
         `generate`.
         """
-        return self._outputs(self._requests(messages, "messages", fields), progress)
+        return self._outputs(self._prepared(messages, "messages", fields), progress)
 
     def stream(self, prompts: Prompts, **fields: Unpack[Fields]) -> Generator[Step, None, None]:
         """Yield every step of every answer, as its forward pass ends. Takes raw prompts or conversations.
@@ -113,7 +114,7 @@ class LLM:
         `step.request_id` is the place of the answer among the outputs of `generate`, as a text: "0" for the first. The
         last step of an answer has a `result`. To close the iterator, or drop it, ends what still runs.
         """
-        return self._steps(self._requests(prompts, "prompts", fields))
+        return self._steps(self._prepared(prompts, "prompts", fields))
 
     def score(
         self,
@@ -159,33 +160,32 @@ class LLM:
             for masks, completion, asked in zip(drawn, after, questions, strict=True)
         ]
 
-    def _requests(self, prompts: Prompts, field: str, fields: Fields) -> list[Request]:
-        """The requests for prompts of at least one token, each of which the engine can run."""
+    def _prepared(self, prompts: Prompts, field: str, fields: Fields) -> list[Canvas]:
+        """The canvases for prompts of at least one token, which the engine has checked."""
         ids = self._ids(prompts, field)
         if () in ids:
             raise RequestError(f"{field}[{ids.index(())}] holds no tokens; give at least one", field)
-        requests = as_requests(ids, fields, self.model)
-        for request in requests:
-            self._engine.check(request)
-        return requests
+        return [self._engine.prepare(request) for request in as_requests(ids, fields, self.model)]
 
     def _ids(self, prompts: Prompts, field: str) -> list[tuple[int, ...]]:
         """The token ids of one prompt, or of each of several."""
         several: Any = [prompts] if is_one(prompts) else prompts
         return [token_ids(prompt, f"{field}[{i}]", self.model) for i, prompt in enumerate(several)]
 
-    def _outputs(self, requests: Sequence[Request], progress: bool) -> list[Output]:
+    def _outputs(self, canvases: Sequence[Canvas], progress: bool) -> list[Output]:
         results: dict[str, Result] = {}
-        with closing(self._steps(requests)) as steps, _bar(len(requests), progress) as answered:
+        with closing(self._steps(canvases)) as steps, _bar(len(canvases), progress) as answered:
             for step in steps:
                 if step.result is not None:
                     results[step.request_id] = step.result
                     answered()
-        return [_output(request, results[request.id]) for request in requests]
+        return [_output(canvas.request, results[canvas.request.id]) for canvas in canvases]
 
-    def _steps(self, requests: Sequence[Request]) -> Generator[Step, None, None]:
+    def _steps(self, canvases: Sequence[Canvas]) -> Generator[Step, None, None]:
         with self._alone():
-            yield from self._engine.run(requests)
+            for canvas in canvases:
+                self._engine.enqueue(canvas)
+            yield from self._engine.steps()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from unmask import defaults
+
 ENV_PREFIX = "UNMASK_"
 DEFAULT_MODEL = "llada-nano"
 
@@ -93,7 +95,10 @@ class ModelSettings(CommandSettings):
         "needs a C compiler, on a CPU a C++ compiler",
     )
     memory_fraction: float = Field(
-        0.8, gt=0, lt=1, description="share of the memory beside the weights that keys and values may take"
+        defaults.MEMORY_FRACTION,
+        gt=0,
+        lt=1,
+        description="share of the memory beside the weights that keys and values may take",
     )
 
 
@@ -119,10 +124,14 @@ class GenerateSettings(ModelSettings):
 
     prompt: str = Field(description="what to ask")
     raw: bool = Field(False, description="send the prompt as it is, without the chat template")
-    scheduler: str = Field("topk", description="the scheduler, with options as name:option=value")
-    max_tokens: int = Field(64, ge=1, description="length of the generation region in tokens")
-    block_length: int = Field(32, ge=1, description="tokens per block; blocks are filled left to right")
-    cache: str = Field("auto", description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto")
+    scheduler: str = Field(defaults.SCHEDULER, description="the scheduler, with options as name:option=value")
+    max_tokens: int = Field(defaults.MAX_TOKENS, ge=1, description="length of the generation region in tokens")
+    block_length: int = Field(
+        defaults.BLOCK_LENGTH, ge=1, description="tokens per block; blocks are filled left to right"
+    )
+    cache: str = Field(
+        defaults.CACHE, description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto"
+    )
     temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
     seed: int = Field(0, description="seed of the random draws")
     delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")

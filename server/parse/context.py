@@ -1,0 +1,15 @@
+"""What parsing needs in addition to a body."""
+
+from dataclasses import dataclass
+
+from unmask.models.loading import Model
+from unmask.server.settings import ServeSettings
+
+
+@dataclass(frozen=True)
+class Context:
+    """The model, the server's settings, and the client: the names by which its requests take turns."""
+
+    model: Model
+    settings: ServeSettings
+    client: tuple[str, ...]

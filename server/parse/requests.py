@@ -1,0 +1,149 @@
+"""From bodies to requests for the engine. A body becomes requests once, and they are not changed afterwards."""
+
+import secrets
+import uuid
+from collections.abc import Sequence
+
+from unmask.engine.caching import choose_cache
+from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.request import Request
+from unmask.models.loading import Model
+from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
+from unmask.server.errors import BadRequestError, show
+from unmask.server.parse.context import Context
+from unmask.server.parse.limits import check_scored
+from unmask.server.parse.policies import check_policy
+from unmask.server.parse.prompts import checked, conversation, encoded, given_prompt, prompt_ids, split_prompts
+from unmask.server.parse.region import Region, check_length, region_of
+from unmask.server.settings import ServeSettings
+from unmask.server.wire.chat import ChatRequest
+from unmask.server.wire.completions import CompletionRequest
+from unmask.server.wire.fields import MAX_SEED, GenerationFields
+from unmask.server.wire.fim import FimRequest
+from unmask.server.wire.generate import GenerateRequest
+from unmask.server.wire.openai import OpenAIFields
+
+COMPLETION_MAX_TOKENS = 16  # OpenAI's default
+
+
+def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Region]:
+    """The request for a body of `POST /generate`, and its region; raises what `server.errors` maps to 400."""
+    model = context.model
+    field, prompt = given_prompt(body, model)
+    if body.canvas is not None:
+        field, region = "canvas", region_of(body.canvas, body.mask_marker, prompt, model)
+    else:
+        prompt = checked(prompt, field, model)
+        field, region = "max_tokens", Region(prompt, body.max_tokens or context.settings.default_max_tokens)
+    return _request(body, region, field, _seed(body), _scheduler(body, context.settings), context), region
+
+
+def parse_completion(body: CompletionRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/completions`: the choices of the first prompt, then the next one's.
+
+    Raises what `server.errors` maps to 400.
+    """
+    prompts = split_prompts(body.prompt)
+    _check_choices(body, "prompt", len(prompts), context.settings)
+    ids = [prompt_ids(prompt, context.model) for prompt in prompts]
+    if body.echo and body.logprobs is not None:
+        check_scored(sum(len(prompt) ** 2 for prompt in ids), "echo")
+    max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    suffix = _suffix(body.suffix, context.model)
+    return _choices(body, [Region(prompt, max_tokens, suffix=suffix) for prompt in ids], context)
+
+
+def parse_chat(body: ChatRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
+    _check_choices(body, "messages", 1, context.settings)
+    model = context.model
+    max_tokens = body.max_tokens or context.settings.default_max_tokens
+    return _choices(body, [Region(checked(conversation(body.messages, model), "messages", model), max_tokens)], context)
+
+
+def parse_fim(body: FimRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
+    _check_choices(body, "prompt", 1, context.settings)
+    model = context.model
+    prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
+    max_tokens = body.max_tokens or context.settings.default_max_tokens
+    return _choices(body, [Region(prompt, max_tokens, suffix=_suffix(body.suffix, model))], context)
+
+
+def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
+    """n requests for each region, with seeds that count up."""
+    first, scheduler = _seed(body), _scheduler(body, context.settings)
+    seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
+    return [_request(body, region, "max_tokens", seed, scheduler, context) for region in regions for seed in seeds]
+
+
+def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
+    """Raise BadRequestError if a body asks for more choices than may wait."""
+    if (choices := prompts * (body.n or 1)) > settings.max_waiting:
+        raise BadRequestError(
+            f"fields {field!r} and 'n' ask for {choices} choices and at most {settings.max_waiting} may wait; "
+            "send fewer",
+            field,
+        )
+
+
+def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
+    """The tokens after the generation region, for a model that looks at them."""
+    if not text:
+        return ()
+    if model.network.architecture.block_size is not None:
+        raise BadRequestError(
+            "field 'suffix' would change nothing: this model writes one block after another and does not see what "
+            "follows; leave it out",
+            "suffix",
+        )
+    return tuple(encoded(text, "suffix", model))
+
+
+def _request(
+    body: GenerationFields, region: Region, field: str, seed: int, scheduler: SchedulerSpec, context: Context
+) -> Request:
+    """The engine's request; `field` is the one that decides the length of the region."""
+    check_length(region, field, context.model)
+    architecture, settings = context.model.network.architecture, context.settings
+    return Request(
+        id=uuid.uuid4().hex,
+        prompt=region.prompt,
+        max_tokens=region.max_tokens,
+        block_length=choose_block_length(
+            body.block_length, settings.default_block_length, region.max_tokens, architecture
+        ),
+        scheduler=scheduler,
+        temperature=choose_temperature(body.temperature or 0.0),
+        top_p=body.top_p or 1.0,
+        top_k=max(body.top_k or 0, 0),
+        seed=seed,
+        stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        max_forward_passes=body.max_forward_passes,
+        cache=choose_cache(body.cache or settings.cache, architecture),
+        template=region.template,
+        suffix=region.suffix,
+        ignore_eos=bool(body.ignore_eos),
+        top_logprobs=body.alternatives or 0,
+        client=context.client,
+    )
+
+
+def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec:
+    """The scheduler that a request names, with the options from the object and from the shorthands."""
+    shorthands = body.shorthands
+    name, options = name_and_options(body.scheduler, shorthands, settings.default_scheduler)
+    if not isinstance(name, str):
+        raise BadRequestError(f"field 'scheduler.name' must be the name of a scheduler, not {show(name)}", "scheduler")
+    check_policy(options.get("policy"), "policy" if "policy" in shorthands else "scheduler", settings)
+    try:
+        return parse_scheduler(name, options)
+    except UnknownSchedulerError as error:
+        raise BadRequestError(str(error), "scheduler", "unknown_scheduler") from None
+    except OptionError as error:
+        param = error.option if error.option in shorthands else "scheduler"
+        raise BadRequestError(f"scheduler {name!r}: {error}", param, "invalid_option") from None
+
+
+def _seed(body: GenerationFields) -> int:
+    return secrets.randbelow(2**31) if body.seed is None else body.seed

@@ -1,0 +1,1 @@
+"""From results and steps of the engine to responses and streams."""

@@ -1,0 +1,41 @@
+"""What the responses of the generation endpoints have in common."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
+from unmask.engine.figures import figures
+from unmask.engine.request import Request, Result
+from unmask.server.wire.responses import ArNess, Diffusion, Usage
+
+
+def usage(results: Sequence[Result], n: int = 1) -> Usage:
+    """Tokens in and out, where each prompt has n choices; a prompt counts once."""
+    prompt = sum(result.prompt_tokens for result in results[::n])
+    completion = sum(result.generated for result in results)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def token_steps(result: Result) -> dict[str, Any]:
+    """The fields of `TokenSteps`."""
+    reveals = {reveal.position: reveal for reveal in result.reveals}
+    tokens = [reveals.get(position) for position in result.positions]
+    return {
+        "token_steps": [token and token.step for token in tokens],
+        "token_confidences": [token and round(token.probability, 6) for token in tokens],
+    }
+
+
+def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
+    """The fields of `Diffusion`, the figures of some results. The requests differ in prompt and seed only."""
+    order = _ar_ness(results) if with_order else None
+    response = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
+    return response.model_dump(exclude_none=True, by_alias=True)
+
+
+def _ar_ness(results: Sequence[Result]) -> ArNess:
+    orders = [reveal_order(result) for result in results]
+    local, overall = (fmean(map(measure, orders)) for measure in (local_ar_ness, global_ar_ness))
+    return ArNess.model_validate({"local": round(local, 6), "global": round(overall, 6)})

@@ -1,0 +1,46 @@
+"""`POST /v1/chat/completions`: OpenAI's shape, through the model's chat template."""
+
+from fastapi import APIRouter
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from unmask.server.caller import Caller
+from unmask.server.parse.bodies import BodyRoute
+from unmask.server.parse.requests import parse_chat
+from unmask.server.reply.deltas import Delta
+from unmask.server.reply.logprobs import chat_logprobs
+from unmask.server.reply.openai import JSON, Shape
+from unmask.server.routes.common import ERRORS, SSE, BackendOf, check_model
+from unmask.server.routes.openai import respond
+from unmask.server.wire.chat import ChatRequest, ChatResponse
+
+router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
+
+
+@router.post("/v1/chat/completions", response_model=ChatResponse, responses=SSE)
+async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
+    """OpenAI's chat completions. They also take our fields; `diffusion` is in the response or the last chunk."""
+    check_model(body.model, backend.model_name)
+    caller = Caller(http, body.timeout, backend.settings)
+    requests = await backend.parse(parse_chat, body, caller)
+    return await respond(body, requests, caller, backend, SHAPE)
+
+
+def _message(delta: Delta) -> JSON:
+    return {"message": {"role": "assistant", "content": delta.text, "refusal": None}}
+
+
+def _delta(delta: Delta) -> JSON:
+    return {"delta": {"content": delta.text} if delta.text else {}}
+
+
+SHAPE = Shape(
+    "chatcmpl",
+    "chat.completion",
+    "chat.completion.chunk",
+    choice=_message,
+    delta=_delta,
+    logprobs=lambda delta, tokenizer: chat_logprobs(delta.tokens, tokenizer),
+    prompt_ids="response",
+    opening={"delta": {"role": "assistant", "content": ""}},
+)

@@ -1,0 +1,99 @@
+"""Endpoints that generate nothing: models, schedulers, health, version, metrics."""
+
+import inspect
+import logging
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from unmask.schedulers import json_schema, scheduler_class, scheduler_names
+from unmask.server.backend import Backend
+from unmask.server.routes.common import ERRORS, BackendOf, check_model
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(tags=["information"])
+
+
+@router.get("/v1/models", responses={503: ERRORS[503]})
+async def models(backend: BackendOf) -> dict[str, Any]:
+    """The one model that is served."""
+    return {"object": "list", "data": [_card(backend)]}
+
+
+@router.get("/v1/models/{model:path}", responses={404: ERRORS[404], 503: ERRORS[503]})
+async def model(model: str, backend: BackendOf) -> dict[str, Any]:
+    """The model by its name."""
+    check_model(model, backend.model_name)
+    return _card(backend)
+
+
+@router.get("/v1/schedulers")
+async def schedulers() -> dict[str, Any]:
+    """The installed unmasking schedulers, each with the JSON schema of its options."""
+    found = map(_scheduler, scheduler_names())
+    return {"object": "list", "data": [scheduler for scheduler in found if scheduler is not None]}
+
+
+@router.get("/health", responses={503: ERRORS[503]})
+async def health(backend: BackendOf) -> dict[str, str]:
+    """200 while the server loads or serves; 503 if it cannot recover."""
+    backend.check_health()
+    return {"status": "ok"}
+
+
+@router.get("/ping", response_class=Response, responses={503: ERRORS[503]})
+async def ping(backend: BackendOf) -> Response:
+    """The same as /health without a body, at the path that SageMaker uses."""
+    backend.check_health()
+    return Response()
+
+
+@router.get("/load")
+async def load(backend: BackendOf) -> dict[str, int]:
+    """How many requests run or wait."""
+    return {"server_load": backend.load}
+
+
+@router.get("/ready", responses={503: ERRORS[503]})
+async def ready(backend: BackendOf) -> dict[str, str]:
+    """200 once the model has answered; 503 while it loads."""
+    return {"status": "ready", "model": backend.model_name}
+
+
+@router.get("/version")
+async def get_version() -> dict[str, str]:
+    """The version of the server."""
+    return {"version": version("unmask")}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(backend: BackendOf) -> Response:
+    """Prometheus metrics."""
+    return Response(backend.metrics_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _card(backend: Backend) -> dict[str, Any]:
+    model = backend.model
+    return {
+        "id": backend.model_name,
+        "object": "model",
+        "created": backend.created,
+        "owned_by": "unmask",
+        "root": model.name,
+        "max_model_len": model.max_positions,
+    }
+
+
+def _scheduler(name: str) -> dict[str, Any] | None:
+    """One entry of the list; None for a scheduler whose package cannot be imported, so that the others stay listed."""
+    try:
+        scheduler = scheduler_class(name)
+        options = json_schema(scheduler.Options)
+    except (Exception, SystemExit):
+        log.exception("scheduler %r cannot be loaded", name)
+        return None
+    return {"name": name, "description": (inspect.getdoc(scheduler) or "").partition("\n")[0], "options": options}

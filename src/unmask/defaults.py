@@ -1,0 +1,8 @@
+"""What holds where nothing else is asked for: the same for the command line, the server and the Python API."""
+
+SCHEDULER = "topk"
+MAX_TOKENS = 64  # length of the generation region
+BLOCK_LENGTH = 32
+CACHE = "auto"
+MAX_ROWS = 16  # requests that run side by side in one batch
+MEMORY_FRACTION = 0.8  # share of the memory beside the weights that keys and values may take
