@@ -25,7 +25,7 @@ class Measurement:
     accuracy           share of the problems answered rightly; Wilson's interval
     forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
-    local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/order.py`
+    local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/ar_ness.py`
     global_ar          the same of `global_ar_ness`
     """
 

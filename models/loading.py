@@ -16,6 +16,7 @@ from unmask.models.memory import bound_kernel_caches, require_memory, weight_byt
 from unmask.models.quantization import choose_packing, precision
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import MaskedTransformer
+from unmask.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,19 @@ class Model:
     def precision(self) -> str:
         """What it computes in, in words."""
         return precision(self.dtype, self.quantization)
+
+
+def load_configured(settings: ModelSettings, chat_template: str | None = None) -> Model:
+    """Load the model that a command's settings name. Raises CheckpointError."""
+    return load_model(
+        settings.model,
+        settings.revision,
+        settings.device,
+        settings.dtype,
+        settings.compile,
+        settings.quantization,
+        chat_template,
+    )
 
 
 def load_model(

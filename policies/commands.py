@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from unmask.errors import UserError
 from unmask.evals.tasks import TASKS, find_task
-from unmask.models.loading import load_model
-from unmask.policies.card import write_card
+from unmask.models.loading import load_configured
 from unmask.policies.plot import plot_training
-from unmask.policies.recipe import Recipe
+from unmask.policies.readme import write_readme
+from unmask.policies.recipe import PolicyRecipe
 from unmask.policies.settings import PAPER, TrainPolicySettings
-from unmask.policies.train import LOG_FILE, Trainer
+from unmask.policies.train import LOG_FILE, PolicyTrainer
 from unmask.settings import flag_of
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
@@ -32,12 +32,10 @@ def train_policy(settings: TrainPolicySettings) -> None:
     tasks = settings.task or tuple(TASKS)
     for name in tasks:
         find_task(name)
-    model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
-    )
+    model = load_configured(settings)
     others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
-    recipe = Recipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
-    trainer = Trainer(recipe, model, settings.out, settings.rows)
+    recipe = PolicyRecipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
+    trainer = PolicyTrainer(recipe, model, settings.out, settings.rows)
     if trainer.is_main:
         print(_start(trainer, settings), file=sys.stderr)
     with _bar(trainer, settings.save_every) as show, _board(settings) as log:
@@ -51,13 +49,13 @@ def train_policy(settings: TrainPolicySettings) -> None:
         return
     if settings.problems:
         print(f"measuring the policy on {settings.problems} held-out problems per row ...", file=sys.stderr)
-        write_card(settings.out, _command(settings), recipe, model, settings.problems)
+        write_readme(settings.out, _command(settings), recipe, model, settings.problems)
         plot_training(settings.out / LOG_FILE, settings.out / "training.png")
     print(_end(settings))
 
 
 @contextmanager
-def _bar(trainer: Trainer, every: int) -> Iterator[Any]:
+def _bar(trainer: PolicyTrainer, every: int) -> Iterator[Any]:
     """A progress bar with running means of the figures, and in a pipe one line per `every` batches.
 
     Processes other than the first show nothing.
@@ -123,7 +121,7 @@ def _command(settings: TrainPolicySettings) -> str:
     return shlex.join(words)
 
 
-def _start(trainer: Trainer, settings: TrainPolicySettings) -> str:
+def _start(trainer: PolicyTrainer, settings: TrainPolicySettings) -> str:
     """What is about to happen, in one sentence."""
     where = f"{settings.out}"
     if trainer.batch == trainer.total:

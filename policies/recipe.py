@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unmask.policies.network import PolicyShape
-from unmask.policies.store import Card
+from unmask.policies.store import PolicyConfig
 
 TOKEN_HEADS = 4  # of a policy that reads tokens; the paper's has 2
 WARM_RATE = 1e-3  # highest learning rate of a warm start
@@ -14,7 +14,7 @@ Reward = Literal["multiplicative", "additive"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PolicyRecipe:
     """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
 
     alpha     what speed is worth in the reward
@@ -58,8 +58,8 @@ class Recipe:
     seed: int = 0
 
     @property
-    def card(self) -> Card:
-        return Card(
+    def config(self) -> PolicyConfig:
+        return PolicyConfig(
             observation=self.observation,
             block_length=self.block_length,
             heads=self.shape.heads,

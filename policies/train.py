@@ -32,8 +32,8 @@ from unmask.policies.objective import (
     multiplicative_reward,
     step_weights,
 )
-from unmask.policies.recipe import Recipe
-from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.recipe import PolicyRecipe
+from unmask.policies.rollout import Episode, RecordingScheduler, Rollouts, log_likelihood, roll_out
 from unmask.policies.speeds import SHIFTS, SLOWEST, shifts_of_speeds
 from unmask.policies.store import find_policy, load_policy, save_policy
 from unmask.policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
@@ -52,10 +52,10 @@ class CannotLearnError(UserError):
     """The settings give the policy nothing to learn from; the message says what to change."""
 
 
-class Trainer:
+class PolicyTrainer:
     """The state of one run: network, optimizer, batch. It goes on from the state saved in `out`, if there is one."""
 
-    def __init__(self, recipe: Recipe, model: Model, out: Path, rows: int = 64):
+    def __init__(self, recipe: PolicyRecipe, model: Model, out: Path, rows: int = 64):
         if recipe.group < 2:
             raise CannotLearnError(f"a group of {recipe.group} has nothing to be compared with; use --group 2 or more")
         if recipe.verification and not recipe.tokens:
@@ -108,7 +108,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the policy and what resuming needs. A kill leaves the old state or the new one, never half."""
-        save_policy(self.out, self.network, self.recipe.card)
+        save_policy(self.out, self.network, self.recipe.config)
         state = {
             "recipe": asdict(self.recipe),
             "batch": self.batch,
@@ -133,10 +133,10 @@ class Trainer:
 
     def _go_on_from(self, name: str) -> None:
         """Take over the weights of another policy. Raises OptionError or CannotLearnError."""
-        other, card = load_policy(find_policy(name)), self.recipe.card
+        other, config = load_policy(find_policy(name)), self.recipe.config
         theirs, ours = other.network.state_dict(), self.network.state_dict()
         wrong = [key for key, tensor in theirs.items() if key not in ours or ours[key].shape != tensor.shape]
-        wrong += [key for key in ("heads", "confidence") if getattr(other.card, key) != getattr(card, key)]
+        wrong += [key for key in ("heads", "confidence") if getattr(other.config, key) != getattr(config, key)]
         if wrong:
             raise CannotLearnError(
                 f"policy {name!r} differs in {', '.join(wrong)}; train with the settings that made it (see its card)"
@@ -155,12 +155,14 @@ class Trainer:
         """One batch of answers by teachers, of which the correct ones teach."""
         recipe = self.recipe
         names = recipe.teacher or TEACHERS
-        teachers = [Recorder(self.network, recipe.card, "bernoulli", parse_scheduler_text(name)) for name in names]
-        asks = [
-            Ask(task, problem, speed, teachers[i % len(teachers)], block_length)
+        teachers = [
+            RecordingScheduler(self.network, recipe.config, "bernoulli", parse_scheduler_text(name)) for name in names
+        ]
+        episodes = [
+            Episode(task, problem, speed, teachers[i % len(teachers)], block_length)
             for i, (task, problem, speed, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
         ]
-        rollouts = self._play(asks)
+        rollouts = self._roll_out(episodes)
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
         verifies = self.batch < recipe.verification
         wanted = followed(rollouts) if recipe.teacher and not verifies else rollouts.right.float()
@@ -181,7 +183,7 @@ class Trainer:
 
     def _reinforce(self) -> dict[str, float]:
         """One batch of rollouts and the updates on it."""
-        rollouts = self._play(self._asks())
+        rollouts = self._roll_out(self._episodes())
         reward = self._reward(rollouts)
         advantage = advantages(reward, self.recipe.group + self.recipe.steering)
         self._watch(advantage)
@@ -189,15 +191,17 @@ class Trainer:
             entropy = self._update(rollouts, advantage)
         return {"reward": reward.mean().item(), "entropy": entropy, **_figures(rollouts)}
 
-    def _asks(self) -> list[Ask]:
-        policy = Recorder(self.network, self.recipe.card, self.recipe.mode)
-        expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT), True)
-        asks = []
+    def _episodes(self) -> list[Episode]:
+        policy = RecordingScheduler(self.network, self.recipe.config, self.recipe.mode)
+        expert = RecordingScheduler(
+            self.network, self.recipe.config, self.recipe.mode, parse_scheduler_text(EXPERT), True
+        )
+        episodes = []
         for task, problem, speed, block_length in self._problems(self.recipe.prompts):
-            asks += [Ask(task, problem, speed, policy, block_length)] * self.recipe.group
+            episodes += [Episode(task, problem, speed, policy, block_length)] * self.recipe.group
             if self.recipe.steering:
-                asks.append(Ask(task, problem, speed, expert, EXPERT_BLOCK))
-        return asks
+                episodes.append(Episode(task, problem, speed, expert, EXPERT_BLOCK))
+        return episodes
 
     def _reward(self, rollouts: Rollouts) -> Tensor:
         slowest, fastest = ALPHAS
@@ -230,13 +234,15 @@ class Trainer:
         shifts = self.network.speed_shifts
         if shifts is None:
             return
-        recorder = Recorder(self.network, self.recipe.card, "likely")
+        recorder = RecordingScheduler(self.network, self.recipe.config, "likely")
         problems = self._problems(self.recipe.prompts * self.recipe.group)
-        asks = [Ask(task, problem, speed, recorder, block_length) for task, problem, speed, block_length in problems]
+        episodes = [
+            Episode(task, problem, speed, recorder, block_length) for task, problem, speed, block_length in problems
+        ]
         passes = []
         for shift in SHIFTS:
             shifts.fill_(shift)
-            passes.append(self._play(asks).passes.float().mean())
+            passes.append(self._roll_out(episodes).passes.float().mean())
         of_all = self._accelerator.reduce(torch.stack(passes), reduction="mean")  # each has played its own problems
         shifts.copy_(shifts_of_speeds(of_all.cpu()))
 
@@ -274,8 +280,8 @@ class Trainer:
         processes = self._accelerator.num_processes
         return (self.recipe.seed * 1_000_003 + self.batch) * processes + self._accelerator.process_index
 
-    def _play(self, asks: list[Ask]) -> Rollouts:
-        return play(self._engine, asks, self._seed() * len(asks))
+    def _roll_out(self, episodes: list[Episode]) -> Rollouts:
+        return roll_out(self._engine, episodes, self._seed() * len(episodes))
 
     def _watch(self, advantage: Tensor) -> None:
         """Raise CannotLearnError if batch after batch no rollout is better than the others of its group."""

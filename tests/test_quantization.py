@@ -175,7 +175,7 @@ def test_loading_takes_one_block_more_than_the_quantised_weights(
     a = model.network.architecture
     config = read_json(folder / "config.json")
     network = build_network(find_family(config), config)
-    joined = 2 * a.ffn_width * a.width * model.dtype.itemsize  # gate and up, once more
+    joined = 2 * a.ffn_size * a.hidden_size * model.dtype.itemsize  # gate and up, once more
     assert peak.now == sum(storages(model.network).values())
     assert peak.most <= memory.loading_bytes(network, model.dtype, "int8") + joined
     assert peak.most < 0.5 * memory.weight_bytes(network, model.dtype)

@@ -36,7 +36,7 @@ class GroupInputs:
     options: dict[str, Tensor]
 
 
-class Chooser:
+class SchedulerGroups:
     """Holds the groups of the current batch and the state of each row. `regroup` whenever rows join or leave."""
 
     def __init__(self) -> None:
@@ -85,7 +85,8 @@ class Chooser:
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
         kept = [
-            self._ask(group, asked, view, reveal, remask) for group, asked in zip(self._groups, inputs, strict=True)
+            self._ask_group(group, asked, view, reveal, remask)
+            for group, asked in zip(self._groups, inputs, strict=True)
         ]
         self.records = {}
         for states, records in kept:
@@ -97,7 +98,7 @@ class Chooser:
         reveal = reveal | (best & stuck[:, None]) | (eligible & last)
         return reveal, remask & revealed & ~last
 
-    def _ask(
+    def _ask_group(
         self, group: _Group, inputs: GroupInputs, view: View, reveal: Tensor, remask: Tensor
     ) -> tuple[dict[str, RowState], dict[str, RowState]]:
         """One group's decision, written to its rows of `reveal` and `remask`; its states and records, by request.
