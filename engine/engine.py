@@ -117,13 +117,21 @@ class Engine:
                 "cache",
             )
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; it joins at the next step that has room. Raises RequestError."""
+    def prepare(self, request: Request) -> Canvas:
+        """Check a request and make its canvas, on any thread. Raises RequestError."""
         self.check(request)
         model, needs = self.model, request.scheduler.needs()
         stop_ids = frozenset[int]() if request.ignore_eos else model.stop_ids
         model_block, now = self._architecture.block_size, time.monotonic()
-        self._waiting.put(Canvas(request, model.tokenizer, stop_ids, model.mask_id, model_block, needs, submitted=now))
+        return Canvas(request, model.tokenizer, stop_ids, model.mask_id, model_block, needs, submitted=now)
+
+    def enqueue(self, canvas: Canvas) -> None:
+        """Queue a request; it joins at the next step that has room."""
+        self._waiting.put(canvas)
+
+    def submit(self, request: Request) -> None:
+        """Check and queue a request. Raises RequestError."""
+        self.enqueue(self.prepare(request))
 
     @torch.inference_mode()
     def cancel(self, request_id: str) -> Step | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.errors import SchedulerError
-from unmask.schedulers import Needs, Scheduler, State, View, top_n
+from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 
@@ -52,7 +52,7 @@ class SchedulerGroups:
         members: dict[tuple[object, ...], list[int]] = {}
         for row, canvas in enumerate(canvases):
             spec = canvas.request.scheduler
-            members.setdefault((spec.name, spec.fixed(), spec.instance), []).append(row)
+            members.setdefault((spec.name, spec.fixed, spec.instance), []).append(row)
         self._groups = [_group(rows, canvases) for rows in members.values()]
         self.inputs = tuple(_group_inputs(rows, canvases) for rows in members.values())
         running = {canvas.request.id for canvas in canvases}
@@ -79,9 +79,8 @@ class SchedulerGroups:
         Raises SchedulerError if a scheduler fails; nothing is kept of the step then, which may be done again.
         """
         eligible = view.eligible.clone()
-        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
-        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
-        revealed = in_block & ~view.mask
+        best = view.most_confident()
+        revealed = view.in_block & ~view.mask
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
         kept = [
@@ -143,7 +142,7 @@ def _group(rows: Sequence[int], canvases: Sequence[Canvas]) -> _Group:
 
 
 def _group_inputs(rows: Sequence[int], canvases: Sequence[Canvas]) -> GroupInputs:
-    options = [canvases[row].request.scheduler.numeric() for row in rows]
+    options = [canvases[row].request.scheduler.numeric for row in rows]
     columns = {name: torch.tensor([row[name] for row in options]) for name in options[0]}
     return GroupInputs(torch.tensor(rows), columns)
 

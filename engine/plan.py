@@ -13,7 +13,7 @@ from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import columns_to_compute
 from unmask.models.architecture import Architecture
 from unmask.models.packing import SIZES, Array, NetworkInputs, Segment, Shapes, joined, pack_segments
-from unmask.schedulers import View
+from unmask.schedulers import View, in_block
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
 
@@ -71,10 +71,9 @@ class StepInputs:
         count, width = window.tokens.shape
         spread = proposal.scatter(window.target, count, width)
         positions = window.start[:, None] + torch.arange(width, device=window.start.device)
-        in_block = (positions >= rows.block_start[:, None]) & (positions < rows.block_end[:, None])
         return View(
             mask=window.masked,
-            eligible=window.masked & in_block,
+            eligible=window.masked & in_block(positions, rows.block_start, rows.block_end),
             tokens=window.tokens,
             proposal=spread.ids,
             confidence=spread.confidence,

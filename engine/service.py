@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+from unmask.engine.canvas import Canvas
 from unmask.engine.engine import Engine
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.request import Request, Step, fit_block_length
@@ -107,22 +108,24 @@ class EngineService:
     def submit(self, request: Request, on_step: OnStep) -> None:
         """Run a request. `on_step` gets its steps up to the one with a result, or an EngineError and then no more.
 
-        Raises RequestError, QueueFullError or EngineStoppedError. Whatever else is wrong, as a scheduler that cannot be
-        made, comes as an EngineError.
+        Raises RequestError, QueueFullError or EngineStoppedError. If the scheduler cannot be made, `on_step` gets an
+        EngineError.
         """
         try:
-            self.engine.check(request)
+            canvas = self.engine.prepare(request)
         except RequestError:
             raise
-        except Exception:
-            log.debug("request %s cannot be checked", request.id, exc_info=True)  # the engine will find out, and tell
+        except (Exception, SystemExit) as error:  # a scheduler may exit; that must not end the process
+            log.exception("request %s could not be taken", request.id)
+            on_step(EngineError(f"the request could not be taken: {error}"))
+            return
         with self._lock:
             if self._stopping:
                 raise EngineStoppedError("the engine is stopping; it takes no more requests")
             if self.waiting >= self._max_waiting:
                 raise QueueFullError(f"{self.waiting} requests are waiting, the most allowed; try again later")
             self._unadmitted += 1
-            self._commands.put(lambda: self._accept(request, on_step))  # under the lock: before the thread's last look
+            self._commands.put(lambda: self._accept(canvas, on_step))  # under the lock, so that `_end` sees it
 
     def cancel(self, request_id: str) -> None:
         """End a request within one step; its last step has the finish reason "cancelled". Unknown ids are ignored."""
@@ -150,7 +153,7 @@ class EngineService:
         with self._lock:
             if self._stopping:
                 raise EngineStoppedError("the engine is stopping; it takes no more requests")
-            self._commands.put(run)  # under the lock: before the thread's last look
+            self._commands.put(run)  # under the lock, so that `_end` sees it
         return future
 
     def _loop(self) -> None:
@@ -231,15 +234,11 @@ class EngineService:
                 return
             command()
 
-    def _accept(self, request: Request, on_step: OnStep) -> None:
-        self._listeners[request.id] = on_step
+    def _accept(self, canvas: Canvas, on_step: OnStep) -> None:
+        self._listeners[canvas.request.id] = on_step
         with self._lock:
             self._unadmitted -= 1
-        try:
-            self.engine.submit(request)
-        except BaseException as error:  # a scheduler that cannot be made, or exits, must not end the thread
-            log.exception("request %s could not be taken", request.id)
-            self._tell(request.id, EngineError(f"the request could not be taken: {error}"), last=True)
+        self.engine.enqueue(canvas)
 
     def _drop(self, request_id: str) -> None:
         step = self.engine.cancel(request_id)

@@ -36,12 +36,10 @@ class Observation:
     @staticmethod
     def of(view: View, network: PolicyNetwork, config: PolicyConfig) -> "Observation":
         """What a view shows to a policy whose needs it fulfils, and which has the option `speed`."""
-        assert view.top_probabilities is not None  # its needs episode for them
         end = view.length if config.observation == "generation" else view.block_end
-        confidence = view.top_probabilities[..., : network.shape.top_k]
+        confidence = view.need("top_probabilities")[..., : network.shape.top_k]
         if config.confidence == "log-odds":
             confidence = confidence.logit(SMALLEST_DOUBT)
-        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
         return Observation(
             mask=view.mask,
             confidence=confidence,
@@ -50,7 +48,7 @@ class Observation:
             seen=view.positions < end[:, None],
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
-            eligible=in_block if network.shape.remask else view.eligible,
+            eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:

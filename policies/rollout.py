@@ -68,7 +68,7 @@ class RecordingScheduler:
 def _expert_choice(expert: SchedulerSpec, view: View) -> Tensor:
     """What a scheduler without state would reveal, (B, W)."""
     rows, device = view.step.shape, view.step.device
-    options = {name: torch.full(rows, value, device=device) for name, value in expert.numeric().items()}
+    options = {name: torch.full(rows, value, device=device) for name, value in expert.numeric.items()}
     return expert.scheduler().decide(replace(view, options=options), {}).reveal & view.eligible
 
 

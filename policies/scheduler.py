@@ -52,7 +52,7 @@ class LearnedPolicy:
     """
 
     Options = PolicyOptions
-    needs = Needs(top_k=1)
+    needs: Needs  # depends on the policy
 
     def __init__(self, policy: str, mode: str):
         self._policy = load_policy(find_policy(policy))

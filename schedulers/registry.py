@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -32,19 +32,24 @@ class SchedulerSpec:
 
     def scheduler(self) -> Scheduler:
         """The scheduler; rows that agree in name and fixed options share it."""
-        return make_scheduler(self.name, self.fixed()) if self.instance is None else self.instance
+        return make_scheduler(self.name, self.fixed) if self.instance is None else self.instance
 
     def needs(self) -> Needs:
         """What the scheduler needs, read once for each: a plug-in may compute it, and differently every time."""
-        return read_needs(self.name, self.fixed()) if self.instance is None else self.instance.needs
+        return read_needs(self.name, self.fixed) if self.instance is None else self.instance.needs
 
+    @cached_property
     def numeric(self) -> dict[str, float | int]:
         """The options that vary by row, each of its declared type in every row: None is NaN, or -1 of an integer."""
-        return {name: number(getattr(self.options, name), kind) for name, kind in self._kinds.items()}
+        return {
+            name: number(getattr(self.options, name), kind)
+            for name, kind in numeric_kinds(self.options.__class__).items()
+        }
 
+    @cached_property
     def fixed(self) -> tuple[tuple[str, object], ...]:
         """The options that an instance of the scheduler is made with."""
-        return tuple((name, value) for name, value in self.values().items() if name not in self._kinds)
+        return tuple((name, value) for name, value in self.values().items() if name not in self.numeric)
 
     def values(self) -> dict[str, Any]:
         """All options as plain values."""
@@ -53,10 +58,6 @@ class SchedulerSpec:
     def as_json(self) -> dict[str, Any]:
         """The scheduler as answers show it, which is also how requests may name it."""
         return {"name": self.name, **self.values()}
-
-    @property
-    def _kinds(self) -> dict[str, type[int] | type[float]]:
-        return numeric_kinds(self.options.__class__)
 
 
 def scheduler_names() -> list[str]:

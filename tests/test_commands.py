@@ -12,7 +12,7 @@ from rich.console import Console
 
 from unmask import cli, weights
 from unmask.arguments import parse_settings
-from unmask.engine.commands import MASK
+from unmask.commands import MASK
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import load_model
 from unmask.settings import GenerateSettings
@@ -141,7 +141,7 @@ def test_generate_prints_only_the_text_when_piped() -> None:
 def test_generate_draws_the_canvas_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, solution = question()
     console = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr("unmask.engine.commands.Console", lambda: console)
+    monkeypatch.setattr("unmask.commands.Console", lambda: console)
     with console.capture() as shown:
         run("generate", prompt, "--scheduler", "threshold", "--delay", "0")
     screen = shown.get()

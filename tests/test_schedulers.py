@@ -57,7 +57,7 @@ def view(confidence: list[list[float]], mask: list[list[int]] | None = None, **f
 def decide(name: str, seen: View, *options: dict[str, object]) -> list[list[int]]:
     """The columns that each row reveals; one set of options a row."""
     specs = [parse_scheduler(name, row) for row in options or [{}] * len(seen.step)]
-    columns = {key: torch.tensor([spec.numeric()[key] for spec in specs]) for key in specs[0].numeric()}
+    columns = {key: torch.tensor([spec.numeric[key] for spec in specs]) for key in specs[0].numeric}
     scheduler = specs[0].scheduler()
     reveal = scheduler.decide(View(**{**vars(seen), "options": columns}), {}).reveal
     return [row.nonzero().flatten().tolist() for row in reveal]

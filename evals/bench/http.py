@@ -18,7 +18,6 @@ import httpx
 from unmask.engine.request import Request
 from unmask.errors import UserError
 from unmask.evals.bench.runs import BenchAnswer, Run
-from unmask.schedulers import scheduler_class
 from unmask.settings import ENV_PREFIX, ModelSettings
 
 Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[BenchAnswer]]  # (client, request, when its clock starts)
@@ -124,7 +123,7 @@ async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Ben
 async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> BenchAnswer:
     """The same, streamed."""
     first = None
-    may_remask = scheduler_class(request.scheduler.name).needs.remask
+    may_remask = request.scheduler.needs().remask
     async with client.stream("POST", "/generate", json=body(request) | {"stream": True}) as response:
         if response.is_error:
             raise _FailedError((await response.aread()).decode())
