@@ -1,7 +1,7 @@
 """One running request on the host: its phase, what it has revealed, how far it is settled, and when it ends."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,26 +164,32 @@ class Canvas:
 
     def _settle(self) -> Result | None:
         """Let the settled text grow; the result if this was the last step."""
-        grown = self._settled
-        limit = self.block_start if self.needs.remask else self.request.max_tokens
-        masked = self.masked[self.column(0) :]
-        while grown < limit and not masked[grown] and not (grown >= self.tail_start and self._is_stop(grown)):
-            grown += 1
-        at_stop_id = grown < limit and not masked[grown]
-        last = at_stop_id or grown == self.request.max_tokens
-        if grown == self._settled and not last:
+        settled, at_end = self._settled_until()
+        last = at_end or settled == self.request.max_tokens
+        if settled == self._settled and not last:
             return None
-        kept = self._kept(self._settled, grown)
+        kept = self._kept(self._settled, settled)
         self._answer.add(kept, self._tokens(kept), last)
-        self._settled = grown
+        self._settled = settled
         if (stop := self._answer.first_stop()) is not None:
             self.text = self._answer.text[:stop]
             return self._result(self._answer.tokens_of(stop), "stop")
         self.text = self._answer.text if last else self._answer.without_begun_stop()
         if not last:
             return None
-        result = self._result(len(self._answer.positions), "stop" if at_stop_id else "length")
-        return replace(result, end=self._reveals.get(grown)) if at_stop_id else result
+        reason: FinishReason = "stop" if at_end else "length"
+        return self._result(len(self._answer.positions), reason, self._reveals.get(settled) if at_end else None)
+
+    def _settled_until(self) -> tuple[int, bool]:
+        """The first position that is not settled, and whether an end of text is there that ends the request."""
+        position = self._settled
+        limit = self.block_start if self.needs.remask else self.request.max_tokens
+        masked = self.masked[self.column(0) :]
+        while position < limit and not masked[position]:
+            if position >= self.tail_start and self._is_stop(position):
+                return position, True
+            position += 1
+        return position, False
 
     def _tokens(self, positions: list[int]) -> list[int]:
         tokens: list[int] = self.ids[self.column(0) :][positions].tolist()
@@ -201,7 +207,7 @@ class Canvas:
                 kept.append(position)
         return kept
 
-    def _result(self, count: int, reason: FinishReason) -> Result:
+    def _result(self, count: int, reason: FinishReason, end: Reveal | None = None) -> Result:
         now = time.monotonic()
         started = self.started or now
         kept = self._answer.positions[:count]
@@ -216,5 +222,6 @@ class Canvas:
             forward_passes=self.step,
             queue_seconds=started - self.submitted,
             generate_seconds=now - started,
+            end=end,
             offsets=tuple(self._answer.offsets[:count]),
         )

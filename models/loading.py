@@ -111,11 +111,7 @@ def load_model(
     if compiled is None:
         compiled = on.type == "cuda"
     if compiled:
-        # Fresh keys, cached ones or both, kept or not, one row or several: as many versions as torch makes before it
-        # gives up. Two sizes that happen to be equal must not be taken to be equal always, or there would be many more.
-        torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
-        torch.fx.experimental._config.use_duck_shape = False
-        network.compile(dynamic=True)
+        _compile(network)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -129,6 +125,15 @@ def load_model(
         compiled=compiled,
         quantization=quantization,
     )
+
+
+def _compile(network: MaskedTransformer) -> None:
+    """Compile the network with torch.compile, whose settings are those of the whole process."""
+    # Computed keys, cached ones or both, kept or not, one row or several: torch must not give up before all of them are
+    # compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add many versions.
+    torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
+    torch.fx.experimental._config.use_duck_shape = False
+    network.compile(dynamic=True)
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,30 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unmask.errors import UserError
-from unmask.evals.tasks import TASKS, find_task
 from unmask.models.loading import load_configured
 from unmask.policies.plot import plot_training
 from unmask.policies.readme import write_readme
 from unmask.policies.recipe import PolicyRecipe
+from unmask.policies.run_state import LOG_FILE
 from unmask.policies.settings import PAPER, TrainPolicySettings
-from unmask.policies.train import LOG_FILE, PolicyTrainer
+from unmask.policies.train import PolicyTrainer
 from unmask.settings import flag_of
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
 SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keeps this share
 
-NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"recipe", "quantization", "tensorboard", "problems", "task", "block_length", "teacher"}
-
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    tasks = settings.task or tuple(TASKS)
-    for name in tasks:
-        find_task(name)
+    recipe = PolicyRecipe.of(settings)
     model = load_configured(settings)
-    others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
-    recipe = PolicyRecipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
     trainer = PolicyTrainer(recipe, model, settings.out, settings.rows)
     if trainer.is_main:
         print(_start(trainer, settings), file=sys.stderr)

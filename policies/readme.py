@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from unmask.evals.measure import measure
+from unmask.evals.measure import Cell, measure
 from unmask.evals.tasks import Task, find_task
 from unmask.models.loading import Model
 from unmask.policies.recipe import PolicyRecipe
-from unmask.policies.train import LOG_FILE
+from unmask.policies.run_state import LOG_FILE
 from unmask.schedulers import parse_scheduler
 
 SPEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -84,7 +84,7 @@ def write_readme(out: Path, command: str, recipe: PolicyRecipe, model: Model, pr
 def _row(out: Path, model: Model, problems: int, task: Task, block_length: int | str, speed: float) -> str:
     spec = parse_scheduler("policy", {"policy": str(out), "speed": speed})
     length = task.max_tokens if isinstance(block_length, str) else block_length
-    found = measure(model, task, spec, length, problems, seed=0)
+    found = measure(model, Cell(task, spec, length, problems))
     return f"| {task.name} | {length} | {speed:g} | {found.accuracy:.1%} | {found.forward_passes:.2f} |"
 
 

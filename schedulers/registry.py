@@ -41,10 +41,8 @@ class SchedulerSpec:
     @cached_property
     def numeric(self) -> dict[str, float | int]:
         """The options that vary by row, each of its declared type in every row: None is NaN, or -1 of an integer."""
-        return {
-            name: number(getattr(self.options, name), kind)
-            for name, kind in numeric_kinds(self.options.__class__).items()
-        }
+        kinds = numeric_kinds(self.options.__class__)
+        return {name: number(getattr(self.options, name), kind) for name, kind in kinds.items()}
 
     @cached_property
     def fixed(self) -> tuple[tuple[str, object], ...]:

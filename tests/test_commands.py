@@ -171,13 +171,13 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
     folder = weights.find("llada-nano")
     assert folder is not None
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST_CHECKPOINT
-    from unmask.evals.measure import measure
+    from unmask.evals.measure import Cell, measure
     from unmask.schedulers import parse_scheduler
 
     model = load_model("llada-nano", device="cpu", dtype="float32")
     for task in TASKS.values():
         topk, random = (
-            measure(model, task, parse_scheduler(name), 32, problems=24, seed=3) for name in ("topk", "random")
+            measure(model, Cell(task, parse_scheduler(name), 32, problems=24, seed=3)) for name in ("topk", "random")
         )
         assert topk.accuracy >= 0.8  # at a true rate of 0.95, one draw of 24 in two thousand falls below
         assert random.accuracy < topk.accuracy

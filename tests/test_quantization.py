@@ -20,7 +20,7 @@ from tests.synthetic import edit_tensors, synthetic_llada
 from tests.synthetic_block import FAMILIES
 from unmask.engine.caching import choose_cache
 from unmask.engine.request import Request
-from unmask.evals.measure import identity
+from unmask.evals.measure import Cell
 from unmask.evals.tasks import find_task
 from unmask.models import memory, quantization
 from unmask.models.config import read_json
@@ -253,7 +253,7 @@ def test_a_compiler_takes_the_network_as_one_graph(tmp_path: Path) -> None:
 
 def test_a_report_tells_quantised_from_plain(tmp_path: Path) -> None:
     model = load(synthetic_llada(tmp_path))
-    what = identity(model, find_task("sudoku"), parse_scheduler("topk", {}), 8, 1, 0)
+    what = Cell(find_task("sudoku"), parse_scheduler("topk", {}), 8, 1).identity(model)
     assert what["dtype"] == "float32 with int8 weights"
 
 

@@ -7,7 +7,7 @@ import shlex
 import stat
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,22 @@ from unmask.policies.objective import (
     step_weights,
 )
 from unmask.policies.observation import Observation
-from unmask.policies.recipe import PolicyRecipe
+from unmask.policies.recipe import CannotLearnError, PolicyRecipe
 from unmask.policies.rollout import Episode, RecordingScheduler, Rollouts, log_likelihood, roll_out
+from unmask.policies.run_state import LOG_FILE
 from unmask.policies.settings import PAPER, TrainPolicySettings
 from unmask.policies.speeds import SHIFTS, shifts_of_speeds
 from unmask.policies.store import WEIGHTS, PolicyConfig, load_policy
-from unmask.policies.train import LOG_FILE, PATIENCE, CannotLearnError, PolicyTrainer
+from unmask.policies.train import PATIENCE, PolicyTrainer
 from unmask.policies.warm_start import REPLACED, followed, replaced
 from unmask.schedulers import OptionError, parse_scheduler, parse_scheduler_text
 
 ROUNDING = 1e-6
 SUDOKU = TASKS["sudoku"]
 BOTH = ("sudoku", "word-problems")
-SMALL = PolicyRecipe("llada-nano", BOTH, batches=3, block_length=("full",), group=3, prompts=2, imitation=1)
+SMALL = PolicyRecipe.of(
+    TrainPolicySettings(recipe="paper", task=BOTH, batches=3, block_length=("full",), group=3, prompts=2, imitation=1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +228,7 @@ def test_training_goes_on_from_another_policy(nano: Model, tmp_path: Path) -> No
 def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
     with pytest.raises(CannotLearnError, match="a group of 1 has nothing to be compared with"):
         PolicyTrainer(replace(SMALL, group=1), nano, tmp_path)
-    with pytest.raises(CannotLearnError, match="dpls says nothing of what is taken back; use --mode bernoulli"):
+    with pytest.raises(CannotLearnError, match="dpls cannot take tokens back; use --mode bernoulli"):
         PolicyTrainer(replace(SMALL, remask=True, mode="dpls"), nano, tmp_path)
     with pytest.raises(CannotLearnError, match="a verification of 5 batches is for policies that read tokens"):
         PolicyTrainer(replace(SMALL, verification=5), nano, tmp_path)
@@ -281,13 +284,10 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path, capsys: pytest.Ca
     assert "is complete: all 3 batches are done" in capsys.readouterr().err
 
 
-def test_the_recipe_of_the_paper_is_the_one_that_a_recipe_has_by_itself() -> None:
-    defaults = {field.name: field.default for field in fields(PolicyRecipe)}
-    settings = TrainPolicySettings(recipe="paper")
-    for name in defaults.keys() & TrainPolicySettings.model_fields.keys() - {"model", "batches"}:
-        assert getattr(settings, name) == defaults[name], name
-    assert TrainPolicySettings(recipe="paper", alpha=3).alpha == 3
-    assert PAPER.keys() <= defaults.keys()
+def test_the_recipe_of_the_paper_has_its_values_for_flags_that_are_not_given() -> None:
+    recipe = PolicyRecipe.of(TrainPolicySettings(recipe="paper", alpha=3))
+    assert {name: getattr(recipe, name) for name in PAPER} == {**PAPER, "alpha": 3}
+    assert (recipe.warm, set(recipe.tasks)) == (0, set(BOTH))
 
 
 def test_the_default_recipe_is_that_of_the_shipped_policy() -> None:

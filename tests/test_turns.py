@@ -11,6 +11,7 @@ from tests.live import PATIENCE, live, wait_for
 from tests.synthetic import synthetic_llada
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
+from unmask.engine.canvas import Canvas
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler
