@@ -3,8 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Outlives make, so that installing is repeated only when what to install has changed.
+# On a terminal pip shows its progress.
+QUIET := $(shell [ -t 2 ] || echo --quiet)
+PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --constraint constraints.txt
+# Marks in the environment: make installs again only if what to install has changed.
+SERVING := $(VENV)/.serving
 INSTALLED := $(VENV)/.installed
 
 CLIENTS := $(VENV)/clients
@@ -20,23 +23,30 @@ help: ## list the targets
 
 install: $(INSTALLED) ## install unmask and its development tools into .venv
 
-$(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("unmask needs Python 3.11 or newer, not %s; name one: make PYTHON=python3.11" % sys.version.split()[0])'
-	@echo "installing into $(VENV); the first time takes some minutes"
-	@$(PYTHON) -m venv $(VENV)
-	@# By far the largest part comes first, so that it is kept when a later one fails.
-	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+$(INSTALLED): $(SERVING)
+	@echo "installing the development tools into $(VENV)"
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-serve: install ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds flags of `unmask serve`
+$(SERVING): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("unmask needs Python 3.11 or newer, not %s; name one: make PYTHON=python3.11" % sys.version.split()[0])'
+	@echo "installing into $(VENV), which takes some minutes the first time; 1 of 2: torch, by far the largest part"
+	@$(PYTHON) -m venv $(VENV)
+	@# First and alone, so that it is kept if a later part fails.
+	@$(PIP) torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	@echo "2 of 2: unmask and its other dependencies"
+	@$(PIP) --editable .
+	@touch $@
+
+serve: $(SERVING) ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds flags of `unmask serve`
 	@$(BIN)/unmask serve $(ARGS)
 
 # Two processes with a thread each are done in little more than half the time of one with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test: check clients browser ## run all that CI runs; ARGS="..." adds arguments for pytest
-	$(PYTEST) $(ARGS)
+# Coverage is measured when all tests run. Subprocesses are not measured.
+test: check clients browser ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead
+	$(PYTEST) $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
 
 test-quick: install ## run the tests that take about a minute in all; ARGS="..." adds arguments for pytest
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -74,5 +84,5 @@ format: install ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 
 clean: ## delete the environment, caches and build products
-	rm -rf $(VENV) *.egg-info src/*.egg-info build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) *.egg-info src/*.egg-info build dist .coverage* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

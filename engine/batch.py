@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from unmask.engine.canvas import Canvas
-from unmask.engine.choosing import Chooser
 from unmask.engine.decided import Change
+from unmask.engine.groups import SchedulerGroups
 from unmask.engine.previous import PreviousHidden
 from unmask.engine.request import Step
 
@@ -15,20 +15,20 @@ class Batch:
 
     def __init__(self, canvases: Sequence[Canvas]):
         self.canvases: list[Canvas] = []  # row i belongs to canvas i
-        self.chooser = Chooser()
+        self.groups = SchedulerGroups()
         self.previous = PreviousHidden()
         self.join(canvases)
 
     def join(self, canvases: Sequence[Canvas]) -> None:
         """Add rows."""
         self.canvases += canvases
-        self.chooser.regroup(self.canvases)
+        self.groups.regroup(self.canvases)
 
     def advance(self, changes: Sequence[Change | None]) -> tuple[list[Step], tuple[str, ...]]:
         """Take in one forward pass: the steps, and the requests without a change, for which the model computed NaN."""
         rows = list(zip(self.canvases, changes, strict=True))
         steps = [canvas.advance(*change) for canvas, change in rows if change is not None]
-        if records := self.chooser.records:
+        if records := self.groups.records:
             steps = [replace(step, record=records.get(step.request_id, {})) for step in steps]
         return steps, tuple(canvas.request.id for canvas, change in rows if change is None)
 
@@ -37,5 +37,5 @@ class Batch:
         gone = [canvas for canvas in self.canvases if goes(canvas)]
         if gone:
             self.canvases = [canvas for canvas in self.canvases if not goes(canvas)]
-            self.chooser.regroup(self.canvases)
+            self.groups.regroup(self.canvases)
         return gone

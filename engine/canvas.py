@@ -1,7 +1,7 @@
 """One running request on the host: its phase, what it has revealed, how far it is settled, and when it ends."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,14 @@ class Canvas:
     """Prompt, generation region and suffix of one request. Columns count from the start of the prompt, positions from
     its end.
 
-    ids       (T,) int64  token of every column, `mask_id` where there is a mask
-    masked    (T,) bool
-    pinned    (R,) bool   positions of the generation region that hold a given token
-    last_gap  the position behind all of these: an end of text from here on ends the request
-    grid      block size of a block-causal model, whose blocks are counted from the first column; None where blocks
-              start with the generation region
-    final     block-causal: so many columns have keys and values that can no longer change, and are in the slot
-    slot      of its keys and values, if it keeps any
+    ids           (T,) int64  token of every column, `mask_id` where there is a mask
+    masked        (T,) bool
+    pinned        (R,) bool   positions of the generation region that hold a given token
+    tail_start    the position after the last pinned one: an end of text from this position on ends the request
+    model_block   block size of a block-causal model, whose blocks are counted from the first column; None for others,
+                  whose blocks are counted from the start of the generation region
+    cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
+    slot          of its keys and values, if it keeps any
 
     The tokens live here, on the host: each step sends what it computes, and reads once what it revealed.
     """
@@ -35,15 +35,15 @@ class Canvas:
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
     mask_id: int
-    grid: int | None
+    model_block: int | None
     needs: Needs
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
     masked: NDArray[np.bool_] = field(init=False)
     pinned: NDArray[np.bool_] = field(init=False)
-    last_gap: int = field(init=False)
-    final: int = 0
+    tail_start: int = field(init=False)
+    cached_until: int = 0
     slot: int | None = None
     step: int = 0
     block_start: int = 0
@@ -66,11 +66,11 @@ class Canvas:
         self.ids = np.array([self.mask_id if token is None else token for token in known], dtype=np.int64)
         self.masked = np.array([token is None for token in known])
         self.pinned = ~self.masked[len(prompt) : len(prompt) + len(region)]
-        self.last_gap = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
+        self.tail_start = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
         self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
         self._gaps = np.flatnonzero(~self.pinned)
         self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
-        self._offset = 0 if self.grid is None else len(prompt) % self.request.block_length
+        self._offset = 0 if self.model_block is None else len(prompt) % self.request.block_length
         self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
         self._skip_full_blocks()
 
@@ -129,8 +129,8 @@ class Canvas:
             self._write(position, self.mask_id, masked=True)
             del self._reveals[position]
         block, block_end = self._block, self.block_end
-        if self.grid is not None:
-            self.final = self.column(self.block_start) // self.grid * self.grid
+        if self.model_block is not None:
+            self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
         self.step += 1
         self.block_step += 1
         ended = not self._has_masks(self.block_start, block_end)
@@ -164,26 +164,32 @@ class Canvas:
 
     def _settle(self) -> Result | None:
         """Let the settled text grow; the result if this was the last step."""
-        grown = self._settled
-        limit = self.block_start if self.needs.remask else self.request.max_tokens
-        masked = self.masked[self.column(0) :]
-        while grown < limit and not masked[grown] and not (grown >= self.last_gap and self._is_stop(grown)):
-            grown += 1
-        at_stop_id = grown < limit and not masked[grown]
-        last = at_stop_id or grown == self.request.max_tokens
-        if grown == self._settled and not last:
+        settled, at_end = self._settled_until()
+        last = at_end or settled == self.request.max_tokens
+        if settled == self._settled and not last:
             return None
-        kept = self._kept(self._settled, grown)
+        kept = self._kept(self._settled, settled)
         self._answer.add(kept, self._tokens(kept), last)
-        self._settled = grown
+        self._settled = settled
         if (stop := self._answer.first_stop()) is not None:
             self.text = self._answer.text[:stop]
             return self._result(self._answer.tokens_of(stop), "stop")
         self.text = self._answer.text if last else self._answer.without_begun_stop()
         if not last:
             return None
-        result = self._result(len(self._answer.positions), "stop" if at_stop_id else "length")
-        return replace(result, end=self._reveals.get(grown)) if at_stop_id else result
+        reason: FinishReason = "stop" if at_end else "length"
+        return self._result(len(self._answer.positions), reason, self._reveals.get(settled) if at_end else None)
+
+    def _settled_until(self) -> tuple[int, bool]:
+        """The first position that is not settled, and whether an end of text is there that ends the request."""
+        position = self._settled
+        limit = self.block_start if self.needs.remask else self.request.max_tokens
+        masked = self.masked[self.column(0) :]
+        while position < limit and not masked[position]:
+            if position >= self.tail_start and self._is_stop(position):
+                return position, True
+            position += 1
+        return position, False
 
     def _tokens(self, positions: list[int]) -> list[int]:
         tokens: list[int] = self.ids[self.column(0) :][positions].tolist()
@@ -201,7 +207,7 @@ class Canvas:
                 kept.append(position)
         return kept
 
-    def _result(self, count: int, reason: FinishReason) -> Result:
+    def _result(self, count: int, reason: FinishReason, end: Reveal | None = None) -> Result:
         now = time.monotonic()
         started = self.started or now
         kept = self._answer.positions[:count]
@@ -216,5 +222,6 @@ class Canvas:
             forward_passes=self.step,
             queue_seconds=started - self.submitted,
             generate_seconds=now - started,
+            end=end,
             offsets=tuple(self._answer.offsets[:count]),
         )

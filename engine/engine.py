@@ -14,16 +14,16 @@ from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
-from unmask.engine.choosing import GroupInputs
 from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
+from unmask.engine.groups import GroupInputs
 from unmask.engine.plan import Plan, StepInputs, plan_step
 from unmask.engine.proposal import Kernels, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
-from unmask.engine.scoring import Question, Scored, answers, lay_out_questions
+from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
 from unmask.engine.transfer import to_device
@@ -31,7 +31,7 @@ from unmask.engine.waiting import Waiting
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model
 from unmask.models.memory import is_out_of_memory
-from unmask.models.spans import Layout, Shapes
+from unmask.models.packing import NetworkInputs, Shapes
 from unmask.schedulers import Needs
 
 
@@ -127,8 +127,8 @@ class Engine:
             raise SchedulerError(request.scheduler.name, (request.id,), error) from error
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
-        grid = self._architecture.block_size
-        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, grid, needs)
+        model_block = self._architecture.block_size
+        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs)
 
     def enqueue(self, canvas: Canvas) -> None:
         """Let a request wait; it joins at the next step that has room."""
@@ -175,22 +175,24 @@ class Engine:
             self._watch.count(len(batch.canvases), plan.columns)
         largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equals, the last to come
         with _memory_for(largest):
-            inputs, groups = to_device((plan.inputs, batch.chooser.inputs), self.model.device)
+            inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
-                hidden = self._hidden(inputs.layout, cache, plan.recurs)[: len(inputs.window.target)]
-            return self._decide(batch, hidden, inputs, groups)
+                hidden = self._hidden(inputs.network, cache, plan.recurs)[: len(inputs.window.target)]
+            return self._propose_and_choose(batch, hidden, inputs, groups)
 
-    def _decide(self, batch: Batch, hidden: Tensor, inputs: StepInputs, groups: tuple[GroupInputs, ...]) -> Decided:
+    def _propose_and_choose(
+        self, batch: Batch, hidden: Tensor, inputs: StepInputs, groups: tuple[GroupInputs, ...]
+    ) -> Decided:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
-            needs, sampling = self._needs(batch.chooser.needs), inputs.draws.sampling() if inputs.draws else None
+            needs, sampling = self._needs(batch.groups.needs), inputs.draws.sampling() if inputs.draws else None
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             head = self.model.network.head
             proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
         with self._phase("scheduler"):
             view = inputs.view(proposal)
-            proposed = Proposed.of(view, batch.chooser.top_logprobs)
-            reveal, remask = batch.chooser.choose(view, inputs.last_pass, groups)
+            proposed = Proposed.of(view, batch.groups.top_logprobs)
+            reveal, remask = batch.groups.choose(view, inputs.last_pass, groups)
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
         return Decided(reveal, remask, proposed)
@@ -199,16 +201,16 @@ class Engine:
         """What to compute for a batch: where it is compiled, one of a few cases."""
         return widened(needs, len(self._forbidden)) if self.model.compiled else needs
 
-    def _hidden(self, layout: Layout, cache: KeyValues, recurs: bool) -> Tensor:
+    def _hidden(self, inputs: NetworkInputs, cache: KeyValues, recurs: bool) -> Tensor:
         """Hidden states of the wanted columns (M, D) and of padding, by a replay where passes recur and nobody times
         them."""
         if self._graphs is None or not recurs or self._watch is not None:
-            return self._forward(layout, cache)
-        return self._graphs.run((cache.capacity, cache.start), layout, partial(self._forward, cache=cache))
+            return self._forward(inputs, cache)
+        return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._forward, cache=cache))
 
-    def _forward(self, layout: Layout, cache: KeyValues | None = None) -> Tensor:
+    def _forward(self, inputs: NetworkInputs, cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
-        return self.model.network(layout.spans(), cache)
+        return self.model.network(inputs.batch(), cache)
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
@@ -220,8 +222,8 @@ class Engine:
         return [scored for lot in lots for scored in self._score(lot, top)]
 
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
-        layout = lay_out_questions(questions, self._architecture, self._shapes)
-        hidden = self._forward(to_device(layout, self.model.device))
+        inputs = pack_questions(questions, self._architecture, self._shapes)
+        hidden = self._forward(to_device(inputs, self.model.device))
         scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
         if not all(isfinite(value) for one in scored for value in one.log_probabilities):
             raise NotFiniteError(self.model.precision)

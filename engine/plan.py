@@ -10,10 +10,10 @@ from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.proposal import Draws, Proposal
-from unmask.engine.refresh import computed
+from unmask.engine.refresh import columns_to_compute
 from unmask.models.architecture import Architecture
-from unmask.models.spans import SIZES, Array, Layout, Shapes, Span, joined, lay_out
-from unmask.schedulers import View
+from unmask.models.packing import SIZES, Array, NetworkInputs, Segment, Shapes, joined, pack_segments
+from unmask.schedulers import View, in_block
 
 STEPS_PER_SEED = 1_000_003  # seeds of consecutive requests differ by more than their steps
 
@@ -54,12 +54,12 @@ class RowInputs:
 class StepInputs:
     """All that one step of B rows needs on the device, but what is kept of its schedulers.
 
-    layout     what the network computes
+    network    what the network computes
     last_pass  (B,) bool  rows that may have no forward pass after this one
     draws      the predictions of rows with a temperature; None if nothing is drawn
     """
 
-    layout: Layout
+    network: NetworkInputs
     window: WindowInputs
     rows: RowInputs
     last_pass: Tensor
@@ -71,10 +71,9 @@ class StepInputs:
         count, width = window.tokens.shape
         spread = proposal.scatter(window.target, count, width)
         positions = window.start[:, None] + torch.arange(width, device=window.start.device)
-        in_block = (positions >= rows.block_start[:, None]) & (positions < rows.block_end[:, None])
         return View(
             mask=window.masked,
-            eligible=window.masked & in_block,
+            eligible=window.masked & in_block(positions, rows.block_start, rows.block_end),
             tokens=window.tokens,
             proposal=spread.ids,
             confidence=spread.confidence,
@@ -94,7 +93,7 @@ class Plan:
 
     inputs   what it computes, on the host
     columns  how many the network computes, padding left out
-    recurs   whether the layout is padded to one of a few
+    recurs   whether the sizes of the pass are padded to a few, which recur
     """
 
     inputs: StepInputs
@@ -109,15 +108,15 @@ def plan_step(
 
     capacity    columns of a slot of the cache
     shapes      how alike steps are made, so that the same code can run again
-    recurring   the most columns of a pass that is padded to one of a few layouts
+    recurring   the most columns of a pass whose sizes are padded to a few
     first_slot  the slot that the pass counts as its first
     """
     wanted = [canvas.wanted for canvas in canvases]
-    spans = [_span(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
-    computed_columns = sum(len(span.tokens) for span in spans)
+    segments = [_segment(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
+    computed_columns = sum(len(segment.tokens) for segment in segments)
     recurs = computed_columns <= recurring
     inputs = StepInputs(
-        layout=lay_out(spans, a, capacity, "padded" if recurs else shapes),
+        network=pack_segments(segments, a, capacity, "padded" if recurs else shapes),
         window=_window_inputs(canvases, wanted, SIZES[shapes]),
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
@@ -126,10 +125,10 @@ def plan_step(
     return Plan(inputs, computed_columns, recurs)
 
 
-def _span(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Span:
-    start, stop, visible = computed(canvas, canvas.request.cache, a)
+def _segment(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Segment:
+    start, stop, key_length = columns_to_compute(canvas, canvas.request.cache, a)
     slot = None if canvas.slot is None else canvas.slot - first_slot
-    return Span(canvas.ids[start:stop], start, visible, canvas.column(canvas.window[0]) + wanted, slot)
+    return Segment(canvas.ids[start:stop], start, key_length, canvas.column(canvas.window[0]) + wanted, slot)
 
 
 def _window_inputs(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> WindowInputs:

@@ -18,7 +18,7 @@ class PreviousHidden:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, Tensor] = {}  # (W, width of the model)
+        self._rows: dict[str, Tensor] = {}  # (W, hidden size)
 
     def of(self, canvases: Sequence[Canvas], hidden: Tensor, window: WindowInputs) -> Tensor:
         """(M, D), of the positions that hidden (M, D) is of; "not a number" where the pass before had none."""

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unmask.models.spans import round_up
+from unmask.models.packing import power_of_two
 from unmask.schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
@@ -120,8 +120,8 @@ def propose(
 ) -> Proposal:
     """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
-    hidden (M, width), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed; before
-    (M, width), the hidden states of the pass before, if `needs` asks how far predictions have moved.
+    hidden (M, D), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed; before
+    (M, D), the hidden states of the pass before, if `needs` asks how far predictions have moved.
     Probabilities are the softmax of the raw logits in float32 over the whole vocabulary, forbidden ids included and at
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
@@ -153,7 +153,7 @@ def head_bytes(vocabulary: int, positions: int) -> int:
 
 def widened(needs: Needs, vocabulary: int) -> Needs:
     """What serves these needs and is one of a few, so that few kernels serve all: none, one, two or many tokens."""
-    many = needs.top_k if needs.top_k <= 2 else max(MANY, round_up(needs.top_k))
+    many = needs.top_k if needs.top_k <= 2 else max(MANY, power_of_two(needs.top_k))
     return replace(needs, top_k=min(many, vocabulary))
 
 

@@ -5,14 +5,15 @@ from unmask.engine.canvas import Canvas
 from unmask.models.architecture import Architecture
 
 
-def computed(canvas: Canvas, cache: Cache, a: Architecture) -> tuple[int, int, int]:
-    """(start, stop, visible): the next pass computes columns start to stop, which attend to those before `visible`."""
+def columns_to_compute(canvas: Canvas, cache: Cache, a: Architecture) -> tuple[int, int, int]:
+    """(start, stop, key_length): the next pass computes the columns from start to stop, excluding stop. They attend to
+    the columns before `key_length`."""
     start, stop = max(0, canvas.column(canvas.block_start) - a.reach), canvas.column(canvas.block_end)
     if a.block_size is not None:
         stop = min(-(-stop // a.block_size) * a.block_size, len(canvas.ids))
-        return (min(start, canvas.final) if cache.name == "block" else 0), stop, stop
-    visible = len(canvas.ids)
+        return (min(start, canvas.cached_until) if cache.name == "block" else 0), stop, stop
+    key_length = len(canvas.ids)
     refreshed = canvas.block_step == 0 or (cache.refresh is not None and canvas.block_step % cache.refresh == 0)
     if cache.name == "none" or refreshed:
-        return 0, visible, visible
-    return start, (stop if cache.name == "dual" else visible), visible
+        return 0, key_length, key_length
+    return start, (stop if cache.name == "dual" else key_length), key_length

@@ -8,7 +8,7 @@ from unmask.engine.slots import columns_needed
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model
 from unmask.models.memory import GIB, available_bytes, pass_bytes
-from unmask.models.spans import round_up
+from unmask.models.packing import power_of_two
 
 
 class Room:
@@ -24,7 +24,7 @@ class Room:
     def __init__(self, model: Model, max_rows: int, memory_fraction: float):
         self._a, self._dtype = model.network.architecture, model.dtype
         free, column = available_bytes(model.device), KeyValues.bytes_per_column(self._a, model.dtype)
-        enough = round_up(max_rows) * columns_needed(model.max_positions)
+        enough = power_of_two(max_rows) * columns_needed(model.max_positions)
         self.columns = min(enough, int(memory_fraction * free) // column)
         spoken_for = self.columns * column + head_bytes(self._a.vocab_rows, max_rows * model.max_positions)
         self.passes = free if model.device.type == "cpu" else free - spoken_for

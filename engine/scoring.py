@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unmask.engine.proposal import CHUNK_BYTES
 from unmask.models.architecture import Architecture
-from unmask.models.spans import Array, Layout, Shapes, Span, lay_out
+from unmask.models.packing import Array, NetworkInputs, Segment, Shapes, pack_segments
 
 PASS_TOKENS = 8192  # of one pass, so that decoding need not wait long for it
 
@@ -50,10 +50,10 @@ def passes(questions: Sequence[Question]) -> list[list[Question]]:
     return lots
 
 
-def lay_out_questions(questions: Sequence[Question], architecture: Architecture, shapes: Shapes) -> Layout:
+def pack_questions(questions: Sequence[Question], architecture: Architecture, shapes: Shapes) -> NetworkInputs:
     """What a pass over some questions, each with at least one column, computes."""
-    spans = [Span(_array(q.seen), 0, len(q.seen), _array(q.columns)) for q in questions]
-    return lay_out(spans, architecture, shapes=shapes)
+    segments = [Segment(_array(q.seen), 0, len(q.seen), _array(q.columns)) for q in questions]
+    return pack_segments(segments, architecture, shapes=shapes)
 
 
 def answers(

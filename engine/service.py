@@ -122,7 +122,7 @@ class EngineService:
             if self.waiting >= self._max_waiting:
                 raise QueueFullError(f"{self.waiting} requests are waiting, the most allowed; try again later")
             self._unadmitted += 1
-            self._commands.put(lambda: self._accept(canvas, on_step))  # under the lock: before the thread's last look
+            self._commands.put(lambda: self._accept(canvas, on_step))  # under the lock, so that `_end` sees it
 
     def cancel(self, request_id: str) -> None:
         """End a request within one step; its last step has the finish reason "cancelled". Unknown ids are ignored."""
@@ -150,7 +150,7 @@ class EngineService:
         with self._lock:
             if self._stopping:
                 raise EngineStoppedError("the engine is stopping; it takes no more requests")
-            self._commands.put(run)  # under the lock: before the thread's last look
+            self._commands.put(run)  # under the lock, so that `_end` sees it
         return future
 
     def _loop(self) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from unmask.engine.canvas import Canvas
 from unmask.models.cache import KeyValues
-from unmask.models.spans import round_up
+from unmask.models.packing import power_of_two
 
-STEP = 64  # columns
+BUCKET = 64  # columns
 
 
 class Slots:
@@ -27,7 +27,7 @@ class Slots:
 
     def has_room(self, canvas: Canvas) -> bool:
         """Whether one more row of this length fits beside those that hold a slot."""
-        return max(self.least, round_up(len(self._holders) + 1)) <= self.cache.slots(self._capacity_with(canvas))
+        return max(self.least, power_of_two(len(self._holders) + 1)) <= self.cache.slots(self._capacity_with(canvas))
 
     @property
     def longest(self) -> int:
@@ -64,5 +64,5 @@ class Slots:
 
 def columns_needed(length: int) -> int:
     """Columns of a slot for a canvas of some length: one of a few numbers, so that passes recur."""
-    part = max(STEP, round_up(length) // 8)
+    part = max(BUCKET, power_of_two(length) // 8)
     return -(-length // part) * part

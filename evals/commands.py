@@ -14,7 +14,7 @@ from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
 from unmask.evals.tasks import EMBEDDED, TASKS, find_task, take
-from unmask.models.loading import choose_device, load_model
+from unmask.models.loading import choose_device, load_configured, load_model
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
 NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
@@ -33,9 +33,7 @@ def evaluate(settings: EvalSettings) -> None:
         require_cache(text)
     for task in sweep.tasks:  # not after hours
         take(task, sweep.problems, sweep.seed)
-    model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
-    )
+    model = load_configured(settings)
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
     how = {name: getattr(settings, name) for name in ("rows", "memory_fraction", "batch_invariant")}
     points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)

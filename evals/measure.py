@@ -26,7 +26,7 @@ class Measurement:
     accuracy           share of the problems answered rightly; Wilson's interval
     forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
-    local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/order.py`
+    local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/ar_ness.py`
     global_ar          the same of `global_ar_ness`
     """
 
@@ -52,39 +52,66 @@ class Measurement:
     global_ar: float
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What to measure.
+
+    problems    how many held-out problems, drawn with `seed`
+    max_tokens  length of the generation region; by default the length that the task's answers need
+    raw         leave the chat template out
+    """
+
+    task: Task
+    scheduler: SchedulerSpec
+    block_length: int
+    problems: int
+    seed: int = 0
+    max_tokens: int | None = None
+    cache: Cache = NO_CACHE
+    raw: bool = False
+
+    def identity(self, model: Model) -> dict[str, Any]:
+        """The fields of a Measurement that say what is measured: where they are equal, so are the others, except for
+        the speed."""
+        length = self.max_tokens or self.task.max_tokens
+        return {
+            "model": model.name,
+            "dtype": model.precision,
+            "task": self.task.name,
+            "scheduler": self.scheduler.name,
+            "options": self.scheduler.values,
+            "block_length": fit_block_length(self.block_length, length, model.network.architecture),
+            "max_tokens": length,
+            "cache": str(self.cache),
+            "problems": self.problems,
+            "seed": self.seed,
+            "raw": self.raw,
+        }
+
+
 def measure(
     model: Model,
-    task: Task,
-    scheduler: SchedulerSpec,
-    block_length: int,
-    problems: int,
-    seed: int,
+    cell: Cell,
     *,
-    max_tokens: int | None = None,
-    cache: Cache = NO_CACHE,
-    raw: bool = False,
     rows: int = 64,
     memory_fraction: float = MEMORY_FRACTION,
     batch_invariant: bool = False,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Measurement:
-    """Ask `problems` held-out problems, `rows` at a time; `on_answer` is called after each answer.
-
-    max_tokens  length of the generation region; by default what the task's answers need
-    """
-    what = identity(model, task, scheduler, block_length, problems, seed, max_tokens=max_tokens, cache=cache, raw=raw)
-    asked = take(task, problems, seed)
+    """Ask the problems, `rows` at a time; `on_answer` is called after each answer."""
+    what = cell.identity(model)
+    problems = take(cell.task, cell.problems, cell.seed)
     requests = [
         Request(
             str(i),
-            prompt_ids(model, problem, raw),
+            prompt_ids(model, problem, cell.raw),
             what["max_tokens"],
             what["block_length"],
-            scheduler,
+            cell.scheduler,
             seed=i,
-            cache=cache,
+            cache=cell.cache,
         )
-        for i, problem in enumerate(asked)
+        for i, problem in enumerate(problems)
     ]
     engine = Engine(model, rows, memory_fraction, batch_invariant=batch_invariant)
     results: dict[str, Result] = {}
@@ -94,36 +121,7 @@ def measure(
             results[step.request_id] = step.result
             on_answer()
     seconds = time.perf_counter() - started
-    return Measurement(**what, **_figures(asked, [results[request.id] for request in requests], seconds))
-
-
-def identity(
-    model: Model,
-    task: Task,
-    scheduler: SchedulerSpec,
-    block_length: int,
-    problems: int,
-    seed: int,
-    *,
-    max_tokens: int | None = None,
-    cache: Cache = NO_CACHE,
-    raw: bool = False,
-) -> dict[str, Any]:
-    """The fields of a Measurement that say what is measured: where they are equal, so is the rest, but for speed."""
-    length = max_tokens or task.max_tokens
-    return {
-        "model": model.name,
-        "dtype": model.precision,
-        "task": task.name,
-        "scheduler": scheduler.name,
-        "options": scheduler.values,
-        "block_length": fit_block_length(block_length, length, model.network.architecture),
-        "max_tokens": length,
-        "cache": str(cache),
-        "problems": problems,
-        "seed": seed,
-        "raw": raw,
-    }
+    return Measurement(**what, **_figures(problems, [results[request.id] for request in requests], seconds))
 
 
 def label(result: Measurement) -> str:

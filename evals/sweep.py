@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unmask.engine.caching import Cache
 from unmask.errors import UserError
-from unmask.evals.measure import Measurement, identity, measure
+from unmask.evals.measure import Cell, Measurement, measure
 from unmask.evals.tasks import Task
 from unmask.models.loading import Model
 from unmask.schedulers import SchedulerSpec
@@ -24,20 +24,6 @@ FULL: Literal["full"] = "full"
 
 class SweepError(UserError, ValueError):
     """A sweep or a file of points that cannot be used. The message says where, what, and what to do."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What to measure, as `measure` takes it."""
-
-    task: Task
-    scheduler: SchedulerSpec
-    block_length: int
-    problems: int
-    seed: int
-    max_tokens: int | None
-    cache: Cache
-    raw: bool
 
 
 @dataclass(frozen=True)
@@ -138,9 +124,9 @@ def _points(
         bar = progress.add_task("", total=sum(cell.problems for _, cell in cells))
         for curve, cell in cells:
             progress.update(bar, description=f"{cell.task.name} {curve}")
-            found = _find(known, identity(model, **vars(cell)))
+            found = _find(known, cell.identity(model))
             if found is None:
-                found = measure(model, **vars(cell), on_answer=lambda: progress.advance(bar), **how)
+                found = measure(model, cell, on_answer=lambda: progress.advance(bar), **how)
             else:
                 progress.advance(bar, cell.problems)
             yield Point(curve, found)

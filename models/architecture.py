@@ -22,15 +22,15 @@ class Experts:
 
     chosen        experts that each token goes through
     first_layer   layers before this one are dense
-    shared_width  of the experts that every token goes through, taken as one; 0 if there are none
+    shared_size  of the experts that every token goes through, taken as one; 0 if there are none
     groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, group by group
     """
 
     count: int
     chosen: int
-    ffn_width: int
+    ffn_size: int
     first_layer: int = 0
-    shared_width: int = 0
+    shared_size: int = 0
     groups: Groups | None = None
 
 
@@ -38,7 +38,7 @@ class Experts:
 class Architecture:
     """The shape of one network.
 
-    ffn_width   of a layer without experts
+    ffn_size    of a layer without experts
     rotary_dim  how many dimensions of a head are rotated, from its first on; None rotates all
     qk_norm     normalise each head of queries and keys, before they are rotated
     shift       raw logits at position i predict token i + 1 (Dream)
@@ -46,12 +46,12 @@ class Architecture:
     """
 
     vocab_rows: int
-    width: int
+    hidden_size: int
     layers: int
     heads: int
     kv_heads: int
     head_dim: int
-    ffn_width: int
+    ffn_size: int
     norm_eps: float
     rope_theta: float
     max_positions: int

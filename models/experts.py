@@ -22,15 +22,15 @@ class Router(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, width: int, experts: Experts):
+    def __init__(self, hidden_size: int, experts: Experts):
         super().__init__()
         self.chosen, self.groups = experts.chosen, experts.groups
-        self.weight = nn.Parameter(torch.empty(experts.count, width))
+        self.weight = nn.Parameter(torch.empty(experts.count, hidden_size))
         if experts.groups is not None:
             self.register_buffer("bias", torch.zeros(experts.count))  # no parameter: the model's dtype is not for it
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """h (T, width) -> weights (T, chosen) float32, experts (T, chosen) long."""
+        """h (T, hidden_size) -> weights (T, chosen) float32, experts (T, chosen) long."""
         logits = F.linear(h.float(), self.weight.float())  # (T, E)
         if self.groups is None:
             scores = choice = logits.softmax(-1)
@@ -46,26 +46,26 @@ class Router(nn.Module):
 class MixtureOfExperts(nn.Module):
     """SwiGLU experts, and one more that every token goes through if there are shared ones.
 
-    gate_up  (E, 2 ffn_width, width), gate first
-    down     (E, width, ffn_width)
+    gate_up  (E, 2 ffn_size, hidden_size), gate first
+    down     (E, hidden_size, ffn_size)
     """
 
-    def __init__(self, width: int, experts: Experts):
+    def __init__(self, hidden_size: int, experts: Experts):
         super().__init__()
-        self.router = Router(width, experts)
-        self.gate_up = nn.Parameter(torch.empty(experts.count, 2 * experts.ffn_width, width))
-        self.down = nn.Parameter(torch.empty(experts.count, width, experts.ffn_width))
-        self.shared = FeedForward(width, experts.shared_width) if experts.shared_width else None
+        self.router = Router(hidden_size, experts)
+        self.gate_up = nn.Parameter(torch.empty(experts.count, 2 * experts.ffn_size, hidden_size))
+        self.down = nn.Parameter(torch.empty(experts.count, hidden_size, experts.ffn_size))
+        self.shared = FeedForward(hidden_size, experts.shared_size) if experts.shared_size else None
 
     def forward(self, h: Tensor) -> Tensor:
-        """h (T, width) -> (T, width). Every shape follows from T, however the tokens are shared out."""
+        """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out."""
         weights, experts = self.router(h)
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)
         ends = torch.searchsorted(chosen, every, right=True, out_int32=True)  # (E,), where each expert's tokens end
         gate, up = _grouped(h[order // experts.shape[1]], self.gate_up, chosen, ends).chunk(2, dim=-1)
         out = _grouped(F.silu(gate) * up, self.down, chosen, ends)
-        out = out[order.argsort()].unflatten(0, experts.shape)  # (T, k, width)
+        out = out[order.argsort()].unflatten(0, experts.shape)  # (T, k, hidden_size)
         mixed = (out.float() * weights[..., None]).sum(1).to(h.dtype)
         return mixed if self.shared is None else mixed + self.shared(h)
 

@@ -12,10 +12,10 @@ from unmask.models.quantization import Pack
 class RMSNorm(nn.Module):
     """x / rms(x) in float32, cast back, times a weight (arXiv 1910.07467)."""
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, hidden_size: int, eps: float):
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.ones(hidden_size))
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
@@ -26,11 +26,11 @@ class RMSNorm(nn.Module):
 class FeedForward(nn.Module):
     """SwiGLU (arXiv 2002.05202)."""
 
-    def __init__(self, width: int, ffn_width: int):
+    def __init__(self, hidden_size: int, ffn_size: int):
         super().__init__()
-        self.gate = nn.Linear(width, ffn_width, bias=False)
-        self.up = nn.Linear(width, ffn_width, bias=False)
-        self.down = nn.Linear(ffn_width, width, bias=False)
+        self.gate = nn.Linear(hidden_size, ffn_size, bias=False)
+        self.up = nn.Linear(hidden_size, ffn_size, bias=False)
+        self.down = nn.Linear(ffn_size, hidden_size, bias=False)
         self.gate_up: nn.Linear | None = None
 
     def forward(self, h: Tensor) -> Tensor:

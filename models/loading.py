@@ -16,6 +16,7 @@ from unmask.models.memory import bound_kernel_caches, require_memory, weight_byt
 from unmask.models.quantization import choose_packing, precision
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import MaskedTransformer
+from unmask.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,19 @@ class Model:
     def precision(self) -> str:
         """What it computes in, in words."""
         return precision(self.dtype, self.quantization)
+
+
+def load_configured(settings: ModelSettings, chat_template: str | None = None) -> Model:
+    """Load the model that a command's settings name. Raises CheckpointError."""
+    return load_model(
+        settings.model,
+        settings.revision,
+        settings.device,
+        settings.dtype,
+        settings.compile,
+        settings.quantization,
+        chat_template,
+    )
 
 
 def load_model(
@@ -114,8 +128,8 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
     if compiled is None:
         compiled = device.type == "cuda"
     if compiled:
-        # Fresh keys, cached ones or both, kept or not, one row or several: as many versions as torch makes before it
-        # gives up. Two sizes that happen to be equal must not be taken to be equal always, or there would be many more.
+        # Computed keys, cached ones or both, kept or not, one row or several: torch must not give up before all of them
+        # are compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add versions.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)

@@ -49,21 +49,21 @@ def pass_bytes(a: Architecture, dtype: torch.dtype, lengths: Sequence[int]) -> i
     """
     tokens, places = sum(lengths), len(lengths) * max(lengths)
     q, kv, size = a.heads * a.head_dim, a.kv_heads * a.head_dim, dtype.itemsize
-    feed_forward = tokens * (size * 4 * a.width + _feed_forward_bytes(a, size))
+    feed_forward = tokens * (size * 4 * a.hidden_size + _feed_forward_bytes(a, size))
     masks = places * max(lengths) * (1 + size) if a.block_size is not None else 0
-    projected = size * (3 * a.width + 3 * q + 3 * kv) + 4 * 4 * q  # the last is for norms and rotation in float32
+    projected = size * (3 * a.hidden_size + 3 * q + 3 * kv) + 4 * 4 * q  # the last is for norms and rotation in float32
     attention = tokens * projected + places * size * (2 * q + 2 * kv) + masks
     return max(feed_forward, attention) + tokens * INDEX_BYTES
 
 
 def _feed_forward_bytes(a: Architecture, size: int) -> int:
     """What gate, up and their product take for one token; of experts, copies of what goes in and comes out, too."""
-    dense = size * 4 * a.ffn_width
+    dense = size * 4 * a.ffn_size
     if a.experts is None:
         return dense
     e = a.experts
-    routed = e.chosen * (size * (4 * e.ffn_width + 4 * a.width) + 4 * 2 * a.width) + 4 * 4 * e.count
-    return max(dense, routed + size * 4 * e.shared_width)
+    routed = e.chosen * (size * (4 * e.ffn_size + 4 * a.hidden_size) + 4 * 2 * a.hidden_size) + 4 * 4 * e.count
+    return max(dense, routed + size * 4 * e.shared_size)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

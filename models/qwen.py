@@ -24,16 +24,16 @@ _QK_NORMS = {f"self_attn.{x}_norm.weight": f"attention.{x}_norm.weight" for x in
 _NORMS = {"input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "ffn_norm.weight"}
 
 
-def architecture(config: Config, head_dim: int, ffn_width: int) -> Architecture:
+def architecture(config: Config, head_dim: int, ffn_size: int) -> Architecture:
     """What Qwen2 and Qwen3 have in common."""
     return Architecture(
         vocab_rows=integer(config, "vocab_size"),
-        width=integer(config, "hidden_size"),
+        hidden_size=integer(config, "hidden_size"),
         layers=layer_count(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=integer(config, "num_key_value_heads"),
         head_dim=head_dim,
-        ffn_width=ffn_width,
+        ffn_size=ffn_size,
         norm_eps=number(config, "rms_norm_eps"),
         rope_theta=number(config, "rope_theta"),
         max_positions=integer(config, "max_position_embeddings"),

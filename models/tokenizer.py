@@ -153,6 +153,12 @@ class Tokenizer:
         rendered = render(self._template, cut, self.special_tokens)
         return [token for piece in rendered.split(_CUT) for token in self.encode(piece)]
 
+    def ask(self, question: str, raw: bool = False, end: str = "") -> list[int]:
+        """The ids of a question: as a user message or, if `raw` or without a chat template, as a text with `end`."""
+        if raw or not self.has_chat_template:
+            return self.encode(question + end)
+        return self.chat([{"role": "user", "content": question}])
+
     @cached_property
     def _template(self) -> "Template":
         from jinja2 import TemplateError

@@ -14,8 +14,8 @@ from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.layers import FeedForward, RMSNorm, fused, kept
+from unmask.models.packing import PackedBatch, whole_rows
 from unmask.models.quantization import Pack
-from unmask.models.spans import Spans, whole_rows
 
 
 class Rotation:
@@ -49,32 +49,32 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = a.head_dim
         self.grouped = a.kv_heads != a.heads
-        self.q = nn.Linear(a.width, a.heads * a.head_dim, bias=a.qkv_bias)
-        self.k = nn.Linear(a.width, a.kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.v = nn.Linear(a.width, a.kv_heads * a.head_dim, bias=a.qkv_bias)
-        self.o = nn.Linear(a.heads * a.head_dim, a.width, bias=False)
+        self.q = nn.Linear(a.hidden_size, a.heads * a.head_dim, bias=a.qkv_bias)
+        self.k = nn.Linear(a.hidden_size, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.v = nn.Linear(a.hidden_size, a.kv_heads * a.head_dim, bias=a.qkv_bias)
+        self.o = nn.Linear(a.heads * a.head_dim, a.hidden_size, bias=False)
         self.q_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
         self.qkv: nn.Linear | None = None
 
-    def forward(self, h: Tensor, rotate: Rotation, spans: Spans, cache: KeyValues | None, last: bool) -> Tensor:
-        """h (N, width) -> (N, width); in the last layer (M, width), of the wanted tokens alone."""
-        only = spans.wanted if last else None
+    def forward(self, h: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
+        """h (N, D) -> (N, D); in the last layer (M, D), of the wanted tokens alone."""
+        only = batch.wanted if last else None
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self._project(h, only))
         q, k = rotate(self.q_norm(q), only), rotate(self.k_norm(k))
-        if cache is not None and spans.stored is not None and spans.at is not None:
-            cache.write(self.layer, spans.at, k[spans.stored], v[spans.stored])
-        asking = spans.wanted_tokens if last else spans.all_tokens
-        answers = []
-        for i, part in enumerate(asking.parts):
-            if part.cached:
+        if cache is not None and batch.write_from is not None and batch.slot_mapping is not None:
+            cache.write(self.layer, batch.slot_mapping, k[batch.write_from], v[batch.write_from])
+        queries = batch.wanted_tokens if last else batch.all_tokens
+        outputs = []
+        for i, group in enumerate(queries.groups):
+            if group.cached:
                 assert cache is not None
-                keys, values = cache.read(self.layer, part.rows, part.keys)
+                keys, values = cache.read(self.layer, group.rows, group.keys)
             else:
-                keys, values = spans.all_tokens.rows(k, i), spans.all_tokens.rows(v, i)
-            answers.append(self._attend(asking.rows(q, i), keys, values, asking.masks[i]).flatten(0, 1))
-        attended = torch.cat(answers) if len(answers) > 1 else answers[0]
-        return self.o((attended if asking.order is None else attended[asking.order]).flatten(1))
+                keys, values = batch.all_tokens.rows(k, i), batch.all_tokens.rows(v, i)
+            outputs.append(self._attend(queries.rows(q, i), keys, values, queries.masks[i]).flatten(0, 1))
+        attended = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return self.o((attended if queries.order is None else attended[queries.order]).flatten(1))
 
     def _project(self, h: Tensor, only: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if only is not None or self.qkv is None:
@@ -97,18 +97,18 @@ class Block(nn.Module):
 
     def __init__(self, a: Architecture, layer: int):
         super().__init__()
-        self.attn_norm = RMSNorm(a.width, a.norm_eps)
+        self.attn_norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.attention = Attention(a, layer)
-        self.ffn_norm = RMSNorm(a.width, a.norm_eps)
+        self.ffn_norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.ffn: FeedForward | MixtureOfExperts
         if a.experts is None or layer < a.experts.first_layer:
-            self.ffn = FeedForward(a.width, a.ffn_width)
+            self.ffn = FeedForward(a.hidden_size, a.ffn_size)
         else:
-            self.ffn = MixtureOfExperts(a.width, a.experts)
+            self.ffn = MixtureOfExperts(a.hidden_size, a.experts)
 
-    def forward(self, x: Tensor, rotate: Rotation, spans: Spans, cache: KeyValues | None, last: bool) -> Tensor:
-        attended = self.attention(self.attn_norm(x), rotate, spans, cache, last)
-        x = (x[spans.wanted] if last else x) + attended
+    def forward(self, x: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
+        attended = self.attention(self.attn_norm(x), rotate, batch, cache, last)
+        x = (x[batch.wanted] if last else x) + attended
         return x + self.ffn(self.ffn_norm(x))
 
     def fuse(self, pack: Pack | None) -> None:
@@ -123,28 +123,28 @@ class MaskedTransformer(nn.Module):
     def __init__(self, architecture: Architecture):
         super().__init__()
         a = self.architecture = architecture
-        self.embed = nn.Embedding(a.vocab_rows, a.width)
+        self.embed = nn.Embedding(a.vocab_rows, a.hidden_size)
         self.blocks = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
-        self.norm = RMSNorm(a.width, a.norm_eps)
-        self.head = nn.Linear(a.width, a.vocab_rows, bias=False)
+        self.norm = RMSNorm(a.hidden_size, a.norm_eps)
+        self.head = nn.Linear(a.hidden_size, a.vocab_rows, bias=False)
         if a.tied_head:
             self.head.weight = self.embed.weight
 
-    def forward(self, spans: Spans, cache: KeyValues | None = None) -> Tensor:
-        """Hidden states (M, width) of the wanted tokens of one pass; `head` makes logits of them.
+    def forward(self, batch: PackedBatch, cache: KeyValues | None = None) -> Tensor:
+        """Hidden states (M, D) of the wanted tokens of one pass; `head` makes logits of them.
 
         cache  holds the keys and values that the pass does not compute, and takes those that it keeps
         """
-        x = self.embed(spans.tokens)
-        rotate = Rotation(self.architecture, spans.positions, x.dtype)
+        x = self.embed(batch.tokens)
+        rotate = Rotation(self.architecture, batch.positions, x.dtype)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotate, spans, cache, layer == len(self.blocks) - 1)
+            x = block(x, rotate, batch, cache, layer == len(self.blocks) - 1)
         return self.norm(x)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i."""
-        spans = whole_rows(tokens, self.architecture)
-        return self.head(self(spans)).view(*tokens.shape, -1)
+        batch = whole_rows(tokens, self.architecture)
+        return self.head(self(batch)).view(*tokens.shape, -1)
 
     def matrices(self) -> list[list[Tensor]]:
         """What `fuse` packs, block by block, before it is fused: weights of all products but a router's."""

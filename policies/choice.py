@@ -1,7 +1,7 @@
 """How a policy's logits become choices, and how likely a choice was (arXiv 2512.09106, section 4 and appendix).
 
 Shapes: logits (..., W) float; eligible (..., W) bool, positions that may be chosen; chosen (..., W) bool. Random
-numbers come in, uniform in [0, 1), so that whoever asks decides on their stream. All functions are pure.
+numbers come in, uniform in [0, 1), so that the caller decides on their stream. All functions are pure.
 """
 
 import torch

@@ -11,33 +11,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unmask.errors import UserError
-from unmask.evals.tasks import EMBEDDED, find_task
-from unmask.models.loading import load_model
-from unmask.policies.card import write_card
+from unmask.models.loading import load_configured
 from unmask.policies.plot import plot_training
-from unmask.policies.recipe import Recipe
+from unmask.policies.readme import write_readme
+from unmask.policies.recipe import PolicyRecipe
+from unmask.policies.run_state import LOG_FILE
 from unmask.policies.settings import PAPER, TrainPolicySettings
-from unmask.policies.train import LOG_FILE, Trainer
+from unmask.policies.train import PolicyTrainer
 from unmask.settings import flag_of
 
 SHOWN = ("reward", "accuracy", "passes", "entropy")
 SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keeps this share
 
-NOT_OF_THE_RECIPE = {"out", "revision", "device", "dtype", "compile", "memory_fraction", "rows", "save_every"}
-NOT_OF_THE_RECIPE |= {"recipe", "quantization", "tensorboard", "problems", "task", "block_length", "teacher"}
-
 
 def train_policy(settings: TrainPolicySettings) -> None:
     """Run or resume, then write the card with what the policy came to."""
-    tasks = settings.task or EMBEDDED
-    for name in tasks:
-        find_task(name)
-    model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
-    )
-    others = settings.model_dump(exclude=NOT_OF_THE_RECIPE)
-    recipe = Recipe(tasks=tasks, block_length=settings.block_length, teacher=settings.teacher, **others)
-    trainer = Trainer(recipe, model, settings.out, settings.rows)
+    recipe = PolicyRecipe.of(settings)
+    model = load_configured(settings)
+    trainer = PolicyTrainer(recipe, model, settings.out, settings.rows)
     if trainer.is_main:
         print(_start(trainer, settings), file=sys.stderr)
     with _bar(trainer, settings.save_every) as show, _board(settings) as log:
@@ -51,13 +42,13 @@ def train_policy(settings: TrainPolicySettings) -> None:
         return
     if settings.problems:
         print(f"measuring the policy on {settings.problems} held-out problems per row ...", file=sys.stderr)
-        write_card(settings.out, _command(settings), recipe, model, settings.problems)
+        write_readme(settings.out, _command(settings), recipe, model, settings.problems)
         plot_training(settings.out / LOG_FILE, settings.out / "training.png")
     print(_end(settings))
 
 
 @contextmanager
-def _bar(trainer: Trainer, every: int) -> Iterator[Any]:
+def _bar(trainer: PolicyTrainer, every: int) -> Iterator[Any]:
     """A progress bar with running means of the figures, and in a pipe one line per `every` batches.
 
     Processes other than the first show nothing.
@@ -123,7 +114,7 @@ def _command(settings: TrainPolicySettings) -> str:
     return shlex.join(words)
 
 
-def _start(trainer: Trainer, settings: TrainPolicySettings) -> str:
+def _start(trainer: PolicyTrainer, settings: TrainPolicySettings) -> str:
     """What is about to happen, in one sentence."""
     where = f"{settings.out}"
     if trainer.batch == trainer.total:

@@ -26,9 +26,9 @@ class PolicyShape:
                 reads no tokens and does not know where in the answer it is
     """
 
-    width: int = 128
+    hidden_size: int = 128
     heads: int = 2
-    ffn_width: int = 512
+    ffn_size: int = 512
     blocks: int = 1
     top_k: int = 1
     speed: bool = False
@@ -42,17 +42,17 @@ class PolicyNetwork(nn.Module):
     def __init__(self, shape: PolicyShape):
         super().__init__()
         self.shape = shape
-        self.time_mlp = _perceptron(shape.width, shape.width)
-        self.confidence_proj = nn.Linear(shape.top_k, shape.width)
-        self.mask_embedding = nn.Embedding(2, shape.width)
+        self.time_mlp = _perceptron(shape.hidden_size, shape.hidden_size)
+        self.confidence_proj = nn.Linear(shape.top_k, shape.hidden_size)
+        self.mask_embedding = nn.Embedding(2, shape.hidden_size)
         self.speed_shifts: Tensor | None
         self.register_buffer("speed_shifts", torch.zeros(SPEED_KNOTS) if shape.speed else None)
-        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width) if shape.vocabulary else None
-        self.position_proj = nn.Linear(shape.width, shape.width) if shape.vocabulary else None
+        self.token_embedding = nn.Embedding(shape.vocabulary, shape.hidden_size) if shape.vocabulary else None
+        self.position_proj = nn.Linear(shape.hidden_size, shape.hidden_size) if shape.vocabulary else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
-        self.final_norm = nn.LayerNorm(shape.width)
-        self.output_proj = nn.Linear(shape.width, 1)
-        self.keep_proj = nn.Linear(shape.width, 1) if shape.remask else None
+        self.final_norm = nn.LayerNorm(shape.hidden_size)
+        self.output_proj = nn.Linear(shape.hidden_size, 1)
+        self.keep_proj = nn.Linear(shape.hidden_size, 1) if shape.remask else None
 
     def start_at(self, logit: float) -> None:
         """Make all logits about this one before training, whatever the input: the paper's "smart init", at -2.
@@ -95,8 +95,8 @@ class PolicyNetwork(nn.Module):
             assert tokens is not None
             assert positions is not None
             x = x + self.token_embedding(tokens % self.shape.vocabulary)
-            x = x + self.position_proj(_position_embedding(positions, self.shape.width).to(x.dtype))
-        told = self.time_mlp(_time_embedding(time, self.shape.width).to(x.dtype))
+            x = x + self.position_proj(_position_embedding(positions, self.shape.hidden_size).to(x.dtype))
+        told = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
         condition = self.mask_embedding(mask.long()) + told[:, None]
         for block in self.transformer_blocks:
             x = block(x, condition, seen)
@@ -112,23 +112,23 @@ class PolicyBlock(nn.Module):
 
     def __init__(self, shape: PolicyShape):
         super().__init__()
-        width = shape.width
+        hidden_size = shape.hidden_size
         self.heads = shape.heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-        half = torch.arange(0, width // shape.heads, 2).float() / (width // shape.heads)
+        self.q_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = nn.Linear(hidden_size, hidden_size)
+        self.v_proj = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        half = torch.arange(0, hidden_size // shape.heads, 2).float() / (hidden_size // shape.heads)
         self.inv_freq: Tensor
         self.register_buffer("inv_freq", 10000**-half)
-        self.linear1 = nn.Linear(width, shape.ffn_width)
-        self.linear2 = nn.Linear(shape.ffn_width, width)
-        self.ada_conditioning = nn.Linear(width, 6 * width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(hidden_size, shape.ffn_size)
+        self.linear2 = nn.Linear(shape.ffn_size, hidden_size)
+        self.ada_conditioning = nn.Linear(hidden_size, 6 * hidden_size)
+        self.norm1 = nn.LayerNorm(hidden_size)
+        self.norm2 = nn.LayerNorm(hidden_size)
 
     def forward(self, x: Tensor, condition: Tensor, seen: Tensor) -> Tensor:
-        """x, condition (B, W, width), seen (B, W) bool -> (B, W, width)."""
+        """x, condition (B, W, hidden_size), seen (B, W) bool -> (B, W, hidden_size)."""
         scale1, shift1, gate1, scale2, shift2, gate2 = self.ada_conditioning(condition).chunk(6, dim=-1)
         h = self.norm1(x) * (1 + scale1) + shift1
         x = x + self.out_proj(self._attend(h, seen)) * (1 + gate1)
@@ -146,8 +146,8 @@ class PolicyBlock(nn.Module):
         return attended.transpose(1, 2).flatten(2)
 
 
-def _perceptron(inputs: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
+def _perceptron(inputs: int, hidden_size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
 
 
 def _between(values: Tensor, where: Tensor) -> Tensor:
@@ -157,15 +157,15 @@ def _between(values: Tensor, where: Tensor) -> Tensor:
     return torch.lerp(values[left], values[left + 1], (place - left).to(values.dtype))
 
 
-def _time_embedding(time: Tensor, width: int) -> Tensor:
-    """(B,) -> (B, width). As published: the period is 1, so that all frequencies are equal, and in bfloat16."""
-    angle = time.float()[:, None].expand(-1, width // 2)
+def _time_embedding(time: Tensor, hidden_size: int) -> Tensor:
+    """(B,) -> (B, hidden_size). As published: the period is 1, so that all frequencies are equal, and in bfloat16."""
+    angle = time.float()[:, None].expand(-1, hidden_size // 2)
     return torch.cat([angle.cos(), angle.sin()], dim=-1).bfloat16()
 
 
-def _position_embedding(positions: Tensor, width: int) -> Tensor:
-    """(B, W) -> (B, W, width): sinusoids of where each position is in the generation region."""
-    frequencies = 10000 ** -(torch.arange(width // 2, device=positions.device).float() / (width // 2))
+def _position_embedding(positions: Tensor, hidden_size: int) -> Tensor:
+    """(B, W) -> (B, W, hidden_size): sinusoids of where each position is in the generation region."""
+    frequencies = 10000 ** -(torch.arange(hidden_size // 2, device=positions.device).float() / (hidden_size // 2))
     angle = positions[..., None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from unmask.policies.network import PolicyNetwork
-from unmask.policies.store import Card
+from unmask.policies.store import PolicyConfig
 from unmask.schedulers import Decision, Needs, View
 
 SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and 1
 
 
-def needs_of(network: PolicyNetwork, card: Card) -> Needs:
+def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
-    return Needs(top_k=network.shape.top_k, remask=network.shape.remask, window=card.observation)
+    return Needs(top_k=network.shape.top_k, remask=network.shape.remask, window=config.observation)
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,12 @@ class Observation:
     eligible: Tensor
 
     @staticmethod
-    def of(view: View, network: PolicyNetwork, card: Card) -> "Observation":
+    def of(view: View, network: PolicyNetwork, config: PolicyConfig) -> "Observation":
         """What a view shows to a policy whose needs it fulfils, and which has the option `speed`."""
-        assert view.top_probabilities is not None  # its needs ask for them
-        end = view.length if card.observation == "generation" else view.block_end
-        confidence = view.top_probabilities[..., : network.shape.top_k]
-        if card.confidence == "log-odds":
+        end = view.length if config.observation == "generation" else view.block_end
+        confidence = view.need("top_probabilities")[..., : network.shape.top_k]
+        if config.confidence == "log-odds":
             confidence = confidence.logit(SMALLEST_DOUBT)
-        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
         return Observation(
             mask=view.mask,
             confidence=confidence,
@@ -50,7 +48,7 @@ class Observation:
             seen=view.positions < end[:, None],
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
-            eligible=in_block if network.shape.remask else view.eligible,
+            eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:

@@ -1,65 +1,76 @@
-"""What decides a trained policy: the settings of a run."""
+"""The recipe of a policy: the settings that decide its weights."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from unmask.errors import UserError
+from unmask.evals.tasks import EMBEDDED, find_task
 from unmask.policies.network import PolicyShape
-from unmask.policies.store import Card
+from unmask.policies.settings import TrainPolicySettings
+from unmask.policies.store import PolicyConfig
+from unmask.settings import BlockLength
 
 TOKEN_HEADS = 4  # of a policy that reads tokens; the paper's has 2
 WARM_RATE = 1e-3  # highest learning rate of a warm start
 
-Reward = Literal["multiplicative", "additive"]
+
+class CannotLearnError(UserError):
+    """The settings give the policy nothing to learn from; the message says what to change."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What decides the weights. Lengths are in tokens, warm-ups in batches; the defaults are the paper's.
-
-    alpha     what speed is worth in the reward
-    any_speed train one policy for all speeds (`policies/speeds.py`), the wanted one being told, each with its own alpha
-    group     rollouts of one problem that are compared with each other
-    prompts   problems a batch and process
-    updates   on each batch of rollouts
-    steering  one more rollout in each group, by an expert
-    remask    let it take back what it revealed
-    initial   policy to go on from, a shipped one or a folder; by default none
-    tokens    how many token ids the policy tells apart; 0, as in the paper, if it reads none
-    verification  batches in which a policy that reads tokens first learns which of them go together
-    imitation batches of supervised warm start after those
-    teacher   schedulers whose choices teach in hindsight; by default it learns which proposals will prove right
-    """
+class PolicyRecipe:
+    """Everything that decides the weights. Except for `tasks`, the fields are those of `TrainPolicySettings`, which has
+    their meanings and defaults."""
 
     model: str
     tasks: tuple[str, ...]
     batches: int
-    block_length: tuple[int | Literal["full"], ...] = (32,)
-    observation: Literal["generation", "block"] = "generation"
-    mode: Literal["bernoulli", "dpls"] = "bernoulli"
-    reward: Reward = "multiplicative"
-    alpha: float = 1.0
-    any_speed: bool = False
-    group: int = 8
-    prompts: int = 16
-    updates: int = 2
-    epsilon: float = 0.5
-    learning_rate: float = 3e-5
-    warmup: int = 50
-    steering: bool = False
-    remask: bool = False
-    tokens: int = 0
-    verification: int = 0
-    imitation: int = 0
-    start: float = -2.0
-    initial: str = ""
-    teacher: tuple[str, ...] = ()
-    confidence: Literal["probability", "log-odds"] = "probability"
-    seed: int = 0
+    block_length: tuple[BlockLength, ...]
+    observation: Literal["generation", "block"]
+    mode: Literal["bernoulli", "dpls"]
+    reward: Literal["multiplicative", "additive"]
+    alpha: float
+    any_speed: bool
+    group: int
+    prompts: int
+    updates: int
+    epsilon: float
+    learning_rate: float
+    warmup: int
+    steering: bool
+    remask: bool
+    tokens: int
+    verification: int
+    imitation: int
+    start: float
+    initial: str
+    teacher: tuple[str, ...]
+    confidence: Literal["probability", "log-odds"]
+    seed: int
+
+    @staticmethod
+    def of(settings: TrainPolicySettings) -> "PolicyRecipe":
+        """The recipe of a command's settings. Raises TaskError if there is no such task."""
+        names = [field.name for field in fields(PolicyRecipe) if field.name != "tasks"]
+        tasks = tuple(find_task(name).name for name in settings.task or EMBEDDED)
+        return PolicyRecipe(tasks=tasks, **{name: getattr(settings, name) for name in names})
+
+    def check(self) -> None:
+        """Raise CannotLearnError for settings that exclude each other."""
+        if self.group < 2:
+            raise CannotLearnError(f"a group of {self.group} has nothing to be compared with; use --group 2 or more")
+        if self.verification and not self.tokens:
+            raise CannotLearnError(
+                f"a verification of {self.verification} batches is for policies that read tokens; add --tokens"
+            )
+        if self.remask and self.mode == "dpls":
+            raise CannotLearnError("dpls cannot take tokens back; use --mode bernoulli with --remask")
 
     @property
-    def card(self) -> Card:
-        return Card(
+    def config(self) -> PolicyConfig:
+        return PolicyConfig(
             observation=self.observation,
             block_length=self.block_length,
             heads=self.shape.heads,

@@ -16,7 +16,7 @@ from unmask.policies.choice import bernoulli_log_likelihood, plackett_luce_log_l
 from unmask.policies.network import PolicyNetwork
 from unmask.policies.observation import Observation, needs_of
 from unmask.policies.scheduler import choose
-from unmask.policies.store import Card
+from unmask.policies.store import PolicyConfig
 from unmask.schedulers import Decision, SchedulerSpec, State, View
 
 
@@ -27,7 +27,7 @@ class SpeedOption:
     speed: float = 0.5
 
 
-class Recorder:
+class RecordingScheduler:
     """A scheduler that chooses by a network in training, or by an expert, and records the network's view of it.
 
     Recorded, beside the fields of `Observation`: `chosen` and `order` (B, W), and `log_likelihood` (B,), of the choice
@@ -42,22 +42,22 @@ class Recorder:
     def __init__(
         self,
         network: PolicyNetwork,
-        card: Card,
+        config: PolicyConfig,
         mode: str,
         expert: SchedulerSpec | None = None,
         blockless: bool = False,
     ):
-        self._network, self._card, self._mode, self.expert, self._blockless = network, card, mode, expert, blockless
-        self.needs = needs_of(network, card)
+        self._network, self._config, self._mode, self.expert, self._blockless = network, config, mode, expert, blockless
+        self.needs = needs_of(network, config)
 
     def decide(self, view: View, state: State) -> Decision:
-        observation = Observation.of(view, self._network, self._card)
+        observation = Observation.of(view, self._network, self._config)
         logits = observation.logits(self._network)
         if self.expert is None:
             chosen, order = choose(self._mode, logits, view, observation.eligible)
         else:
             kept = observation.eligible & ~view.mask
-            chosen, order = _ask(self.expert, view) | kept, torch.zeros_like(logits)
+            chosen, order = _expert_choice(self.expert, view) | kept, torch.zeros_like(logits)
             if self._blockless:
                 observation = replace(observation, eligible=view.mask | kept)
         likelihood = log_likelihood(self._mode, logits, observation.eligible, chosen, order)
@@ -65,7 +65,7 @@ class Recorder:
         return replace(observation.decision(chosen), record={**observation.tensors(), **record})
 
 
-def _ask(expert: SchedulerSpec, view: View) -> Tensor:
+def _expert_choice(expert: SchedulerSpec, view: View) -> Tensor:
     """What a scheduler without state would reveal, (B, W)."""
     rows, device = view.step.shape, view.step.device
     options = {name: torch.full(rows, value, device=device) for name, value in expert.numeric.items()}
@@ -80,13 +80,13 @@ def log_likelihood(mode: str, logits: Tensor, eligible: Tensor, chosen: Tensor, 
 
 
 @dataclass(frozen=True)
-class Ask:
+class Episode:
     """One rollout: a problem, of what task, at which speed, and who chooses."""
 
     task: Task
     problem: Problem
     speed: float
-    recorder: Recorder
+    recorder: RecordingScheduler
     block_length: int
 
 
@@ -94,7 +94,7 @@ class Ask:
 class Rollouts:
     """N finished answers and the S steps that they took.
 
-    steps       by name, what `Recorder` records, (S, ...); W is that of the longest
+    steps       by name, what `RecordingScheduler` records, (S, ...); W is that of the longest
     trajectory  (S,) long    the answer that each step belongs to
     right       (S, W) bool  whether the token, there or proposed, is what the answer has there at the end
     correct, expert (N,) bool; passes, length (N,) long; speed (N,) float32
@@ -114,10 +114,10 @@ class Rollouts:
         return Observation(**{name: self.steps[name][index] for name in Observation.__dataclass_fields__})
 
 
-def play(engine: Engine, asks: Sequence[Ask], seed: int) -> Rollouts:
-    """Answer all problems side by side. `seed` and the place in `asks` decide what is drawn."""
+def roll_out(engine: Engine, episodes: Sequence[Episode], seed: int) -> Rollouts:
+    """Answer all problems side by side. `seed` and the place in `episodes` decide what is drawn."""
     model = engine.model
-    requests = [_request(model, i, ask, seed) for i, ask in enumerate(asks)]
+    requests = [_request(model, i, episode, seed) for i, episode in enumerate(episodes)]
     records: dict[str, list[Mapping[str, Tensor]]] = {request.id: [] for request in requests}
     results: dict[str, Result] = {}
     for step in engine.run(requests):
@@ -126,7 +126,7 @@ def play(engine: Engine, asks: Sequence[Ask], seed: int) -> Rollouts:
             results[step.request_id] = step.result
     steps = _stacked([record for request in requests for record in records[request.id]])
     counts = torch.tensor([len(records[request.id]) for request in requests], device=model.device)
-    trajectory = torch.repeat_interleave(torch.arange(len(asks), device=model.device), counts)
+    trajectory = torch.repeat_interleave(torch.arange(len(episodes), device=model.device), counts)
     found = [results[request.id] for request in requests]
 
     def tensor(values: list[Any]) -> Tensor:
@@ -135,20 +135,20 @@ def play(engine: Engine, asks: Sequence[Ask], seed: int) -> Rollouts:
     return Rollouts(
         steps=steps,
         trajectory=trajectory,
-        right=_right(model, steps, trajectory, found, asks),
-        correct=tensor(grade_all([ask.problem for ask in asks], [result.text for result in found])),
-        expert=tensor([ask.recorder.expert is not None for ask in asks]),
+        right=_right(model, steps, trajectory, found, episodes),
+        correct=tensor(grade_all([episode.problem for episode in episodes], [result.text for result in found])),
+        expert=tensor([episode.recorder.expert is not None for episode in episodes]),
         passes=tensor([result.forward_passes for result in found]),
-        length=tensor([ask.task.max_tokens for ask in asks]),
-        speed=tensor([ask.speed for ask in asks]),
+        length=tensor([episode.task.max_tokens for episode in episodes]),
+        speed=tensor([episode.speed for episode in episodes]),
     )
 
 
-def _request(model: Model, i: int, ask: Ask, seed: int) -> Request:
+def _request(model: Model, i: int, episode: Episode, seed: int) -> Request:
     """The paper's limit: as many passes as tokens."""
-    spec = SchedulerSpec("policy", SpeedOption(ask.speed), ask.recorder)
-    prompt, length = prompt_ids(model, ask.problem), ask.task.max_tokens
-    block_length = fit_block_length(ask.block_length, length, model.network.architecture)
+    spec = SchedulerSpec("policy", SpeedOption(episode.speed), episode.recorder)
+    prompt, length = prompt_ids(model, episode.problem), episode.task.max_tokens
+    block_length = fit_block_length(episode.block_length, length, model.network.architecture)
     return Request(str(i), prompt, length, block_length, spec, seed=seed + i, max_forward_passes=length)
 
 
@@ -165,11 +165,11 @@ def _stacked(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _right(
-    model: Model, steps: Mapping[str, Tensor], trajectory: Tensor, found: Sequence[Result], asks: Sequence[Ask]
+    model: Model, steps: Mapping[str, Tensor], trajectory: Tensor, found: Sequence[Result], episodes: Sequence[Episode]
 ) -> Tensor:
     """Which tokens are what the answer has there at the end; behind its end any end of text is."""
-    longest = max(ask.task.max_tokens for ask in asks)
-    final = torch.full((len(asks), longest), -1, device=model.device)
+    longest = max(episode.task.max_tokens for episode in episodes)
+    final = torch.full((len(episodes), longest), -1, device=model.device)
     for row, result in enumerate(found):
         final[row, : len(result.token_ids)] = torch.tensor(result.token_ids)
     there = final[trajectory].gather(1, steps["positions"].clamp(max=longest - 1))

@@ -52,17 +52,17 @@ class LearnedPolicy:
     """
 
     Options = PolicyOptions
-    needs = Needs(top_k=1)
+    needs: Needs  # depends on the policy
 
     def __init__(self, policy: str, mode: str):
         self._policy = load_policy(find_policy(policy))
         self._mode = mode
         self._networks: dict[torch.device, PolicyNetwork] = {}
-        self.needs = needs_of(self._policy.network, self._policy.card)
+        self.needs = needs_of(self._policy.network, self._policy.config)
 
     def decide(self, view: View, state: State) -> Decision:
         network = self._network_on(view.mask.device)
-        observation = Observation.of(view, network, self._policy.card)
+        observation = Observation.of(view, network, self._policy.config)
         logits = observation.logits(network) / view.option("temperature")
         told = network.shape.speed
         factor = 1.0 if told else FASTEST ** (2 * view.option("speed") - 1)

@@ -1,9 +1,11 @@
-"""What a speed is to a policy that is told it: the fewest passes possible, divided by those that it takes.
+"""Speed, an input of policies that are trained for all speeds: the fewest possible passes divided by the actual ones.
 
-At speed 1 it reveals everything at once, at 0.5 it takes about twice as many passes; in the mean of the tasks and block
-lengths that it was trained for, as passes go where they are needed. All logits are shifted alike, so
-more speed can only reveal more; which shift makes a speed is measured.
+At speed 1 a policy reveals everything at once; at 0.5 it takes about twice as many passes, on average over the tasks
+and block lengths of its training. A speed shifts all logits by the same amount, so a higher speed can only reveal more.
+Which shift gives which speed is measured.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,14 +13,27 @@ from torch import Tensor
 
 from unmask.policies.network import SPEED_KNOTS
 
-SHIFTS = torch.arange(-10.0, 8.0)  # of logits that are tried: from next to nothing at once to nearly everything
-SLOWEST = 0.3  # of the speeds that are trained for: with more passes, answers get no better
+SHIFTS = torch.arange(-10.0, 8.0)  # that are tried: from almost nothing at once to almost everything
+SLOWEST = 0.3  # speed in training: more passes do not improve the answers
+
+
+def calibrate(shifts: Tensor, passes: Callable[[], Tensor]) -> None:
+    """Set the shift of each speed, in place.
+
+    shifts  (SPEED_KNOTS,) float, of the network
+    passes  rolls out with the shifts as they are; returns the mean number of passes, ()
+    """
+    found = []
+    for shift in SHIFTS:
+        shifts.fill_(shift)
+        found.append(passes())
+    shifts.copy_(shifts_of_speeds(torch.stack(found).cpu()))
 
 
 def shifts_of_speeds(passes: Tensor) -> Tensor:
-    """For each of the evenly spaced speeds from 0 to 1, (SPEED_KNOTS,), the shift that makes it.
+    """The shift of each speed, (SPEED_KNOTS,); speeds are evenly spaced from 0 to 1.
 
-    passes (len(SHIFTS),) float: those that a policy takes with each of `SHIFTS`, in the mean.
+    passes  (len(SHIFTS),) float  mean passes with each of `SHIFTS`
     """
     reached = (passes.min() / passes).cummax(0).values
     return torch.from_numpy(np.interp(np.linspace(0, 1, SPEED_KNOTS), reached.numpy(), SHIFTS.numpy())).float()

@@ -1,7 +1,7 @@
-"""Policies on disk: weights in the layout of the paper's code, and a card beside them.
+"""Policies on disk: weights in the layout of the paper's code, and their configuration.
 
     model.safetensors   tensors named as in `PolicyNetwork`, after the prefix `base_policy.`
-    policy.json         what tensors do not tell: `Card`; a folder without it is read as the paper's
+    policy.json         what tensors do not tell: `PolicyConfig`; a folder without it is read as the paper's
     README.md           the same and more, for people
 
 arXiv 2512.09106; its authors released code and no weights.
@@ -25,10 +25,10 @@ from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.schedulers import OptionError
 
 PREFIX = "base_policy."
-WEIGHTS, CARD = "model.safetensors", "policy.json"
+WEIGHTS, CONFIG = "model.safetensors", "policy.json"
 
 
-class Card(BaseModel):
+class PolicyConfig(BaseModel):
     """What a policy may run with and what it was trained for, as it stands in policy.json.
 
     observation   the positions that it sees: the whole generation region, as published, or the block alone
@@ -52,7 +52,7 @@ class Policy:
     """A policy that is ready to run: its network in eval mode, without gradients, in float32."""
 
     network: PolicyNetwork
-    card: Card
+    config: PolicyConfig
 
 
 def policy_names() -> list[str]:
@@ -85,9 +85,9 @@ def load_policy(folder: Path) -> Policy:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise OptionError("policy", f"{folder / WEIGHTS} cannot be read: {error}") from None
-    card = _read_card(folder)
+    config = _read_config(folder)
     tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in tensors.items()}
-    network = PolicyNetwork(_shape_of(tensors, card, folder))
+    network = PolicyNetwork(_shape_of(tensors, config, folder))
     expected = network.state_dict()
     wrong = sorted(
         name
@@ -97,38 +97,38 @@ def load_policy(folder: Path) -> Policy:
     if wrong:
         raise OptionError("policy", f"{folder / WEIGHTS} is no policy: wrong or missing tensors: {', '.join(wrong)}")
     network.load_state_dict(tensors)
-    return Policy(network.eval().requires_grad_(False), card)
+    return Policy(network.eval().requires_grad_(False), config)
 
 
-def save_policy(folder: Path, network: PolicyNetwork, card: Card) -> None:
-    """Write weights and card."""
+def save_policy(folder: Path, network: PolicyNetwork, config: PolicyConfig) -> None:
+    """Write weights and config."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))  # save_file lets only the owner read it
-    (folder / CARD).write_text(json.dumps(card.model_dump(), indent=1) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=1) + "\n")
 
 
-def _read_card(folder: Path) -> Card:
-    path = folder / CARD
+def _read_config(folder: Path) -> PolicyConfig:
+    path = folder / CONFIG
     if not path.is_file():
-        return Card()
+        return PolicyConfig()
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return PolicyConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise OptionError("policy", f"{path}: {where}: {first['msg']}, not {first['input']!r}") from None
 
 
-def _shape_of(tensors: dict[str, torch.Tensor], card: Card, folder: Path) -> PolicyShape:
+def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Path) -> PolicyShape:
     """The sizes that the tensors have. Raises OptionError if those that tell are missing."""
     try:
-        width, top_k = tensors["confidence_proj.weight"].shape
-        ffn_width = len(tensors["transformer_blocks.0.linear1.weight"])
+        hidden_size, top_k = tensors["confidence_proj.weight"].shape
+        ffn_size = len(tensors["transformer_blocks.0.linear1.weight"])
     except (KeyError, ValueError):
         message = f"{folder / WEIGHTS} is no policy: it lacks {PREFIX}confidence_proj.weight"
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
     vocabulary = len(tensors.get("token_embedding.weight", ()))
     remask = "keep_proj.weight" in tensors
-    return PolicyShape(width, card.heads, ffn_width, blocks, top_k, card.speed, remask, vocabulary)
+    return PolicyShape(hidden_size, config.heads, ffn_size, blocks, top_k, config.speed, remask, vocabulary)

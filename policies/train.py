@@ -5,10 +5,8 @@ Before it, on request, a supervised warm start. The language model is frozen; on
 Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
 """
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor
 
 from unmask.engine.engine import Engine
-from unmask.errors import UserError
 from unmask.evals.tasks import Task, find_task
 from unmask.models.loading import Model
 from unmask.policies.choice import bernoulli_entropy
@@ -32,14 +29,14 @@ from unmask.policies.objective import (
     multiplicative_reward,
     step_weights,
 )
-from unmask.policies.recipe import Recipe
-from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
-from unmask.policies.speeds import SHIFTS, SLOWEST, shifts_of_speeds
+from unmask.policies.recipe import CannotLearnError, PolicyRecipe
+from unmask.policies.rollout import Episode, RecordingScheduler, Rollouts, log_likelihood, roll_out
+from unmask.policies.run_state import append_log, cut_log, load_state, save_state
+from unmask.policies.speeds import SLOWEST, calibrate
 from unmask.policies.store import find_policy, load_policy, save_policy
-from unmask.policies.warm_start import REPLACEMENTS, SHOWN, TEACHERS, followed, replaced
+from unmask.policies.warm_start import TEACHERS, imitation, verification
 from unmask.schedulers import parse_scheduler_text
 
-STATE_FILE, LOG_FILE = "training.pt", "train.jsonl"
 CHUNK = 512  # steps that go through the network at once
 NO_SIGNAL = 1e-6  # advantages below are rounding
 PATIENCE = 20  # batches in a row without signal
@@ -48,25 +45,14 @@ BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
 ALPHAS = (0.1, 30.0)  # what speed is worth to an any-speed policy at speed 0 and at speed 1, geometric in between
 
 
-class CannotLearnError(UserError):
-    """The settings give the policy nothing to learn from; the message says what to change."""
-
-
-class Trainer:
+class PolicyTrainer:
     """The state of one run: network, optimizer, batch. It goes on from the state saved in `out`, if there is one."""
 
-    def __init__(self, recipe: Recipe, model: Model, out: Path, rows: int = 64):
-        if recipe.group < 2:
-            raise CannotLearnError(f"a group of {recipe.group} has nothing to be compared with; use --group 2 or more")
-        if recipe.verification and not recipe.tokens:
-            raise CannotLearnError(
-                f"a verification of {recipe.verification} batches is for policies that read tokens; add --tokens"
-            )
-        if recipe.remask and recipe.mode == "dpls":
-            raise CannotLearnError("dpls says nothing of what is taken back; use --mode bernoulli with --remask")
+    def __init__(self, recipe: PolicyRecipe, model: Model, out: Path, rows: int = 64):
+        recipe.check()
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
-        self.recipe, self.out, self.batch, self._idle = recipe, out, 0, 0
+        self.recipe, self.out, self._idle = recipe, out, 0
         self._accelerator = Accelerator(cpu=model.device.type == "cpu")
         self._engine = Engine(model, max_rows=rows, memory_fraction=0.01, static=False)
         self.network = PolicyNetwork(recipe.shape).to(model.device)
@@ -74,10 +60,9 @@ class Trainer:
         if recipe.initial:
             self._go_on_from(recipe.initial)
         self._optimizer = torch.optim.AdamW(self.network.parameters(), betas=BETAS, weight_decay=WEIGHT_DECAY)
-        if (out / STATE_FILE).exists():
-            self._resume()
+        self.batch = load_state(out, recipe, self.network, self._optimizer)
         if self.is_main:
-            self._cut_log()
+            cut_log(out, self.batch)
 
     @property
     def total(self) -> int:
@@ -94,110 +79,92 @@ class Trainer:
         while self.batch < self.total:
             started = time.perf_counter()
             if self.batch == self.recipe.warm:
-                self._tell_speeds_apart()
-            figures = self._imitate() if self.batch < self.recipe.warm else self._reinforce()
+                self._calibrate_speeds()
+            figures = self._warm_up() if self.batch < self.recipe.warm else self._reinforce()
             self.batch += 1
             if self.batch == self.total:
-                self._tell_speeds_apart()
+                self._calibrate_speeds()
             figures |= {"batch": self.batch, "seconds": time.perf_counter() - started}
             if self.is_main:
-                self._log(figures)
+                append_log(self.out, figures)
                 if self.batch % save_every == 0 or self.batch == self.total:
                     self.save()
             on_batch(figures)
 
     def save(self) -> None:
-        """Write the policy and what resuming needs. A kill leaves the old state or the new one, never half."""
-        save_policy(self.out, self.network, self.recipe.card)
-        state = {
-            "recipe": asdict(self.recipe),
-            "batch": self.batch,
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-        }
-        partial = self.out / f"{STATE_FILE}.partial"
-        torch.save(state, partial)
-        partial.replace(self.out / STATE_FILE)
-
-    def _resume(self) -> None:
-        state = torch.load(self.out / STATE_FILE, weights_only=True)
-        if state["recipe"] != asdict(self.recipe):
-            changed = [name for name, value in asdict(self.recipe).items() if state["recipe"].get(name) != value]
-            others = ", ".join(changed)
-            raise CannotLearnError(
-                f"{self.out} holds a run with another {others}; go on with the same settings or choose another --out"
-            )
-        self.batch = state["batch"]
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        """Write the policy and what resuming needs."""
+        save_policy(self.out, self.network, self.recipe.config)
+        save_state(self.out, self.recipe, self.batch, self.network, self._optimizer)
 
     def _go_on_from(self, name: str) -> None:
         """Take over the weights of another policy. Raises OptionError or CannotLearnError."""
-        other, card = load_policy(find_policy(name)), self.recipe.card
+        other, config = load_policy(find_policy(name)), self.recipe.config
         theirs, ours = other.network.state_dict(), self.network.state_dict()
         wrong = [key for key, tensor in theirs.items() if key not in ours or ours[key].shape != tensor.shape]
-        wrong += [key for key in ("heads", "confidence") if getattr(other.card, key) != getattr(card, key)]
+        wrong += [key for key in ("heads", "confidence") if getattr(other.config, key) != getattr(config, key)]
         if wrong:
             raise CannotLearnError(
                 f"policy {name!r} differs in {', '.join(wrong)}; train with the settings that made it (see its card)"
             )
         self.network.load_state_dict(theirs, strict=False)
 
-    def _cut_log(self) -> None:
-        """Forget what was logged after the last saving."""
-        log = self.out / LOG_FILE
-        lines = log.read_text().splitlines() if log.exists() else []
-        log.write_text("".join(line + "\n" for line in lines[: self.batch]))
-
     # --- supervised warm start
 
-    def _imitate(self) -> dict[str, float]:
-        """One batch of answers by teachers, of which the correct ones teach."""
+    def _warm_up(self) -> dict[str, float]:
+        """One batch of answers by teachers; the correct ones are the lessons."""
         recipe = self.recipe
-        names = recipe.teacher or TEACHERS
-        teachers = [Recorder(self.network, recipe.card, "bernoulli", parse_scheduler_text(name)) for name in names]
-        asks = [
-            Ask(task, problem, speed, teachers[i % len(teachers)], block_length)
-            for i, (task, problem, speed, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
-        ]
-        rollouts = self._play(asks)
+        rollouts = self._roll_out(self._taught())
         good = rollouts.correct[rollouts.trajectory].nonzero()[:, 0]
-        verifies = self.batch < recipe.verification
-        wanted = followed(rollouts) if recipe.teacher and not verifies else rollouts.right.float()
         rng = torch.Generator().manual_seed(self._seed())
+        if self.batch < recipe.verification:
+            lessons = verification(rollouts, good, rng)
+        else:
+            lessons = imitation(rollouts, good, recipe.updates, in_hindsight=bool(recipe.teacher))
         losses = []
-        for _ in range(REPLACEMENTS if verifies else recipe.updates):
-            shown = good[torch.randperm(len(good), generator=rng)[:SHOWN].to(good.device)] if verifies else good
-            seen, label = rollouts.observation(shown), wanted[shown]
-            if verifies:
-                seen, label = replaced(seen, label, rng)
-            loss = imitation_loss(seen.logits(self.network), seen.eligible, label)
+        for seen, wanted in lessons:
+            loss = imitation_loss(seen.logits(self.network), seen.eligible, wanted)
             loss.backward()
             self._step()
             losses.append(loss.item())
-        return {"imitation_loss": losses[0], **_figures(rollouts)}
+        return {"imitation_loss": losses[0], **_figures(rollouts.correct, rollouts.passes)}
+
+    def _taught(self) -> list[Episode]:
+        """Problems for the teachers, which take turns."""
+        recipe = self.recipe
+        names = recipe.teacher or TEACHERS
+        teachers = [
+            RecordingScheduler(self.network, recipe.config, "bernoulli", parse_scheduler_text(name)) for name in names
+        ]
+        return [
+            Episode(task, problem, speed, teachers[i % len(teachers)], block_length)
+            for i, (task, problem, speed, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
+        ]
 
     # --- reinforcement learning
 
     def _reinforce(self) -> dict[str, float]:
         """One batch of rollouts and the updates on it."""
-        rollouts = self._play(self._asks())
+        rollouts = self._roll_out(self._episodes())
         reward = self._reward(rollouts)
         advantage = advantages(reward, self.recipe.group + self.recipe.steering)
         self._watch(advantage)
         for _ in range(self.recipe.updates):
             entropy = self._update(rollouts, advantage)
-        return {"reward": reward.mean().item(), "entropy": entropy, **_figures(rollouts)}
+        own = ~rollouts.expert
+        figures = _figures(rollouts.correct[own], rollouts.passes[own])
+        return {"reward": reward.mean().item(), "entropy": entropy, **figures}
 
-    def _asks(self) -> list[Ask]:
-        policy = Recorder(self.network, self.recipe.card, self.recipe.mode)
-        expert = Recorder(self.network, self.recipe.card, self.recipe.mode, parse_scheduler_text(EXPERT), True)
-        asks = []
+    def _episodes(self) -> list[Episode]:
+        policy = RecordingScheduler(self.network, self.recipe.config, self.recipe.mode)
+        expert = RecordingScheduler(
+            self.network, self.recipe.config, self.recipe.mode, parse_scheduler_text(EXPERT), True
+        )
+        episodes = []
         for task, problem, speed, block_length in self._problems(self.recipe.prompts):
-            asks += [Ask(task, problem, speed, policy, block_length)] * self.recipe.group
+            episodes += [Episode(task, problem, speed, policy, block_length)] * self.recipe.group
             if self.recipe.steering:
-                asks.append(Ask(task, problem, speed, expert, EXPERT_BLOCK))
-        return asks
+                episodes.append(Episode(task, problem, speed, expert, EXPERT_BLOCK))
+        return episodes
 
     def _reward(self, rollouts: Rollouts) -> Tensor:
         slowest, fastest = ALPHAS
@@ -225,20 +192,19 @@ class Trainer:
         self._step()
         return entropy.item() / max(1, len(telling))
 
-    def _tell_speeds_apart(self) -> None:
-        """Measure how fast each shift of the logits is, without chance, and set those of the speeds by it."""
-        shifts = self.network.speed_shifts
-        if shifts is None:
+    def _calibrate_speeds(self) -> None:
+        """Measure how many passes each shift of the logits takes, without chance, and set the shifts of the speeds."""
+        if self.network.speed_shifts is None:
             return
-        recorder = Recorder(self.network, self.recipe.card, "likely")
+        recorder = RecordingScheduler(self.network, self.recipe.config, "likely")
         problems = self._problems(self.recipe.prompts * self.recipe.group)
-        asks = [Ask(task, problem, speed, recorder, block_length) for task, problem, speed, block_length in problems]
-        passes = []
-        for shift in SHIFTS:
-            shifts.fill_(shift)
-            passes.append(self._play(asks).passes.float().mean())
-        of_all = self._accelerator.reduce(torch.stack(passes), reduction="mean")  # each has played its own problems
-        shifts.copy_(shifts_of_speeds(of_all.cpu()))
+        episodes = [Episode(task, problem, speed, recorder, length) for task, problem, speed, length in problems]
+
+        def passes() -> Tensor:
+            own = self._roll_out(episodes).passes.float().mean()
+            return self._accelerator.reduce(own, reduction="mean")  # each process has its own problems
+
+        calibrate(self.network.speed_shifts, passes)
 
     # --- both
 
@@ -274,8 +240,8 @@ class Trainer:
         processes = self._accelerator.num_processes
         return (self.recipe.seed * 1_000_003 + self.batch) * processes + self._accelerator.process_index
 
-    def _play(self, asks: list[Ask]) -> Rollouts:
-        return play(self._engine, asks, self._seed() * len(asks))
+    def _roll_out(self, episodes: list[Episode]) -> Rollouts:
+        return roll_out(self._engine, episodes, self._seed() * len(episodes))
 
     def _watch(self, advantage: Tensor) -> None:
         """Raise CannotLearnError if batch after batch no rollout is better than the others of its group."""
@@ -287,13 +253,7 @@ class Trainer:
                 "raise --alpha or --group, or choose a task that the model solves sometimes"
             )
 
-    def _log(self, figures: dict[str, float]) -> None:
-        with (self.out / LOG_FILE).open("a") as file:
-            file.write(json.dumps(figures) + "\n")
 
-
-def _figures(rollouts: Rollouts) -> dict[str, float]:
-    """What is logged of rollouts, those of experts included in a warm start only."""
-    own = ~rollouts.expert if not rollouts.expert.all() else rollouts.expert
-    logged = {"accuracy": rollouts.correct[own].float().mean(), "passes": rollouts.passes[own].float().mean()}
-    return {name: value.item() for name, value in logged.items()}
+def _figures(correct: Tensor, passes: Tensor) -> dict[str, float]:
+    """What is logged of some rollouts."""
+    return {"accuracy": correct.float().mean().item(), "passes": passes.float().mean().item()}

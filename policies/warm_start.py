@@ -1,10 +1,11 @@
-"""What a policy learns from answers that others gave, before it is rewarded for its own.
+"""The supervised warm start: a policy learns from the answers of teachers before it is rewarded for its own.
 
-A proposal is right when it is what a correct answer ends up with (reference: TraceLock, arXiv 2605.24697), and a policy
-starts as a judge of that; or it follows a teacher, and learns when to do without. One that reads tokens first learns
-which of them go together.
+A proposal is right if the finished, correct answer holds it (reference: TraceLock, arXiv 2605.24697). A policy learns
+to predict that, or it learns to reveal what its teacher revealed and was right. A policy that reads tokens first learns
+which tokens go together.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -13,17 +14,33 @@ from torch import Tensor
 from unmask.policies.observation import Observation
 from unmask.policies.rollout import Rollouts
 
-TEACHERS = ("threshold:threshold=0.7", "threshold:threshold=0.95")  # who answers, where the recipe names nobody
-REPLACED = 0.1  # share of proposals
-REPLACEMENTS = 8  # updates on the same answers, with other tokens replaced each time,
-SHOWN = 128  # in so many of their steps
+TEACHERS = ("threshold:threshold=0.7", "threshold:threshold=0.95")  # if the recipe names none
+REPLACED = 0.1  # share of proposals that verification replaces
+REPLACEMENTS = 8  # updates per batch of verification, each with other replacements
+SHOWN = 128  # steps per update of verification
+
+Lesson = tuple[Observation, Tensor]  # what the policy sees in S steps, and what it should reveal, (S, W) float
+
+
+def verification(rollouts: Rollouts, good: Tensor, rng: torch.Generator) -> Iterator[Lesson]:
+    """Lessons in which tokens go together, from the steps `good` (G,) long of correct answers."""
+    for _ in range(REPLACEMENTS):
+        shown = good[torch.randperm(len(good), generator=rng)[:SHOWN].to(good.device)]
+        yield replaced(rollouts.observation(shown), rollouts.right[shown].float(), rng)
+
+
+def imitation(rollouts: Rollouts, good: Tensor, updates: int, in_hindsight: bool) -> Iterator[Lesson]:
+    """Lessons in which proposals are right or, `in_hindsight`, in what was worth revealing."""
+    wanted = followed(rollouts) if in_hindsight else rollouts.right.float()
+    for _ in range(updates):
+        yield rollouts.observation(good), wanted[good]
 
 
 def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[Observation, Tensor]:
-    """Some proposals replaced by tokens from other places of the same answer, and nothing said of confidence.
+    """Replace some proposals by tokens from other positions of the same answer, and hide the confidence.
 
-    What is left to tell which are wanted, (S, W) float, 0 for the replaced ones, is what they are and whether they go
-    together. Replaced token detection is ELECTRA's (arXiv 2003.10555).
+    Returns what the policy sees, and `wanted` (S, W) float with 0 for the replaced ones. Then the tokens alone
+    show which are wanted. This is ELECTRA's replaced token detection (arXiv 2003.10555).
     """
     steps, width = wanted.shape
     device = wanted.device
@@ -35,10 +52,10 @@ def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[O
 
 
 def followed(rollouts: Rollouts) -> Tensor:
-    """What was worth revealing in hindsight, (S, W) float: of what a teacher revealed all that proved right; and
-    everything at once, where everything did.
+    """What was worth revealing in hindsight, (S, W) float: what the teacher revealed and was right; everything, where
+    all proposals were right.
 
-    How sure a policy comes to be of a position that the teacher would leave is how sure it is that nothing is wrong.
+    So the policy's certainty about a position that the teacher would not reveal is its certainty that all are right.
     """
     clean = (rollouts.right | ~rollouts.steps["eligible"]).all(1, keepdim=True)
     return (rollouts.steps["chosen"] & rollouts.right | clean).float()

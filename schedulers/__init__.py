@@ -1,6 +1,6 @@
 """Unmasking schedulers: which masked positions to reveal now. This is the whole public interface for writing one."""
 
-from unmask.schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, top_n
+from unmask.schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, in_block, top_n
 from unmask.schedulers.options import OptionError, json_schema, option
 from unmask.schedulers.registry import (
     SchedulerSpec,
@@ -23,6 +23,7 @@ __all__ = [
     "View",
     "Window",
     "counter_uniform",
+    "in_block",
     "json_schema",
     "option",
     "parse_instance",

@@ -16,6 +16,8 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 Window = Literal["masks", "block", "generation"]
 
+ASKED_BY = {"top_ids": "top_k=1", "top_probabilities": "top_k=1", "entropy": "entropy=True", "kl": "kl=True"}
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -99,6 +101,22 @@ class View:
         """One option as a column (B, 1), ready to compare with (B, W) statistics."""
         return self.options[name][:, None]
 
+    def need(self, statistic: str) -> Tensor:
+        """A statistic that `Needs` asks for, such as "entropy". Raises ValueError if it was not asked for."""
+        value: Tensor | None = getattr(self, statistic)
+        if value is None:
+            raise ValueError(f"the view holds no {statistic}; ask for it: needs = Needs({ASKED_BY[statistic]})")
+        return value
+
+    @property
+    def in_block(self) -> Tensor:
+        """The positions of the current block, masks or not, (B, W) bool."""
+        return in_block(self.positions, self.block_start, self.block_end)
+
+    def most_confident(self) -> Tensor:
+        """The eligible position of each row with the highest confidence, (B, W) bool; of equals, the leftmost."""
+        return top_n(self.confidence, self.eligible, torch.ones_like(self.step))
+
     def uniform(self, stream: int = 0) -> Tensor:
         """Independent uniform draws in [0, 1), (B, W) float32.
 
@@ -169,6 +187,11 @@ def _mix(z: Tensor) -> Tensor:
     z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX_1
     z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX_2
     return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+def in_block(positions: Tensor, block_start: Tensor, block_end: Tensor) -> Tensor:
+    """Which of the positions (B, W) are in the row's block, whose bounds are (B,)."""
+    return (positions >= block_start[:, None]) & (positions < block_end[:, None])
 
 
 def top_n(score: Tensor, eligible: Tensor, n: Tensor) -> Tensor:

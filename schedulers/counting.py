@@ -1,4 +1,4 @@
-"""What the schedulers that reveal a fixed number of tokens a step have in common: how many are due now."""
+"""Shared by the schedulers that reveal a fixed number of tokens per step: how many to reveal now."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class CountOptions:
-    """At most one of the two may be set; by default one token is revealed a step."""
+    """At most one of the two may be set; by default one token is revealed per step."""
 
     n: int = option(1, "tokens revealed at each step", minimum=1)
     steps: int | None = option(

@@ -1,4 +1,4 @@
-"""EB: as many tokens a step as a bound on what they may tell about each other allows."""
+"""EB: reveals as many tokens per step as a bound on their dependence allows."""
 
 from dataclasses import dataclass
 
@@ -25,8 +25,8 @@ class EB:
     needs = Needs(entropy=True)
 
     def decide(self, view: View, state: State) -> Decision:
-        assert view.entropy is not None
-        ranked = view.entropy.masked_fill(~view.eligible, torch.inf).sort(dim=1).values  # (B, W)
+        entropy = view.need("entropy")
+        ranked = entropy.masked_fill(~view.eligible, torch.inf).sort(dim=1).values  # (B, W)
         # In this order the n-th is the largest of the first n, so what counts is the sum before it.
         before = torch.nn.functional.pad(ranked.cumsum(1)[:, :-1], (1, 0))
-        return Decision(top_n(-view.entropy, view.eligible, (before <= view.option("gamma")).sum(1)))
+        return Decision(top_n(-entropy, view.eligible, (before <= view.option("gamma")).sum(1)))

@@ -1,4 +1,4 @@
-"""Entropy: sure is whose whole distribution is narrow."""
+"""Entropy: reveals tokens whose predictions have the lowest entropy."""
 
 from unmask.schedulers.base import Decision, Needs, State, View, top_n
 from unmask.schedulers.counting import CountOptions, tokens_due
@@ -15,5 +15,4 @@ class Entropy:
     needs = Needs(entropy=True)
 
     def decide(self, view: View, state: State) -> Decision:
-        assert view.entropy is not None
-        return Decision(top_n(-view.entropy, view.eligible, tokens_due(view)))
+        return Decision(top_n(-view.need("entropy"), view.eligible, tokens_due(view)))

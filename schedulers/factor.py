@@ -1,4 +1,4 @@
-"""Factor: the more tokens at once, the more confident each must be."""
+"""Factor: the more tokens are revealed at once, the more confident each of them must be."""
 
 from dataclasses import dataclass
 

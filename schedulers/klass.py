@@ -1,10 +1,10 @@
-"""KLASS: every token that the model is sure of and has been of one mind about."""
+"""KLASS: reveals tokens that are confident and whose predictions are stable."""
 
 from dataclasses import dataclass
 
 import torch
 
-from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.base import Decision, Needs, State, View
 from unmask.schedulers.options import option
 
 
@@ -27,10 +27,9 @@ class KLASS:
     needs = Needs(kl=True)
 
     def decide(self, view: View, state: State) -> Decision:
-        assert view.kl is not None
         before = state.get("stable", torch.zeros_like(view.positions))
         before = before.masked_fill(view.block_step[:, None] == 0, 0)
-        stable = (before + 1).masked_fill(view.kl >= view.option("epsilon"), 0)  # passes in a row
+        stable = (before + 1).masked_fill(view.need("kl") >= view.option("epsilon"), 0)  # passes in a row
         reveal = (view.confidence > view.option("threshold")) & (stable >= view.option("history")) & view.eligible
-        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
-        return Decision(torch.where(reveal.any(1, keepdim=True), reveal, best), state={"stable": stable})
+        found = reveal.any(1, keepdim=True)
+        return Decision(torch.where(found, reveal, view.most_confident()), state={"stable": stable})

@@ -1,4 +1,4 @@
-"""Margin: sure is who has no second choice."""
+"""Margin: reveals tokens that lead the second best candidate by most."""
 
 from unmask.schedulers.base import Decision, Needs, State, View, top_n
 from unmask.schedulers.counting import CountOptions, tokens_due
@@ -15,6 +15,6 @@ class Margin:
     needs = Needs(top_k=2)
 
     def decide(self, view: View, state: State) -> Decision:
-        assert view.top_probabilities is not None
-        margin = view.top_probabilities[..., 0] - view.top_probabilities[..., 1]  # (B, W)
+        top = view.need("top_probabilities")  # (B, W, 2)
+        margin = top[..., 0] - top[..., 1]
         return Decision(top_n(margin, view.eligible, tokens_due(view)))

@@ -1,4 +1,4 @@
-"""Random order: what every other scheduler has to beat."""
+"""Random order: the baseline of all other schedulers."""
 
 from unmask.schedulers.base import Decision, Needs, State, View, top_n
 from unmask.schedulers.counting import CountOptions, tokens_due

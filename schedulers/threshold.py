@@ -1,10 +1,8 @@
-"""Confidence threshold: as many tokens a step as are sure."""
+"""Threshold: reveals all tokens whose confidence is high enough."""
 
 from dataclasses import dataclass
 
-import torch
-
-from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.base import Decision, Needs, State, View
 from unmask.schedulers.options import option
 
 
@@ -24,5 +22,4 @@ class Threshold:
     needs = Needs()
 
     def decide(self, view: View, state: State) -> Decision:
-        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
-        return Decision((view.confidence > view.option("threshold")) & view.eligible | best)
+        return Decision((view.confidence > view.option("threshold")) & view.eligible | view.most_confident())

@@ -25,7 +25,7 @@ from unmask.engine.service import (
     QueueFullError,
 )
 from unmask.models.architecture import Architecture
-from unmask.models.loading import Model, load_model
+from unmask.models.loading import Model, load_configured
 from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
 from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
@@ -231,16 +231,7 @@ class Backend:
     def _load(self) -> None:
         try:
             settings = self.settings
-            model = load_model(
-                settings.model,
-                settings.revision,
-                settings.device,
-                settings.dtype,
-                settings.compile,
-                settings.quantization,
-                settings.chat_template,
-            )
-            model = _limited(model, settings.max_model_len)
+            model = _limited(load_configured(settings, settings.chat_template), settings.max_model_len)
             engine = Engine(
                 model, settings.max_rows, settings.memory_fraction, batch_invariant=settings.batch_invariant
             )

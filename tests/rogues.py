@@ -35,7 +35,7 @@ class Again:
     needs = Needs()
 
     def decide(self, view: View, state: State) -> Decision:
-        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)) | ~view.mask)
+        return Decision(view.most_confident() | ~view.mask)
 
 
 class Idle:
@@ -55,7 +55,7 @@ class FlipFlop:
     needs = Needs(remask=True)
 
     def decide(self, view: View, state: State) -> Decision:
-        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)), remask=~view.mask)
+        return Decision(view.most_confident(), remask=~view.mask)
 
 
 class Undeclared(FlipFlop):

@@ -28,7 +28,7 @@ from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.offline import profile_offline, run_offline
 from unmask.evals.bench.reference import generate, logits_of, require_plain, run_reference
 from unmask.evals.bench.roofline import Machine, Work, bytes_moved, operations, reached
-from unmask.evals.bench.runs import Answer, Comparison, Run, Spread, alternate, percentile, spreads
+from unmask.evals.bench.runs import BenchAnswer, Comparison, Run, Spread, alternate, percentile, spreads
 from unmask.evals.bench.workload import workload
 from unmask.models.architecture import Experts
 from unmask.models.loading import Model, load_model
@@ -188,7 +188,7 @@ def test_rounds_alternate_their_order() -> None:
 
 def run(seconds: float, *tokens: int) -> Run:
     """Answers of so many tokens, each in ten passes and as many seconds as it has tokens."""
-    return Run(seconds, tuple(Answer(tuple(range(count)), 10, count, count / 2) for count in tokens))
+    return Run(seconds, tuple(BenchAnswer(tuple(range(count)), 10, count, count / 2) for count in tokens))
 
 
 def test_figures_of_a_run_and_over_rounds() -> None:

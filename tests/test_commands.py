@@ -12,7 +12,7 @@ from rich.console import Console
 
 from unmask import cli, weights
 from unmask.arguments import parse_settings
-from unmask.engine.commands import MASK
+from unmask.commands import MASK
 from unmask.evals.tasks import EMBEDDED, TASKS
 from unmask.models.loading import load_model
 from unmask.settings import GenerateSettings
@@ -141,7 +141,7 @@ def test_generate_prints_only_the_text_when_piped() -> None:
 def test_generate_draws_the_canvas_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, solution = question()
     console = Console(force_terminal=True, width=120, record=True)
-    monkeypatch.setattr("unmask.engine.commands.Console", lambda: console)
+    monkeypatch.setattr("unmask.commands.Console", lambda: console)
     with console.capture() as shown:
         run("generate", prompt, "--scheduler", "threshold", "--delay", "0")
     screen = shown.get()
@@ -172,13 +172,13 @@ def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:
     folder = weights.find("llada-nano")
     assert folder is not None
     assert sum(file.stat().st_size for file in folder.iterdir()) <= LARGEST_CHECKPOINT
-    from unmask.evals.measure import measure
+    from unmask.evals.measure import Cell, measure
     from unmask.schedulers import parse_scheduler
 
     model = load_model("llada-nano", device="cpu", dtype="float32")
     for task in map(TASKS.__getitem__, EMBEDDED):
         topk, random = (
-            measure(model, task, parse_scheduler(name), 32, problems=24, seed=3) for name in ("topk", "random")
+            measure(model, Cell(task, parse_scheduler(name), 32, problems=24, seed=3)) for name in ("topk", "random")
         )
         assert topk.accuracy >= 0.8  # at a true rate of 0.95, one draw of 24 in two thousand falls below
         assert random.accuracy < topk.accuracy

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import torch
 
 from tests.outcomes import outcomes
 from tests.rogues import NoOptions
@@ -36,7 +35,7 @@ class Curious:
     def decide(self, view: View, state: State) -> Decision:
         tops = 0 if view.top_probabilities is None else view.top_probabilities.shape[-1]
         self.shown.add((tops, view.entropy is not None))
-        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)))
+        return Decision(view.most_confident())
 
 
 @pytest.mark.parametrize(("needs", "shown"), [(Needs(), (0, False)), (Needs(top_k=2, entropy=True), (2, True))])

@@ -35,10 +35,10 @@ DOWNLOADING = """
 import threading, time
 from concurrent.futures import ThreadPoolExecutor
 import unmask.server.backend
-def load_model(*arguments):
+def load_configured(*arguments):
     with ThreadPoolExecutor() as pool:
         pool.submit(threading.Event().wait).result()
-unmask.server.backend.load_model = load_model
+unmask.server.backend.load_configured = load_configured
 """
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 LONG = {"prompt": "hello", "max_tokens": 200, "stream": True}

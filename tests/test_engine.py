@@ -17,7 +17,7 @@ from unmask.engine import Engine, Request, Result, Reveal, Step
 from unmask.engine.canvas import Canvas
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
-from unmask.models.spans import Spans
+from unmask.models.packing import PackedBatch
 from unmask.schedulers import Needs, parse_scheduler, scheduler_names
 
 BUILT_IN = scheduler_names()
@@ -209,11 +209,11 @@ def biased_to_stop(model: Model, positions: slice) -> Model:
     class Stopping(torch.nn.Module):
         architecture = network.architecture
 
-        def forward(self, spans: Spans, cache: KeyValues) -> Tensor:
+        def forward(self, batch: PackedBatch, cache: KeyValues) -> Tensor:
             wants = torch.zeros(len(make().prompt) + 40, dtype=torch.bool)
             wants[positions] = True
-            self.wants = wants[spans.positions[spans.wanted]]
-            return network(spans, cache)
+            self.wants = wants[batch.positions[batch.wanted]]
+            return network(batch, cache)
 
         def head(self, hidden: Tensor) -> Tensor:
             logits = network.head(hidden)

@@ -15,7 +15,7 @@ from unmask.engine import Request
 from unmask.engine.caching import parse_cache
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_model
-from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, scheduler_names, top_n
+from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, scheduler_names
 
 
 def load(family: str, folder: Path) -> Model:
@@ -71,7 +71,7 @@ class Peeking:
 
     def decide(self, view: View, state: State) -> Decision:
         assert view.mask.nonzero().shape[1] == 2
-        return Decision(top_n(view.confidence, view.eligible, torch.ones_like(view.step)))
+        return Decision(view.most_confident())
 
 
 class Astray(Peeking):

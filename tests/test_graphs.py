@@ -18,9 +18,9 @@ from tests.synthetic_block import FAMILIES
 from unmask.engine import Engine, Request, Result
 from unmask.engine.batch import Batch
 from unmask.engine.caching import parse_cache
-from unmask.engine.choosing import GroupInputs
 from unmask.engine.decided import Decided
 from unmask.engine.graphs import GRAPH_TOKENS, MAX_FAILURES, MAX_GRAPHS, MAX_SEEN, Graphs
+from unmask.engine.groups import GroupInputs
 from unmask.engine.plan import StepInputs
 from unmask.engine.recording import CUDARecorder, Replay, TapeRecorder
 from unmask.engine.transfer import pack, unpack
@@ -95,7 +95,7 @@ def test_replays_without_python_equal_plain_passes(model: Model) -> None:
 
 def test_a_state_that_a_replay_would_lose_is_seen(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above, on an engine that captures the first step of a scheduler that keeps a state: it must notice."""
-    decide = Engine._decide
+    decide = Engine._propose_and_choose
     like: dict[torch.Size, Decided] = {}
 
     def captured(
@@ -107,11 +107,11 @@ def test_a_state_that_a_replay_would_lose_is_seen(llada: Model, monkeypatch: pyt
             like[shape] = decide(self, batch, *fixed, groups)
             return pack(like[shape])
 
-        if self._graphs is None or batch.chooser._states:
+        if self._graphs is None or batch.groups._states:
             return decide(self, batch, hidden, inputs, groups)
         return unpack(self._graphs.run("step", (hidden, inputs), decided), like[shape])
 
-    monkeypatch.setattr(Engine, "_decide", captured)
+    monkeypatch.setattr(Engine, "_propose_and_choose", captured)
     counting = [request for request in mixed(llada) if request.id == "counting"]
     alike = [
         replace(counting[0], id=f"counting{i}", temperature=0.0, top_logprobs=0, max_tokens=12, block_length=12)

@@ -38,7 +38,7 @@ def runs_code_from_a_checkpoint(node: ast.AST, file: str) -> bool:
     if not isinstance(node, ast.Call) or _callee(node) != "torch.load":
         return False
     weights_only = any(keyword.arg == "weights_only" and _is(keyword.value, True) for keyword in node.keywords)
-    return not (weights_only and file.startswith((RECIPE, "policies/train.py")))
+    return not (weights_only and file.startswith((RECIPE, "policies/run_state.py")))
 
 
 def knows_a_family(node: ast.AST, file: str) -> bool:

@@ -31,7 +31,7 @@ from unmask.policies.choice import (
 )
 from unmask.policies.network import PolicyNetwork, PolicyShape
 from unmask.policies.scheduler import MODES
-from unmask.policies.store import CARD, WEIGHTS, Card, load_policy, save_policy
+from unmask.policies.store import CONFIG, WEIGHTS, PolicyConfig, load_policy, save_policy
 from unmask.schedulers import OptionError, json_schema, parse_scheduler, scheduler_class
 
 ROUNDING = 1e-5
@@ -55,7 +55,7 @@ def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def saved(folder: Path, observation: str = "generation", speed: bool = False, **shape: Any) -> str:
     torch.manual_seed(1)
     network = PolicyNetwork(PolicyShape(speed=speed, **shape))
-    save_policy(folder, network, Card.model_validate({"observation": observation, "speed": speed}))
+    save_policy(folder, network, PolicyConfig.model_validate({"observation": observation, "speed": speed}))
     return str(folder)
 
 
@@ -165,21 +165,21 @@ def test_a_policy_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path / "mine", "block", speed=True, remask=True, vocabulary=30))
     assert all(name.startswith("base_policy.") for name in load_file(folder / WEIGHTS))
     again = load_policy(folder)
-    assert again.card == Card(observation="block", speed=True)
+    assert again.config == PolicyConfig(observation="block", speed=True)
     assert again.network.shape == PolicyShape(speed=True, remask=True, vocabulary=30)
 
 
 def test_weights_that_do_not_fit_the_card_are_refused(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path, speed=True))
-    (folder / CARD).unlink()
+    (folder / CONFIG).unlink()
     with pytest.raises(OptionError, match=r"wrong or missing tensors: speed_shifts"):
         load_policy(folder)
 
 
 def test_a_folder_without_a_card_is_the_papers(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path))
-    (folder / CARD).unlink()
-    assert load_policy(folder).card == Card(observation="generation", heads=2, speed=False)
+    (folder / CONFIG).unlink()
+    assert load_policy(folder).config == PolicyConfig(observation="generation", heads=2, speed=False)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
 
 def test_unreadable_policies_are_refused(tmp_path: Path) -> None:
     folder = Path(saved(tmp_path / "mine"))
-    (folder / CARD).write_text(json.dumps({"observation": "everything"}))
+    (folder / CONFIG).write_text(json.dumps({"observation": "everything"}))
     with pytest.raises(OptionError, match=r"policy\.json: observation: .*not 'everything'"):
         parse_scheduler("policy", {"policy": str(folder)})
     (folder / WEIGHTS).write_bytes(b"nothing")
@@ -270,7 +270,7 @@ def test_a_policy_may_take_back_what_it_revealed(llada: Model, tmp_path: Path, k
     network.start_at(-30.0)  # one position a pass
     assert network.keep_proj is not None
     torch.nn.init.constant_(network.keep_proj.bias, keep)
-    save_policy(folder, network, Card())
+    save_policy(folder, network, PolicyConfig())
     (request,) = by_policy(str(folder), 1)
     steps = list(Engine(llada).run([replace(request, max_forward_passes=30)]))
     assert any(step.remasked for step in steps) == takes_back

@@ -20,7 +20,7 @@ from tests.synthetic import edit_tensors, synthetic_llada
 from tests.synthetic_block import FAMILIES
 from unmask.engine.caching import choose_cache
 from unmask.engine.request import Request
-from unmask.evals.measure import identity
+from unmask.evals.measure import Cell
 from unmask.evals.tasks import find_task
 from unmask.models import memory, quantization
 from unmask.models.config import read_json
@@ -175,7 +175,7 @@ def test_loading_takes_one_block_more_than_the_quantised_weights(
     a = model.network.architecture
     config = read_json(folder / "config.json")
     network = build_network(find_family(config), config)
-    joined = 2 * a.ffn_width * a.width * model.dtype.itemsize  # gate and up, once more
+    joined = 2 * a.ffn_size * a.hidden_size * model.dtype.itemsize  # gate and up, once more
     assert peak.now == sum(storages(model.network).values())
     assert peak.most <= memory.loading_bytes(network, model.dtype, "int8") + joined
     assert peak.most < 0.5 * memory.weight_bytes(network, model.dtype)
@@ -253,7 +253,7 @@ def test_a_compiler_takes_the_network_as_one_graph(tmp_path: Path) -> None:
 
 def test_a_report_tells_quantised_from_plain(tmp_path: Path) -> None:
     model = load(synthetic_llada(tmp_path))
-    what = identity(model, find_task("sudoku"), parse_scheduler("topk", {}), 8, 1, 0)
+    what = Cell(find_task("sudoku"), parse_scheduler("topk", {}), 8, 1).identity(model)
     assert what["dtype"] == "float32 with int8 weights"
 
 

@@ -24,7 +24,7 @@ from unmask.engine.service import EngineError, EngineService, OutOfMemoryError
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.models.memory import pass_bytes
-from unmask.models.spans import Layout
+from unmask.models.packing import NetworkInputs
 from unmask.schedulers import Needs, parse_scheduler
 
 PATIENCE = 60  # seconds
@@ -77,9 +77,11 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
     for lengths in ([200], [64] * 8, [20] * 7 + [200]):
         taken: list[int] = []
 
-        def forward(self: Engine, layout: Layout, cache: KeyValues, recurs: bool, taken: list[int] = taken) -> Tensor:
+        def forward(
+            self: Engine, inputs: NetworkInputs, cache: KeyValues, recurs: bool, taken: list[int] = taken
+        ) -> Tensor:
             with Peak() as peak:
-                hidden = self._forward(layout, cache)
+                hidden = self._forward(inputs, cache)
             taken.append(peak.most)
             return hidden
 
@@ -149,14 +151,14 @@ def test_keys_and_values_take_memory_when_the_first_request_keeps_some(llada: Mo
     assert engine._cache._keys
 
 
-def short_of_memory(limit: int) -> Callable[[Engine, Layout, KeyValues, bool], Tensor]:
+def short_of_memory(limit: int) -> Callable[[Engine, NetworkInputs, KeyValues, bool], Tensor]:
     """A device that has memory for so many tokens."""
     hidden = Engine._hidden
 
-    def forward(self: Engine, layout: Layout, cache: KeyValues, recurs: bool) -> Tensor:
-        if len(layout.tokens) > limit:
+    def forward(self: Engine, inputs: NetworkInputs, cache: KeyValues, recurs: bool) -> Tensor:
+        if len(inputs.tokens) > limit:
             torch.empty(1 << 50)  # the allocator's own error
-        return hidden(self, layout, cache, recurs)
+        return hidden(self, inputs, cache, recurs)
 
     return forward
 

@@ -15,7 +15,7 @@ from tests.synthetic import synthetic_llada
 from tests.test_schedulers import view
 from unmask.engine import Engine, Request
 from unmask.models.loading import Model, load_model
-from unmask.policies.rollout import _ask
+from unmask.policies.rollout import _expert_choice
 from unmask.schedulers import (
     Decision,
     Scheduler,
@@ -116,8 +116,8 @@ def test_the_declared_type_decides(llada: Model, name: str) -> None:
 
 def test_an_expert_of_training_sees_the_same() -> None:
     seen = view([[0.5, 0.9, 0.1]])
-    assert not _ask(parse_scheduler("floor"), seen).any()  # nothing is above null
-    assert _ask(parse_scheduler("floor", {"floor": 0}), seen).sum() == 2  # -1 % 3
+    assert not _expert_choice(parse_scheduler("floor"), seen).any()  # nothing is above null
+    assert _expert_choice(parse_scheduler("floor", {"floor": 0}), seen).sum() == 2  # -1 % 3
 
 
 def test_names_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from tests.synthetic import synthetic_llada
 from unmask.arguments import parse_settings
 from unmask.errors import UsageError
 from unmask.policies.network import PolicyNetwork, PolicyShape
-from unmask.policies.store import Card, policy_names, save_policy
+from unmask.policies.store import PolicyConfig, policy_names, save_policy
 from unmask.server.ops.access import PROBES
 from unmask.server.routes.playground import PATHS
 from unmask.server.settings import ServeSettings
@@ -162,7 +162,7 @@ def test_policies_are_shipped_ones_or_allowed_ones(tmp_path: Path) -> None:
     """Of a path that is not allowed, the server does not even tell whether there is something."""
     allowed, other = tmp_path / "allowed", tmp_path / "other"
     for folder in (allowed, other):
-        save_policy(folder, PolicyNetwork(PolicyShape()), Card())
+        save_policy(folder, PolicyNetwork(PolicyShape()), PolicyConfig())
     asked = {"prompt": "a", "max_tokens": 4}
 
     def outcome(server: Live, **fields: Any) -> tuple[int, Any]:

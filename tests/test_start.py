@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.synthetic import synthetic_llada
+from unmask.commands import generate
 from unmask.engine import Engine
-from unmask.engine.commands import generate
 from unmask.engine.service import EngineError, EngineService
 from unmask.models import memory
 from unmask.models.config import read_json
@@ -63,11 +63,11 @@ def test_where_compiling_fails_the_error_names_the_way_out(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("flag", "compiled"), [(None, False), (True, True)])
 def test_one_answer_is_not_worth_compiling(flag: bool | None, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*arguments: Any) -> None:
-        assert arguments[4] is compiled
+    def load(settings: GenerateSettings) -> None:
+        assert settings.compile is compiled
         raise SystemExit("loaded")
 
-    monkeypatch.setattr("unmask.engine.commands.load_model", load)
+    monkeypatch.setattr("unmask.commands.load_configured", load)
     with pytest.raises(SystemExit, match="loaded"):
         generate(GenerateSettings(prompt="hello", compile=flag))
 

@@ -7,7 +7,7 @@ import shlex
 import stat
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,22 @@ from unmask.policies.objective import (
     step_weights,
 )
 from unmask.policies.observation import Observation
-from unmask.policies.recipe import Recipe
-from unmask.policies.rollout import Ask, Recorder, Rollouts, log_likelihood, play
+from unmask.policies.recipe import CannotLearnError, PolicyRecipe
+from unmask.policies.rollout import Episode, RecordingScheduler, Rollouts, log_likelihood, roll_out
+from unmask.policies.run_state import LOG_FILE
 from unmask.policies.settings import PAPER, TrainPolicySettings
 from unmask.policies.speeds import SHIFTS, shifts_of_speeds
-from unmask.policies.store import WEIGHTS, Card, load_policy
-from unmask.policies.train import LOG_FILE, PATIENCE, CannotLearnError, Trainer
+from unmask.policies.store import WEIGHTS, PolicyConfig, load_policy
+from unmask.policies.train import PATIENCE, PolicyTrainer
 from unmask.policies.warm_start import REPLACED, followed, replaced
 from unmask.schedulers import OptionError, parse_scheduler, parse_scheduler_text
 
 ROUNDING = 1e-6
 SUDOKU = TASKS["sudoku"]
 BOTH = ("sudoku", "word-problems")
-SMALL = Recipe("llada-nano", BOTH, batches=3, block_length=("full",), group=3, prompts=2, imitation=1)
+SMALL = PolicyRecipe.of(
+    TrainPolicySettings(recipe="paper", task=BOTH, batches=3, block_length=("full",), group=3, prompts=2, imitation=1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +148,9 @@ REMASKING = PolicyShape(remask=True, vocabulary=50)
 def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: str, shape: PolicyShape) -> None:
     torch.manual_seed(0)
     network = PolicyNetwork(shape).requires_grad_(False)
-    recorder = Recorder(network, Card(), mode)
+    recorder = RecordingScheduler(network, PolicyConfig(), mode)
     problems = list(islice(SUDOKU.problems(0, "train"), 3))
-    rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32) for problem in problems], seed=5)
+    rollouts = roll_out(Engine(nano), [Episode(SUDOKU, problem, 1.0, recorder, 32) for problem in problems], seed=5)
     everything = slice(None)
     logits = rollouts.observation(everything).logits(network)
     assert len(logits) == rollouts.passes.sum() == len(rollouts.trajectory)
@@ -158,7 +161,10 @@ def test_what_training_replays_is_what_was_seen_and_chosen(nano: Model, mode: st
     mask = rollouts.steps["mask"]
     assert (eligible <= mask).all() == (not shape.remask)
     assert (rollouts.steps["time"] == 0).sum() == len(problems)  # each trajectory begins once
-    alone = [play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], 5 + i) for i, problem in enumerate(problems)]
+    alone = [
+        roll_out(Engine(nano), [Episode(SUDOKU, problem, 1.0, recorder, 32)], 5 + i)
+        for i, problem in enumerate(problems)
+    ]
     assert rollouts.correct.tolist() == [rollout.correct.item() for rollout in alone]
     assert rollouts.passes.tolist() == [rollout.passes.item() for rollout in alone]
 
@@ -169,8 +175,8 @@ def test_an_expert_is_followed_and_recorded_with_or_without_regard_to_blocks(nan
     network = PolicyNetwork(PolicyShape()).requires_grad_(False)
     expert = parse_scheduler_text("topk:n=8")
     (problem,) = islice(SUDOKU.problems(0, "train"), 1)
-    recorder = Recorder(network, Card(), "bernoulli", expert, blockless)
-    rollouts = play(Engine(nano), [Ask(SUDOKU, problem, 1.0, recorder, 32)], seed=0)
+    recorder = RecordingScheduler(network, PolicyConfig(), "bernoulli", expert, blockless)
+    rollouts = roll_out(Engine(nano), [Episode(SUDOKU, problem, 1.0, recorder, 32)], seed=0)
     assert (rollouts.steps["chosen"].sum(1) == 8).all()
     assert rollouts.steps["eligible"].equal(rollouts.steps["mask"]) == blockless
     assert rollouts.steps["eligible"].sum(1).tolist() == (
@@ -183,7 +189,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(nano: Model, tmp_path: 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for out in (whole, cut):
         out.mkdir()
-    Trainer(SMALL, nano, whole).run(save_every=1)
+    PolicyTrainer(SMALL, nano, whole).run(save_every=1)
 
     class Killed(Exception):
         pass
@@ -193,12 +199,12 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(nano: Model, tmp_path: 
             raise Killed
 
     with pytest.raises(Killed):
-        Trainer(SMALL, nano, cut).run(2, kill)  # batch 3 is logged, and not saved
-    Trainer(SMALL, nano, cut).run(save_every=2)
+        PolicyTrainer(SMALL, nano, cut).run(2, kill)  # batch 3 is logged, and not saved
+    PolicyTrainer(SMALL, nano, cut).run(save_every=2)
     assert (whole / WEIGHTS).read_bytes() == (cut / WEIGHTS).read_bytes()
     assert _curve(whole) == _curve(cut)
     with pytest.raises(CannotLearnError, match="holds a run with another alpha"):
-        Trainer(replace(SMALL, alpha=2.0), nano, cut)
+        PolicyTrainer(replace(SMALL, alpha=2.0), nano, cut)
 
 
 def _curve(out: Path) -> list[dict[str, float]]:
@@ -207,28 +213,28 @@ def _curve(out: Path) -> list[dict[str, float]]:
 
 
 def test_training_goes_on_from_another_policy(nano: Model, tmp_path: Path) -> None:
-    Trainer(SMALL, nano, tmp_path / "first").save()
-    further = Trainer(replace(SMALL, initial=str(tmp_path / "first"), remask=True), nano, tmp_path / "second")
+    PolicyTrainer(SMALL, nano, tmp_path / "first").save()
+    further = PolicyTrainer(replace(SMALL, initial=str(tmp_path / "first"), remask=True), nano, tmp_path / "second")
     before = load_policy(tmp_path / "first").network.state_dict()
     after = further.network.state_dict()
     assert all(after[name].equal(tensor) for name, tensor in before.items())
     assert after.keys() - before.keys() == {"keep_proj.weight", "keep_proj.bias"}
     with pytest.raises(CannotLearnError, match=r"first' differs in confidence; train with the settings that made it"):
-        Trainer(replace(SMALL, initial=str(tmp_path / "first"), confidence="log-odds"), nano, tmp_path / "third")
+        PolicyTrainer(replace(SMALL, initial=str(tmp_path / "first"), confidence="log-odds"), nano, tmp_path / "third")
     with pytest.raises(OptionError, match="'nowhere', which is neither a shipped policy"):
-        Trainer(replace(SMALL, initial="nowhere"), nano, tmp_path / "third")
+        PolicyTrainer(replace(SMALL, initial="nowhere"), nano, tmp_path / "third")
 
 
 def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
     with pytest.raises(CannotLearnError, match="a group of 1 has nothing to be compared with"):
-        Trainer(replace(SMALL, group=1), nano, tmp_path)
-    with pytest.raises(CannotLearnError, match="dpls says nothing of what is taken back; use --mode bernoulli"):
-        Trainer(replace(SMALL, remask=True, mode="dpls"), nano, tmp_path)
+        PolicyTrainer(replace(SMALL, group=1), nano, tmp_path)
+    with pytest.raises(CannotLearnError, match="dpls cannot take tokens back; use --mode bernoulli"):
+        PolicyTrainer(replace(SMALL, remask=True, mode="dpls"), nano, tmp_path)
     with pytest.raises(CannotLearnError, match="a verification of 5 batches is for policies that read tokens"):
-        Trainer(replace(SMALL, verification=5), nano, tmp_path)
+        PolicyTrainer(replace(SMALL, verification=5), nano, tmp_path)
     hopeless = replace(SMALL, imitation=0, batches=PATIENCE + 1, start=30.0, group=2, prompts=1)  # all at once, always
     with pytest.raises(CannotLearnError, match=f"in {PATIENCE} batches all rollouts of each group were worth the same"):
-        Trainer(hopeless, nano, tmp_path).run(save_every=100)
+        PolicyTrainer(hopeless, nano, tmp_path).run(save_every=100)
 
 
 KINDS = [
@@ -244,7 +250,7 @@ KINDS = [
 @pytest.mark.parametrize("settings", KINDS)
 def test_every_kind_of_policy_learns_something(nano: Model, tmp_path: Path, settings: dict[str, Any]) -> None:
     recipe = replace(SMALL, **settings)
-    trainer = Trainer(recipe, nano, tmp_path)
+    trainer = PolicyTrainer(recipe, nano, tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.run(save_every=10)
     assert load_policy(tmp_path).network.shape == recipe.shape
@@ -278,13 +284,10 @@ def test_the_command_trains_measures_and_draws(tmp_path: Path, capsys: pytest.Ca
     assert "is complete: all 3 batches are done" in capsys.readouterr().err
 
 
-def test_the_recipe_of_the_paper_is_the_one_that_a_recipe_has_by_itself() -> None:
-    defaults = {field.name: field.default for field in fields(Recipe)}
-    settings = TrainPolicySettings(recipe="paper")
-    for name in defaults.keys() & TrainPolicySettings.model_fields.keys() - {"model", "batches"}:
-        assert getattr(settings, name) == defaults[name], name
-    assert TrainPolicySettings(recipe="paper", alpha=3).alpha == 3
-    assert PAPER.keys() <= defaults.keys()
+def test_the_recipe_of_the_paper_has_its_values_for_flags_that_are_not_given() -> None:
+    recipe = PolicyRecipe.of(TrainPolicySettings(recipe="paper", alpha=3))
+    assert {name: getattr(recipe, name) for name in PAPER} == {**PAPER, "alpha": 3}
+    assert (recipe.warm, set(recipe.tasks)) == (0, set(BOTH))
 
 
 def test_the_default_recipe_is_that_of_the_shipped_policy() -> None:

@@ -26,17 +26,18 @@ from unmask.evals.bench.roofline import Machine, measure_machine, reached
 from unmask.evals.bench.runs import Comparison, Run, alternate
 from unmask.evals.bench.settings import BenchSettings
 from unmask.evals.bench.workload import kinds, workload
-from unmask.models.loading import Model, load_model
+from unmask.models.loading import Model, load_configured
 from unmask.schedulers import parse_scheduler_text
 
 REFERENCE = "reference"
 PIPED_WIDTH = 120  # columns of a table that goes to a file
 Over = Literal["offline", "http"]
+Watched = tuple[Profile, tuple[float, float] | None]  # see `Line.watched`
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One contestant beside the reference."""
+class Setup:
+    """How a contestant answers the requests, as the JSON shows it."""
 
     scheduler: str
     cache: str
@@ -46,52 +47,64 @@ class Cell:
 
     @property
     def name(self) -> str:
-        how = " http" * (self.over == "http") + " invariant" * self.batch_invariant
-        return f"{self.scheduler} {self.cache} {self.concurrency}{how}"
+        words = [self.scheduler, self.cache, str(self.concurrency)]
+        words += ["http"] if self.over == "http" else []
+        words += ["invariant"] if self.batch_invariant else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One line of the report.
+
+    setup  None for the reference
+    run    answers all requests once
+    watch  runs once more under a stopwatch; None if that is not possible
+    """
+
+    name: str
+    setup: Setup | None
+    run: Callable[[], Run]
+    watch: Callable[[], Watched] | None = None
+
+    @property
+    def what(self) -> dict[str, Any]:
+        return {} if self.setup is None else vars(self.setup)
 
 
 def bench(settings: BenchSettings) -> None:
-    """Warm up, watch one run of each cell, time the rounds, show tables, and write JSON if asked."""
+    """Warm up, watch one run of each contestant, time the rounds, show tables, and write JSON if asked."""
     _check(settings)
     for text in settings.scheduler:
         parse_scheduler_text(text)
     for text in settings.cache:
         require_cache(text)
-    model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, settings.compile, settings.quantization
-    )
-    overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
-    kinds_of_cells = (settings.scheduler, settings.cache, settings.concurrency, overs, settings.batch_invariant)
-    cells = [Cell(*parts) for parts in product(*kinds_of_cells)]
+    model = load_configured(settings)
     if settings.against:
         require_plain(model.network)
-    requests = {cell: _requests(model, settings, cell) for cell in cells}
     machine = measure_machine(model.device, model.dtype)
     with ExitStack() as stack:
-        url = _url(settings, stack)
-        contestants = _contestants(model, settings, requests, url)
-        # Drawn between runs only: what draws by itself takes the time of what is measured.
+        contestants = _contestants(model, settings, machine, _url(settings, stack))
+        # Drawn between runs only: a bar that draws by itself takes time from what is measured.
         progress = stack.enter_context(Progress(console=Console(stderr=True), auto_refresh=False))
         bar = progress.add_task("", total=(1 + settings.rounds) * len(contestants))
         advance = partial(progress.update, bar, advance=1, refresh=True)
-        # A first run pays for what is set up; the largest first, as compiled code is made for the sizes it sees first.
-        alternate(dict(sorted(contestants.items(), key=_rows, reverse=True)), 1, advance)
-        watched = [cell for cell in cells if cell.over == "offline"]
-        profiles = {cell: _profile(model, settings, requests[cell], cell, machine) for cell in watched}
-        runs = alternate(contestants, settings.rounds, advance)
-    lines = [Line(cell.name, vars(cell), runs[cell], _against(cell, runs), profiles.get(cell)) for cell in cells]
-    if settings.against:
-        lines.insert(0, Line(REFERENCE, {}, runs[None], {}))
+        # The first run pays for set-up. The largest goes first: compiled code is made for the first sizes that it sees.
+        largest_first = sorted(contestants, key=lambda c: c.setup.concurrency if c.setup else 0, reverse=True)
+        alternate({c.name: c.run for c in largest_first}, 1, advance)
+        watched = {c.name: c.watch() for c in contestants if c.watch is not None}
+        runs = alternate({c.name: c.run for c in contestants}, settings.rounds, advance)
+    lines = [
+        Line(
+            c.name, vars(c.setup) if c.setup else {}, runs[c.name], _against(c, contestants, runs), watched.get(c.name)
+        )
+        for c in contestants
+    ]
     where = _where(model)
     show(Console(width=None if sys.stdout.isatty() else PIPED_WIDTH), machine, where, lines)
     if settings.json_file:
         found = as_json(settings.model_dump(mode="json"), machine, where, lines)
         settings.json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-
-
-def _rows(contestant: tuple[Cell | None, object]) -> int:
-    cell, _ = contestant
-    return 0 if cell is None else cell.concurrency
 
 
 def _check(settings: BenchSettings) -> None:
@@ -119,8 +132,8 @@ def _check(settings: BenchSettings) -> None:
         )
 
 
-def _requests(model: Model, settings: BenchSettings, cell: Cell) -> list[Request]:
-    scheduler, cache = parse_scheduler_text(cell.scheduler), choose_cache(cell.cache, model.network.architecture)
+def _requests(model: Model, settings: BenchSettings, setup: Setup) -> list[Request]:
+    scheduler, cache = parse_scheduler_text(setup.scheduler), choose_cache(setup.cache, model.network.architecture)
     count, seed, length = settings.requests, settings.seed, settings.block_length
     return workload(model, count, seed, settings.max_tokens, scheduler, cache, length)
 
@@ -132,39 +145,51 @@ def _url(settings: BenchSettings, stack: ExitStack) -> str:
     return settings.url or stack.enter_context(serving(settings, max(settings.concurrency), settings.requests))
 
 
-def _contestants(
-    model: Model, settings: BenchSettings, requests: Mapping[Cell, Sequence[Request]], url: str
-) -> dict[Cell | None, Callable[[], Run]]:
-    """What runs in each round, by cell; the reference is under None."""
-    runs: dict[Cell | None, Callable[[], Run]] = {}
-    if settings.against:
-        asked = next(iter(requests.values()))[: settings.reference_requests]
-        runs[None] = partial(run_reference, model, asked)
+def _contestants(model: Model, settings: BenchSettings, machine: Machine, url: str) -> list[Contestant]:
+    """The reference, if asked for, and every combination of the settings."""
+    overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
+    parts = (settings.scheduler, settings.cache, settings.concurrency, overs, settings.batch_invariant)
+    setups = [Setup(*combination) for combination in product(*parts)]
+    asked = {setup: _requests(model, settings, setup) for setup in setups}
     rows, fraction = max(settings.concurrency), settings.memory_fraction
     engines = {mode: Engine(model, rows, fraction, batch_invariant=mode) for mode in settings.batch_invariant}
-    for cell, asked in requests.items():
-        if cell.over == "http":
-            runs[cell] = partial(run_http, url, asked, cell.concurrency, settings.rate, settings.seed, settings.stream)
-        else:
-            runs[cell] = partial(run_offline, engines[cell.batch_invariant], asked, cell.concurrency)
-    return runs
+
+    def contestant(setup: Setup) -> Contestant:
+        requests, concurrency = asked[setup], setup.concurrency
+        if setup.over == "http":
+            run = partial(run_http, url, requests, concurrency, settings.rate, settings.seed, settings.stream)
+            return Contestant(setup.name, setup, run)
+        run = partial(run_offline, engines[setup.batch_invariant], requests, concurrency)
+        return Contestant(setup.name, setup, run, partial(_watch, model, settings, requests, setup, machine))
+
+    contestants = [contestant(setup) for setup in setups]
+    if settings.against:
+        some = asked[setups[0]][: settings.reference_requests]
+        contestants.insert(0, Contestant(REFERENCE, None, partial(run_reference, model, some)))
+    return contestants
 
 
-def _profile(
-    model: Model, settings: BenchSettings, requests: Sequence[Request], cell: Cell, machine: Machine
-) -> tuple[Profile, tuple[float, float] | None]:
+def _watch(
+    model: Model, settings: BenchSettings, requests: Sequence[Request], setup: Setup, machine: Machine
+) -> Watched:
     """Where the time of a watched run went, and the shares of the machine that it reached."""
-    profile = profile_offline(model, requests, cell.concurrency, settings.memory_fraction, cell.batch_invariant)
+    profile = profile_offline(model, requests, setup.concurrency, settings.memory_fraction, setup.batch_invariant)
     a, quantised = model.network.architecture, model.quantization is not None
     return profile, reached(a, profile.work, model.dtype.itemsize, profile.seconds, machine, quantised)
 
 
-def _against(cell: Cell, runs: Mapping[Cell | None, Sequence[Run]]) -> dict[str, Comparison]:
-    """A cell beside the reference, beside the first cell, and over HTTP beside the same offline."""
-    first = next(other for other in runs if other is not None)
-    bases: dict[str, Cell | None] = {REFERENCE: None, "first": first, "offline": replace(cell, over="offline")}
+def _against(
+    one: Contestant, contestants: Sequence[Contestant], runs: Mapping[str, Sequence[Run]]
+) -> dict[str, Comparison]:
+    """Compare with the reference, with the first contestant, and a run over HTTP with the same offline."""
+    if one.setup is None:
+        return {}
+    first = next(other.name for other in contestants if other.setup is not None)
+    bases = {REFERENCE: REFERENCE, "first": first, "offline": replace(one.setup, over="offline").name}
     return {
-        name: Comparison.of(runs[cell], runs[base]) for name, base in bases.items() if base in runs and base != cell
+        label: Comparison.of(runs[one.name], runs[base])
+        for label, base in bases.items()
+        if base in runs and base != one.name
     }
 
 

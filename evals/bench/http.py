@@ -17,11 +17,10 @@ import httpx
 
 from unmask.engine.request import Request
 from unmask.errors import UserError
-from unmask.evals.bench.runs import Answer, Run
-from unmask.schedulers import scheduler_class
+from unmask.evals.bench.runs import BenchAnswer, Run
 from unmask.settings import ENV_PREFIX, ModelSettings
 
-Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[Answer]]  # (client, request, when its clock starts)
+Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[BenchAnswer]]  # (client, request, when its clock starts)
 
 _TLS = httpx.create_ssl_context()  # once, as it takes as long as a request
 POLL = 0.1  # seconds between two questions whether the server is ready
@@ -83,11 +82,11 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
                 _end(process)
 
 
-async def _closed(url: str, requests: Sequence[Request], concurrency: int, ask: Ask) -> list[Answer]:
+async def _closed(url: str, requests: Sequence[Request], concurrency: int, ask: Ask) -> list[BenchAnswer]:
     """Each of the clients asks one request after another. All have a connection of their own: one pool for all of them
     looks through its connections at every request, and the more there are, the more of the time it measures is its own.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, BenchAnswer] = {}
     left = iter(enumerate(requests))
 
     async def in_turn() -> None:
@@ -99,10 +98,10 @@ async def _closed(url: str, requests: Sequence[Request], concurrency: int, ask: 
     return [answers[i] for i in range(len(requests))]
 
 
-async def _open(url: str, requests: Sequence[Request], rate: float, seed: int, ask: Ask) -> list[Answer]:
+async def _open(url: str, requests: Sequence[Request], rate: float, seed: int, ask: Ask) -> list[BenchAnswer]:
     started = time.perf_counter()
 
-    async def when_due(client: httpx.AsyncClient, request: Request, after: float) -> Answer:
+    async def when_due(client: httpx.AsyncClient, request: Request, after: float) -> BenchAnswer:
         await asyncio.sleep(started + after - time.perf_counter())
         return await ask(client, request, started + after)  # a client that is late must not flatter the server
 
@@ -111,20 +110,20 @@ async def _open(url: str, requests: Sequence[Request], rate: float, seed: int, a
         return await asyncio.gather(*(when_due(client, request, after) for request, after in due))
 
 
-async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
+async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> BenchAnswer:
     """One request of /generate; its clock runs from `since`."""
     response = await client.post("/generate", json=body(request))
     if response.is_error:
         raise _FailedError(response.text)
     done = response.json()
     seconds = time.perf_counter() - since
-    return Answer(tuple(done["token_ids"]), done["diffusion"]["forward_passes"], seconds)
+    return BenchAnswer(tuple(done["token_ids"]), done["diffusion"]["forward_passes"], seconds)
 
 
-async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
+async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> BenchAnswer:
     """The same, streamed."""
     first = None
-    may_remask = scheduler_class(request.scheduler.name).needs.remask
+    may_remask = request.scheduler.needs().remask
     async with client.stream("POST", "/generate", json=body(request) | {"stream": True}) as response:
         if response.is_error:
             raise _FailedError((await response.aread()).decode())
@@ -135,7 +134,7 @@ async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float)
             if name == "error":
                 raise _FailedError(data["message"])
             if name == "done":
-                return Answer(tuple(data["token_ids"]), data["diffusion"]["forward_passes"], now, first)
+                return BenchAnswer(tuple(data["token_ids"]), data["diffusion"]["forward_passes"], now, first)
     raise _FailedError("the stream ended before it was done")
 
 

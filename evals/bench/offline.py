@@ -11,7 +11,7 @@ from unmask.engine.request import Request, Step
 from unmask.engine.stopwatch import Stopwatch
 from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.roofline import Work
-from unmask.evals.bench.runs import Answer, Run
+from unmask.evals.bench.runs import BenchAnswer, Run
 from unmask.models.loading import Model
 
 PARTS = ("model", "statistics", "scheduler")
@@ -32,7 +32,7 @@ class Profile:
 
 
 def run_offline(engine: Engine, requests: Sequence[Request], concurrency: int) -> Run:
-    """Answer the requests on an engine with at least so many rows, which keeps what it has captured and allocated."""
+    """Answer the requests on an engine that has at least `concurrency` rows."""
     reset_peak(engine.model.device)
     started = time.perf_counter()
     answers = closed_loop(engine, requests, concurrency)
@@ -61,12 +61,12 @@ def closed_loop(
     requests: Sequence[Request],
     concurrency: int,
     on_step: Callable[[Request, Step], None] = lambda request, step: None,
-) -> tuple[Answer, ...]:
+) -> tuple[BenchAnswer, ...]:
     """Keep `concurrency` requests in the engine until all are answered; a request's clock starts when it goes in."""
     by_id = {request.id: request for request in requests}
     sent: dict[str, float] = {}
     first: dict[str, float] = {}
-    answers: dict[str, Answer] = {}
+    answers: dict[str, BenchAnswer] = {}
     for request in requests[:concurrency]:
         sent[request.id] = time.perf_counter()
         engine.submit(request)
@@ -78,7 +78,7 @@ def closed_loop(
                 first.setdefault(name, now - sent[name])
             if step.result is not None:
                 ids, passes = tuple(step.result.token_ids), step.result.forward_passes
-                answers[name] = Answer(ids, passes, now - sent[name], first.get(name))
+                answers[name] = BenchAnswer(ids, passes, now - sent[name], first.get(name))
                 if len(sent) < len(requests):
                     following = requests[len(sent)]
                     sent[following.id] = time.perf_counter()
@@ -90,7 +90,7 @@ def closed_loop(
 class _Count:
     """What the network had to do, as the steps tell it: passes, the lengths of their canvases, positions to predict."""
 
-    grid: bool  # whether blocks are counted from the start of the prompt: block-causal models
+    from_prompt: bool  # whether blocks are counted from the start of the prompt: block-causal models
     passes: int = 0
     keys: int = 0
     wanted: int = 0
@@ -98,7 +98,9 @@ class _Count:
 
     def __call__(self, request: Request, step: Step) -> None:
         self.passes += 1
-        start = step.block * request.block_length - (len(request.prompt) % request.block_length if self.grid else 0)
+        start = step.block * request.block_length - (
+            len(request.prompt) % request.block_length if self.from_prompt else 0
+        )
         size = min(start + request.block_length, request.max_tokens) - max(start, 0)
         self.keys += len(request.prompt) + request.max_tokens
         self.wanted += size - self._revealed[request.id, step.block]

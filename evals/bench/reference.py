@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from unmask.engine.request import Request
 from unmask.errors import UserError
 from unmask.evals.bench.memory import peak_bytes, reset_peak
-from unmask.evals.bench.runs import Answer, Run
+from unmask.evals.bench.runs import BenchAnswer, Run
 from unmask.models.loading import Model
 from unmask.models.transformer import MaskedTransformer
 
-KNOWN = (
-    *("vocab_rows", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_width", "norm_eps", "rope_theta"),
-    *("max_positions", "qkv_bias", "tied_head", "rope_float32", "shift"),
+# fmt: off
+KNOWN = (  # fields of `Architecture`
+    "vocab_rows", "hidden_size", "layers", "heads", "kv_heads", "head_dim", "ffn_size", "norm_eps", "rope_theta",
+    "max_positions", "qkv_bias", "tied_head", "rope_float32", "shift",
 )
+# fmt: on
 
 
 def require_plain(network: MaskedTransformer) -> None:
@@ -40,14 +42,14 @@ def require_plain(network: MaskedTransformer) -> None:
 
 @torch.inference_mode()
 def run_reference(model: Model, requests: Sequence[Request]) -> Run:
-    """Answer the requests with one step for each token, as LLaDA's authors advise for quality."""
+    """Answer the requests with one step per token, as LLaDA's authors advise for quality."""
     reset_peak(model.device)
     started = time.perf_counter()
     answers = [_answer(model, request) for request in requests]
     return Run(time.perf_counter() - started, tuple(answers), peak_bytes(model.device))
 
 
-def _answer(model: Model, request: Request) -> Answer:
+def _answer(model: Model, request: Request) -> BenchAnswer:
     started = time.perf_counter()
     canvas = torch.tensor([[*request.prompt, *[model.mask_id] * request.max_tokens]], device=model.device)
     steps = request.max_tokens
@@ -56,7 +58,7 @@ def _answer(model: Model, request: Request) -> Answer:
     )
     ids = canvas[0, len(request.prompt) :].tolist()
     end = next((i for i, token in enumerate(ids) if token in model.stop_ids), len(ids))
-    return Answer(tuple(ids[:end]), steps, time.perf_counter() - started)
+    return BenchAnswer(tuple(ids[:end]), steps, time.perf_counter() - started)
 
 
 def generate(
@@ -100,7 +102,7 @@ def logits_of(network: MaskedTransformer, tokens: Tensor) -> Tensor:
 
 
 def _attention(w: dict[str, nn.Parameter], h: Tensor, rope: tuple[Tensor, Tensor], head_dim: int) -> Tensor:
-    """Every position of h (B, T, width) attends to every other."""
+    """Every position of h (B, T, D) attends to every other."""
     q, k, v = (
         F.linear(h, w[f"{name}.weight"], w.get(f"{name}.bias")).unflatten(-1, (-1, head_dim)).transpose(1, 2)
         for name in "qkv"

@@ -61,10 +61,10 @@ def operations(a: Architecture, work: Work) -> float:
     position in all layers but the last, and there for the wanted ones alone; so is the head.
     """
     heads, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    storing = 2 * a.width * 2 * kv
-    asking = 2 * (2 * a.width * heads + 3 * a.width * a.ffn_width) + 4 * heads * work.keys
+    storing = 2 * a.hidden_size * 2 * kv
+    asking = 2 * (2 * a.hidden_size * heads + 3 * a.hidden_size * a.ffn_size) + 4 * heads * work.keys
     askers = (a.layers - 1) * work.positions + work.wanted
-    return a.layers * work.positions * storing + askers * asking + work.wanted * 2 * a.width * a.vocab_rows
+    return a.layers * work.positions * storing + askers * asking + work.wanted * 2 * a.hidden_size * a.vocab_rows
 
 
 def bytes_moved(a: Architecture, work: Work, itemsize: int, quantised: bool = False) -> float:
@@ -76,13 +76,15 @@ def bytes_moved(a: Architecture, work: Work, itemsize: int, quantised: bool = Fa
     quantised  but in the matrices of the layers one byte
     """
     heads, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    layer = a.width * (2 * heads + 2 * kv + 3 * a.ffn_width)
+    layer = a.hidden_size * (2 * heads + 2 * kv + 3 * a.ffn_size)
     matrices = work.steps * a.layers * layer * (1 if quantised else itemsize)
     attended = work.passes * a.layers * 2 * kv * work.keys
     askers = (a.layers - 1) * work.positions + work.wanted
     # In and out of: queries (the input is that of keys and values), output, gate and up, down.
-    hidden = a.layers * work.positions * (a.width + 2 * kv) + askers * (3 * a.width + 2 * heads + 3 * a.ffn_width)
-    head = work.steps * a.width * a.vocab_rows + work.wanted * (a.width + a.vocab_rows)
+    hidden = a.layers * work.positions * (a.hidden_size + 2 * kv) + askers * (
+        3 * a.hidden_size + 2 * heads + 3 * a.ffn_size
+    )
+    head = work.steps * a.hidden_size * a.vocab_rows + work.wanted * (a.hidden_size + a.vocab_rows)
     return matrices + itemsize * (attended + hidden + head)
 
 

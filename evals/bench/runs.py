@@ -10,7 +10,7 @@ Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
-class Answer:
+class BenchAnswer:
     """One request as its client saw it.
 
     token_ids       what was generated before the first end of text
@@ -30,7 +30,7 @@ class Run:
     """Every request of a workload answered once: wall-clock seconds, answers in the order of the requests, memory."""
 
     seconds: float
-    answers: tuple[Answer, ...]
+    answers: tuple[BenchAnswer, ...]
     peak_bytes: int | None = None
 
     @property

@@ -3,17 +3,19 @@
 The tokenizer is the embedded model's, so texts mean nothing; times and memory are those of the published network.
 """
 
+from unmask.models.config import Config, integer
 from unmask.models.families import find_family
 from unmask.models.hub import locate
 from unmask.models.loading import Model, build_network, choose_device, choose_dtype, compile_network
 from unmask.models.memory import require_memory
 from unmask.models.tokenizer import Tokenizer
+from unmask.models.transformer import Block
 from unmask.settings import DEFAULT_MODEL
 
 INITIAL_STD = 0.02  # of LLaDA's config.json, init_std
 
 # config.json of GSAI-ML/LLaDA-8B-Instruct, as far as it decides shapes.
-LLADA_8B = {
+LLADA_8B: Config = {
     "model_type": "llada",
     "architectures": ["LLaDAModelLM"],
     "d_model": 4096,
@@ -35,7 +37,7 @@ LLADA_8B = {
     "mask_token_id": 126336,
     "eos_token_id": 126081,
 }
-SHAPES = {"llada-8b": LLADA_8B}
+SHAPES: dict[str, Config] = {"llada-8b": LLADA_8B}
 
 
 def random_model(shape: str, device: str = "auto", dtype: str = "auto", compiled: bool | None = False) -> Model:
@@ -51,14 +53,15 @@ def random_model(shape: str, device: str = "auto", dtype: str = "auto", compiled
         parameter.requires_grad_(False)
         parameter.fill_(1) if parameter.ndim == 1 else parameter.normal_(std=INITIAL_STD)
     for block in network.blocks:
+        assert isinstance(block, Block)
         block.fuse(None)
     tokenizer = Tokenizer(locate(DEFAULT_MODEL, None).folder, family.TOKENIZER, None)
     return Model(
         name=f"{shape} with random weights",
         network=network.eval(),
         tokenizer=tokenizer,
-        mask_id=config["mask_token_id"],
-        stop_ids=frozenset({config["eos_token_id"]}),
+        mask_id=integer(config, "mask_token_id"),
+        stop_ids=frozenset({integer(config, "eos_token_id")}),
         vocab_size=len(tokenizer),
         max_positions=network.architecture.max_positions,
         device=on,

@@ -36,12 +36,12 @@ def architecture(config: Config) -> Architecture:
     heads = integer(config, "n_heads")
     return Architecture(
         vocab_rows=integer(config, "embedding_size", integer(config, "vocab_size")),
-        width=integer(config, "d_model"),
+        hidden_size=integer(config, "d_model"),
         layers=layer_count(config, "n_layers"),
         heads=heads,
         kv_heads=integer(config, "n_kv_heads", 1 if flag(config, "multi_query_attention", False) else heads),
         head_dim=divide(config, "d_model", "n_heads", "the width of a head"),
-        ffn_width=_ffn_width(config),
+        ffn_size=_ffn_size(config),
         norm_eps=number(config, "rms_norm_eps"),
         rope_theta=number(config, "rope_theta"),
         max_positions=integer(config, "max_sequence_length"),
@@ -50,7 +50,7 @@ def architecture(config: Config) -> Architecture:
     )
 
 
-def _ffn_width(config: Config) -> int:
+def _ffn_size(config: Config) -> int:
     """`mlp_ratio` counts only where `mlp_hidden_size` is absent or null."""
     if config.get("mlp_hidden_size") is None:
         return integer(config, "mlp_ratio") * integer(config, "d_model")

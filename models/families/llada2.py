@@ -38,13 +38,13 @@ def architecture(config: Config) -> Architecture:
     """Read Ling-2.0's keys."""
     return Architecture(
         vocab_rows=integer(config, "vocab_size"),
-        width=integer(config, "hidden_size"),
+        hidden_size=integer(config, "hidden_size"),
         layers=layer_count(config, "num_hidden_layers"),
         heads=integer(config, "num_attention_heads"),
         kv_heads=integer(config, "num_key_value_heads"),
         head_dim=integer(config, "head_dim"),
         rotary_dim=_rotary_dim(config),
-        ffn_width=integer(config, "intermediate_size"),
+        ffn_size=integer(config, "intermediate_size"),
         norm_eps=number(config, "rms_norm_eps"),
         rope_theta=number(config, "rope_theta"),
         max_positions=integer(config, "max_position_embeddings"),
@@ -75,13 +75,13 @@ def _experts(config: Config) -> Experts:
     of_group = divide(config, "num_experts", "n_group", "the experts of a group")
     if of_group < 2:
         raise CheckpointError("config.json has num_experts = n_group; a group is judged by its two best experts")
-    width = integer(config, "moe_intermediate_size")
+    ffn_size = integer(config, "moe_intermediate_size")
     return Experts(
         count=expert_count(config, "num_experts"),
         chosen=at_most(config, "num_experts_per_tok", of_group * groups.kept, "the experts of topk_group groups"),
-        ffn_width=width,
+        ffn_size=ffn_size,
         first_layer=integer(config, "first_k_dense_replace"),
-        shared_width=integer(config, "num_shared_experts") * width,
+        shared_size=integer(config, "num_shared_experts") * ffn_size,
         groups=groups,
     )
 

@@ -27,7 +27,7 @@ tensor_names = qwen.tensor_names
 
 def architecture(config: Config) -> Architecture:
     """Read Qwen3-MoE's keys. Every layer has experts, so `intermediate_size`, of dense ones, is not read."""
-    count, width = expert_count(config, "num_experts"), integer(config, "moe_intermediate_size")
-    experts = Experts(count, at_most(config, "num_experts_per_tok", count, "num_experts"), width)
-    a = qwen.architecture(config, integer(config, "head_dim"), width)
+    count, ffn_size = expert_count(config, "num_experts"), integer(config, "moe_intermediate_size")
+    experts = Experts(count, at_most(config, "num_experts_per_tok", count, "num_experts"), ffn_size)
+    a = qwen.architecture(config, integer(config, "head_dim"), ffn_size)
     return replace(a, qk_norm=True, experts=experts, block_size=integer(config, "block_size", BLOCK_SIZE))

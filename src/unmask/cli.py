@@ -29,11 +29,11 @@ class Command:
 COMMANDS = {
     "serve": Command(("server.settings", "ServeSettings"), ("server.serve", "serve"), "serve a model over HTTP"),
     "generate": Command(
-        ("settings", "GenerateSettings"), ("engine.commands", "generate"), "generate a text and watch the canvas fill"
+        ("settings", "GenerateSettings"), ("commands", "generate"), "generate a text and watch the canvas fill"
     ),
     "schedulers": Command(
         ("settings", "SchedulersSettings"),
-        ("engine.commands", "schedulers"),
+        ("commands", "schedulers"),
         "show the schedulers, their options and defaults",
     ),
     "eval": Command(

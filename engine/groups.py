@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.errors import SchedulerError
-from unmask.schedulers import Needs, Scheduler, State, View, top_n
+from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 
@@ -36,7 +36,7 @@ class GroupInputs:
     options: dict[str, Tensor]
 
 
-class Chooser:
+class SchedulerGroups:
     """Holds the groups of the current batch and the state of each row. `regroup` whenever rows join or leave."""
 
     def __init__(self) -> None:
@@ -79,13 +79,13 @@ class Chooser:
         Raises SchedulerError if a scheduler fails; nothing is kept of the step then, which may be done again.
         """
         eligible = view.eligible.clone()
-        best = top_n(view.confidence, view.eligible, torch.ones_like(view.step))
-        in_block = (view.positions >= view.block_start[:, None]) & (view.positions < view.block_end[:, None])
-        revealed = in_block & ~view.mask
+        best = view.most_confident()
+        revealed = view.in_block & ~view.mask
         reveal = torch.zeros_like(view.mask)
         remask = torch.zeros_like(view.mask)
         kept = [
-            self._ask(group, asked, view, reveal, remask) for group, asked in zip(self._groups, inputs, strict=True)
+            self._ask_group(group, asked, view, reveal, remask)
+            for group, asked in zip(self._groups, inputs, strict=True)
         ]
         self.records = {}
         for states, records in kept:
@@ -97,7 +97,7 @@ class Chooser:
         reveal = reveal | (best & stuck[:, None]) | (eligible & last)
         return reveal, remask & revealed & ~last
 
-    def _ask(
+    def _ask_group(
         self, group: _Group, inputs: GroupInputs, view: View, reveal: Tensor, remask: Tensor
     ) -> tuple[dict[str, RowState], dict[str, RowState]]:
         """One group's decision, written to its rows of `reveal` and `remask`; its states and records, by request.

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.synthetic_block import FAMILIES
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
-from unmask.models.spans import SIZES, Shapes, Span, lay_out
+from unmask.models.packing import SIZES, Segment, Shapes, pack_segments
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 CAPACITY = 64
@@ -49,11 +49,11 @@ def whole(model: Model, row: Tensor) -> Tensor:
     return model.network.logits(row[None])[0, wanted(len(row))]
 
 
-def run(model: Model, spans: list[Span], cache: KeyValues | None, shapes: Shapes) -> Tensor:
+def run(model: Model, segments: list[Segment], cache: KeyValues | None, shapes: Shapes) -> Tensor:
     a = model.network.architecture
-    layout = lay_out(spans, a, CAPACITY, shapes)
+    inputs = pack_segments(segments, a, CAPACITY, shapes)
     with torch.inference_mode():
-        return model.network.head(model.network(layout.spans(), cache))
+        return model.network.head(model.network(inputs.batch(), cache))
 
 
 def cache_of(model: Model) -> KeyValues:
@@ -65,13 +65,13 @@ def cache_of(model: Model) -> KeyValues:
     return cache
 
 
-def span(row: Tensor, start: int, slot: int | None) -> Span:
-    return Span(row[start:].numpy(), start, len(row), wanted(len(row)), slot)
+def segment(row: Tensor, start: int, slot: int | None) -> Segment:
+    return Segment(row[start:].numpy(), start, len(row), wanted(len(row)), slot)
 
 
 @pytest.mark.parametrize("shapes", SIZES)
 def test_packed_rows_equal_each_alone(model: Model, shapes: Shapes) -> None:
-    found = run(model, [span(row, 0, None) for row in rows()], None, shapes)
+    found = run(model, [segment(row, 0, None) for row in rows()], None, shapes)
     torch.testing.assert_close(found[: 3 * len(LENGTHS)], expected(model), atol=EXACT, rtol=EXACT)
 
 
@@ -79,8 +79,8 @@ def test_packed_rows_equal_each_alone(model: Model, shapes: Shapes) -> None:
 def test_keys_of_an_earlier_pass_serve_as_well_as_fresh_ones(model: Model, shapes: Shapes) -> None:
     cache = cache_of(model)
     slots = (2, None, 0)
-    run(model, [span(row, 0, slot) for row, slot in zip(rows(), slots, strict=True)], cache, shapes)
-    later = [span(row, 0 if slot is None else len(row) - 9, slot) for row, slot in zip(rows(), slots, strict=True)]
+    run(model, [segment(row, 0, slot) for row, slot in zip(rows(), slots, strict=True)], cache, shapes)
+    later = [segment(row, 0 if slot is None else len(row) - 9, slot) for row, slot in zip(rows(), slots, strict=True)]
     found = run(model, later, cache, shapes)
     torch.testing.assert_close(found[: 3 * len(LENGTHS)], expected(model), atol=EXACT, rtol=EXACT)
 
@@ -97,17 +97,17 @@ def test_blocks_before_serve_without_those_behind(tmp_path: Path, family: str, s
         last = (len(row) - 7) // block_size * block_size  # from here on lies all that the wanted columns need
         for begin in range(0, last, block_size):
             end = begin + block_size
-            run(model, [Span(row[begin:end].numpy(), begin, end, np.array([begin + 1]), slot)], cache, shapes)
-        found = run(model, [span(row, last, slot)], cache, shapes)
+            run(model, [Segment(row[begin:end].numpy(), begin, end, np.array([begin + 1]), slot)], cache, shapes)
+        found = run(model, [segment(row, last, slot)], cache, shapes)
         torch.testing.assert_close(found[:3], whole(model, row), atol=EXACT, rtol=EXACT)
 
 
 def test_a_slot_keeps_what_it_holds_when_slots_move_and_grow(model: Model) -> None:
     cache = cache_of(model)
     row = rows()[0]
-    run(model, [span(row, 0, 1)], cache, "exact")
+    run(model, [segment(row, 0, 1)], cache, "exact")
     cache.move(1, 0)
     cache.resize(2 * CAPACITY, used=1)
     assert cache.slots(2 * CAPACITY) == 2
-    found = run(model, [span(row, 5, 0)], cache, "exact")
+    found = run(model, [segment(row, 5, 0)], cache, "exact")
     torch.testing.assert_close(found, whole(model, row), atol=EXACT, rtol=EXACT)

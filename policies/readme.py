@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from unmask.evals.measure import measure
+from unmask.evals.measure import Cell, measure
 from unmask.evals.tasks import Task, find_task
 from unmask.models.loading import Model
-from unmask.policies.recipe import Recipe
-from unmask.policies.train import LOG_FILE
+from unmask.policies.recipe import PolicyRecipe
+from unmask.policies.run_state import LOG_FILE
 from unmask.schedulers import parse_scheduler
 
 SPEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -48,7 +48,7 @@ It sees {observation}. It was trained on {tasks}, {block}.
 """
 
 
-def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: int) -> None:
+def write_readme(out: Path, command: str, recipe: PolicyRecipe, model: Model, problems: int) -> None:
     """Measure the policy in `out` and write its README.md."""
     tasks = [find_task(name) for name in recipe.tasks]
     speeds = SPEEDS if recipe.any_speed else (0.5,)
@@ -84,11 +84,11 @@ def write_card(out: Path, command: str, recipe: Recipe, model: Model, problems: 
 def _row(out: Path, model: Model, problems: int, task: Task, block_length: int | str, speed: float) -> str:
     spec = parse_scheduler("policy", {"policy": str(out), "speed": speed})
     length = task.max_tokens if isinstance(block_length, str) else block_length
-    found = measure(model, task, spec, length, problems, seed=0)
+    found = measure(model, Cell(task, spec, length, problems))
     return f"| {task.name} | {length} | {speed:g} | {found.accuracy:.1%} | {found.forward_passes:.2f} |"
 
 
-def _cost(out: Path, recipe: Recipe) -> str:
+def _cost(out: Path, recipe: PolicyRecipe) -> str:
     lines = [json.loads(line) for line in (out / LOG_FILE).read_text().splitlines()]
     minutes = sum(line["seconds"] for line in lines) / 60
     threads = f"a CPU with {_count(torch.get_num_threads(), 'thread')}"

@@ -14,7 +14,7 @@ from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, Step, fit_block_length
 from unmask.errors import UserError
-from unmask.models.loading import Model, load_model
+from unmask.models.loading import Model, load_configured
 from unmask.schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
 from unmask.settings import DEFAULT_MODEL, GenerateSettings, SchedulersSettings
 
@@ -30,10 +30,8 @@ def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
     scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
     require_cache(settings.cache)
-    compiled = bool(settings.compile)  # for one answer, the kernels would take longer to make than they save
-    model = load_model(
-        settings.model, settings.revision, settings.device, settings.dtype, compiled, settings.quantization
-    )
+    # For a single answer, compiling the kernels takes longer than they save.
+    model = load_configured(settings.model_copy(update={"compile": bool(settings.compile)}))
     request = Request(
         id="generate",
         prompt=_prompt(model, settings),
@@ -68,10 +66,7 @@ def schedulers(settings: SchedulersSettings) -> None:
 
 
 def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
-    if settings.raw or not model.tokenizer.has_chat_template:
-        prompt = model.tokenizer.encode(settings.prompt)
-    else:
-        prompt = model.tokenizer.chat([{"role": "user", "content": settings.prompt}])
+    prompt = model.tokenizer.ask(settings.prompt, settings.raw)
     if not prompt:
         raise UserError("the prompt holds no tokens; give at least one word")
     if len(prompt) + settings.max_tokens > model.max_positions:
