@@ -11,6 +11,7 @@ from tests.live import PATIENCE, live, wait_for
 from tests.synthetic import synthetic_llada
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
+from unmask.engine.canvas import Canvas
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler
@@ -117,13 +118,14 @@ def test_a_short_request_beside_one_with_many_choices(
     with live(synthetic_llada(tmp_path / "tiny"), max_rows=ROWS, api_key=keys) as server:
         service = server.app.state.backend.service
         engine, gate = service.engine, threading.Event()
-        step, submit = engine.step, engine.submit
+        step, enqueue = engine.step, engine.enqueue
         callers: dict[str, tuple[str, ...]] = {}
         ends: list[tuple[str, ...]] = []  # whose requests have ended, in that order
 
-        def noted(request: Request) -> None:
+        def noted(canvas: Canvas) -> None:
+            request = canvas.request
             callers[request.id] = (request.client or (request.id,))[:2]
-            submit(request)
+            enqueue(canvas)
 
         def recorded() -> list[Step]:
             steps: list[Step] = step()
@@ -133,7 +135,7 @@ def test_a_short_request_beside_one_with_many_choices(
             return steps
 
         monkeypatch.setattr(engine, "step", recorded)
-        monkeypatch.setattr(engine, "submit", noted)
+        monkeypatch.setattr(engine, "enqueue", noted)
         with server.http.stream("POST", "/v1/completions", json=big, headers=headers[0]), ThreadPoolExecutor() as pool:
             wait_for(lambda: bool(ends))
             before, waiting = len(ends), service.waiting
