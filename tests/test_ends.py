@@ -40,6 +40,7 @@ def load_configured(*arguments):
         pool.submit(threading.Event().wait).result()
 unmask.server.backend.load_configured = load_configured
 """
+COMMAND = "from unmask.cli import main; main(['serve'])"  # which turns errors into exit codes
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 LONG = {"prompt": "hello", "max_tokens": 200, "stream": True}
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
@@ -104,7 +105,7 @@ def test_a_chat_template_that_never_ends_holds_nothing_up(tmp_path: Path, signal
         assert (response.status, json.load(response)["error"]["code"]) == (503, "stopping")
         _, log = process.communicate(timeout=PATIENCE)
     assert process.returncode == (0 if signals else 1)
-    assert signals or "render the chat template, has taken more than 2 seconds" in log.splitlines()[-1]
+    assert signals or "rendering the chat template, has taken more than 2 seconds" in log.splitlines()[-1]
 
 
 def test_a_download_is_not_waited_for(tmp_path: Path) -> None:
@@ -118,11 +119,11 @@ def test_a_download_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_port_in_use_ends_it_with_3_also_while_it_downloads(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
-        serving(tmp_path, taken.getsockname()[1], DOWNLOADING + PROGRAM) as process,
+        serving(tmp_path, taken.getsockname()[1], DOWNLOADING + COMMAND) as process,
     ):
         _, log = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 3
-    assert "address already in use" in log
+    assert process.returncode == 3, log
+    assert "Address already in use" in log
     assert "Traceback" not in log
 
 

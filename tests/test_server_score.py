@@ -31,7 +31,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (
         {"completion": [1] * 511, "patterns": [[0]] * 1024, "likelihood_samples": 1024, "coupled_pairs": 64},
         "completion",
-        "asks for passes over 1112447 tokens in all",
+        "asks for passes over 1112447 tokens in total",
     ),
     ({"completion": "a", "max_tokens": 3}, "max_tokens", "is unknown; the fields are: model, prompt"),
 ]
@@ -150,7 +150,7 @@ def test_scores_and_answers_side_by_side_are_those_alone(server: Live) -> None:
 
 def test_a_full_queue_refuses(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = server.app.state.backend
-    monkeypatch.setattr(backend, "_asking", backend.settings.max_waiting)
+    monkeypatch.setattr(backend, "_scoring", backend.settings.max_waiting)
     response = server.http.post("/score", json={"completion": "a"})
     assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
     monkeypatch.undo()
@@ -163,13 +163,13 @@ def test_a_fault_is_told_and_passes(server: Live, monkeypatch: pytest.MonkeyPatc
         response = server.http.post("/score", json={"completion": "a"})
     assert (response.status_code, response.json()["error"]["type"]) == (500, "server_error")
     assert score(server, completion="a")
-    wait_for(lambda: server.app.state.backend._asking == 0)
+    wait_for(lambda: server.app.state.backend._scoring == 0)
 
 
 def test_a_client_that_leaves_is_not_scored_to_the_end(server: Live) -> None:
     backend = server.app.state.backend
-    server.leave("/score", lambda: backend._asking == 1, completion=[1] * 400, likelihood_samples=1024)
-    wait_for(lambda: backend._asking == 0)  # within a pass: all of them take a minute
+    server.leave("/score", lambda: backend._scoring == 1, completion=[1] * 400, likelihood_samples=1024)
+    wait_for(lambda: backend._scoring == 0)  # within a pass: all of them take a minute
 
 
 @pytest.mark.parametrize(("body", "param", "message"), BAD, ids=lambda value: str(value)[:40])
