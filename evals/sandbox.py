@@ -15,7 +15,7 @@ that comes to the end of the last part counts: an exception, `sys.exit`, `os._ex
 This holds code that a model got wrong and code that tries to get out. It does not hold a verdict against a program
 that wants to pass: the program and its tests share an interpreter, so that it can find the tests, change what `==`
 means to them, or hand in the proof of success itself. Nor does it hide files: the program reads what this user reads,
-though it can tell nobody. A stranger's code belongs into a container or a virtual machine.
+though it can tell nobody. Run code that you do not trust in a container or a virtual machine.
 """
 
 import functools
@@ -37,7 +37,7 @@ from unmask.evals import confinement
 
 
 class SandboxError(UserError, RuntimeError):
-    """Nothing can be run here, so that no answer can be graded."""
+    """Programs cannot be run, so no answer can be graded."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def run(parts: Sequence[str], limits: Limits = LIMITS) -> bool:
 
 @functools.cache
 def _check() -> None:
-    """Find out once whether programs run here, lest every answer be graded wrong."""
+    """Check once whether programs run at all: otherwise every answer would be graded wrong."""
     if not _run(["import collections, math, re, typing"], LIMITS):
         raise SandboxError(
-            f"generated code cannot be run here: an empty program does not come to its end under {sys.executable} -I "
+            f"generated code cannot be run on this system: an empty program does not end under {sys.executable} -I "
             "-S with an empty environment; use a Python that starts so, on Linux"
         )
 
@@ -96,7 +96,7 @@ def _run(parts: Sequence[str], limits: Limits) -> bool:
                 return _read(process, limits.seconds) == proof
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the whole session, whoever is left of it
+                    os.killpg(process.pid, signal.SIGKILL)  # all that is left of the session
 
 
 def _read(process: subprocess.Popen[bytes], seconds: float) -> bytes:

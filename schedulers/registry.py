@@ -1,4 +1,4 @@
-"""Schedulers by name, from the entry-point group `unmask.schedulers`: one door for built-ins and everyone else's."""
+"""Schedulers by name, from the entry-point group `unmask.schedulers`: the same for built-in and other packages."""
 
 import dataclasses
 import json
@@ -16,14 +16,14 @@ GROUP = "unmask.schedulers"
 
 
 class UnknownSchedulerError(UserError, LookupError):
-    """No installed package names a scheduler so. The message lists those there are."""
+    """No installed package has a scheduler of this name. The message lists all that are installed."""
 
 
 @dataclass(frozen=True)
 class SchedulerSpec:
     """A scheduler chosen for a request: its name and its parsed options. Always valid.
 
-    instance  the scheduler itself, where it is not the one that name and options stand for: one in training
+    instance  the scheduler itself, if it was not made from name and options, as in training
     """
 
     name: str
@@ -35,12 +35,12 @@ class SchedulerSpec:
         return make_scheduler(self.name, self.fixed) if self.instance is None else self.instance
 
     def needs(self) -> Needs:
-        """What the scheduler needs, read once for each: a plug-in may compute it, and differently every time."""
+        """What the scheduler needs. Read once per instance, since a plug-in may compute it differently each time."""
         return read_needs(self.name, self.fixed) if self.instance is None else self.instance.needs
 
     @cached_property
     def numeric(self) -> dict[str, float | int]:
-        """The options that vary by row, each of its declared type in every row: None is NaN, or -1 of an integer."""
+        """The options that may vary by row, as numbers of their declared types; None is NaN, or -1 for an integer."""
         kinds = numeric_kinds(self.options.__class__)
         return {name: number(getattr(self.options, name), kind) for name, kind in kinds.items()}
 
@@ -92,7 +92,7 @@ class NoOptions:
 
 
 def parse_instance(instance: Scheduler, options: Mapping[str, object] | None = None) -> SchedulerSpec:
-    """The SchedulerSpec of a scheduler that is no plug-in, named after its class. Raises OptionError.
+    """The SchedulerSpec of a scheduler object that is not a plug-in, named after its class. Raises OptionError.
 
     Of its `Options`, which it may lack, the numeric ones can differ between requests; the others are what the instance
     was made with.

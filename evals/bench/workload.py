@@ -1,4 +1,4 @@
-"""What is asked: held-out problems of every task in turn, with the generation lengths that are wished for."""
+"""The requests of a benchmark: held-out problems of every task in turn, with the wanted generation lengths."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def workload(
     cache: Cache,
     block_length: int,
 ) -> list[Request]:
-    """So many requests, of every task in turn, so that prompts differ in length.
+    """`count` requests, of every task in turn, so that prompts differ in length.
 
     max_tokens  lengths of the generation region, taken in turn; by default each task's own
     """
@@ -44,5 +44,5 @@ def workload(
 
 
 def kinds(max_tokens: Sequence[int]) -> int:
-    """After so many requests the mix of tasks and lengths repeats."""
+    """The number of requests after which the mix of tasks and lengths repeats."""
     return len(TASKS) * max(len(max_tokens), 1)
