@@ -1,4 +1,4 @@
-"""Time: requests, canvases, the batch, and the one decode loop."""
+"""Requests, canvases, batches, and the one decode loop."""
 
 from unmask.engine.engine import Engine
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step

@@ -1,7 +1,7 @@
-"""How close an order of reveal is to left to right: AR-ness (DiffuCoder, Gong et al., arXiv 2506.20639).
+"""AR-ness: how close the order of reveals is to left to right (DiffuCoder, Gong et al., arXiv 2506.20639).
 
-An order is the positions of one answer as they were revealed, each once. The paper reveals one token a step; where a
-step revealed several, they count from left to right. A left-to-right order scores 1 on both measures.
+An order is the positions of one answer as they were revealed, each once. The paper reveals one token per step. Tokens
+that one step revealed count from left to right. A left-to-right order scores 1 on both measures.
 """
 
 from collections.abc import Sequence

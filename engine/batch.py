@@ -11,7 +11,7 @@ from unmask.engine.request import Step
 
 
 class Batch:
-    """Rows that one forward pass computes together, and what is kept of them from pass to pass."""
+    """Rows that one forward pass computes together, and what is kept for them between passes."""
 
     def __init__(self, canvases: Sequence[Canvas]):
         self.canvases: list[Canvas] = []  # row i belongs to canvas i
@@ -25,7 +25,8 @@ class Batch:
         self.groups.regroup(self.canvases)
 
     def advance(self, changes: Sequence[Change | None]) -> tuple[list[Step], tuple[str, ...]]:
-        """Take in one forward pass: the steps, and the requests without a change, for which the model computed NaN."""
+        """Apply one forward pass. Returns the steps, and the requests for which the model computed NaN: those without a
+        change."""
         rows = list(zip(self.canvases, changes, strict=True))
         steps = [canvas.advance(*change) for canvas, change in rows if change is not None]
         if records := self.groups.records:

@@ -20,10 +20,10 @@ CACHES: tuple[CacheName, ...] = get_args(CacheName)
 class Cache:
     """What a request keeps.
 
-    name     none: nothing. prefix: what stands before the current block. dual: what stands before and after it.
+    name     none: nothing. prefix: the columns before the current block. dual: those before and after it.
              block: the finished blocks of a block-causal model
-    refresh  prefix and dual compute the whole canvas at the first pass over each block, and then again after so many
-             passes; None never does within a block
+    refresh  prefix and dual compute the whole canvas in the first pass over each block, and again every `refresh`
+             passes; None: only in the first
     """
 
     name: CacheName = "none"
@@ -54,7 +54,7 @@ AUTO = "auto"
 
 
 def require_cache(text: str) -> None:
-    """Raise RequestError unless the word can be read, before there is a model to ask."""
+    """Raise RequestError unless the word names a cache; needs no model."""
     if text != AUTO:
         parse_cache(text)
 
@@ -73,7 +73,7 @@ def choose_cache(text: str, a: Architecture) -> Cache:
 
 
 def check_cache(cache: Cache, a: Architecture) -> None:
-    """Raise RequestError unless the cache is one for the model."""
+    """Raise RequestError unless the cache suits the model."""
     fitting = ("none", "prefix", "dual") if a.block_size is None else ("none", "block")
     if cache.name not in fitting:
         kind = "attends in both directions" if a.block_size is None else "is block-causal"
@@ -82,7 +82,7 @@ def check_cache(cache: Cache, a: Architecture) -> None:
 
 
 def check_needs(scheduler: SchedulerSpec, cache: Cache, a: Architecture) -> None:
-    """Raise RequestError unless passes with the cache compute what the scheduler wants to see."""
+    """Raise RequestError unless passes with the cache compute what the scheduler needs."""
     needs = scheduler.needs()
     if needs.top_k > a.vocab_rows:
         message = f"wants to see the {needs.top_k} most probable tokens of {a.vocab_rows}; use another"

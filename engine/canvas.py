@@ -1,4 +1,4 @@
-"""One running request on the host: its phase, what it has revealed, how far it is settled, and when it ends."""
+"""One running request on the host: its blocks, its reveals, its settled text, and its end."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from unmask.engine.settled import SettledText
 from unmask.models.tokenizer import Tokenizer
 from unmask.schedulers import Needs
 
-PASSES_PER_TOKEN = 4  # the cap of requests that give none; only remasking can need more than one
+PASSES_PER_TOKEN = 4  # default cap on forward passes; only remasking needs more than one per token
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Canvas:
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
 
-    The tokens live here, on the host: each step sends what it computes, and reads once what it revealed.
+    The tokens are kept on the host. Each step sends the columns that it computes, and reads what it revealed once.
     """
 
     request: Request
@@ -55,8 +55,8 @@ class Canvas:
     _answer: SettledText = field(init=False)
     _cap: int = field(init=False)  # forward passes that the request may have
     _offset: int = field(init=False)  # columns of the prompt in the first block of the generation region
-    _gaps: NDArray[np.int64] = field(init=False)  # positions that are masks at first
-    _blocks: NDArray[np.int64] = field(init=False)  # those with masks at first
+    _gaps: NDArray[np.int64] = field(init=False)  # positions that were masks at first
+    _blocks: NDArray[np.int64] = field(init=False)  # indexes of the blocks that had masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Canvas:
         self._skip_full_blocks()
 
     def column(self, position: int) -> int:
-        """The column at which a position of the generation region stands."""
+        """The column of a position of the generation region."""
         return len(self.request.prompt) + position
 
     @property
@@ -121,7 +121,7 @@ class Canvas:
         return (self.block_start + self._offset) // self.request.block_length
 
     def advance(self, revealed: tuple[Reveal, ...], remasked: tuple[int, ...]) -> Step:
-        """Take in one forward pass and say what it changed."""
+        """Apply one forward pass; returns what it changed."""
         for reveal in revealed:
             self._write(reveal.position, reveal.token_id, masked=False)
             self._reveals[reveal.position] = reveal
@@ -146,7 +146,7 @@ class Canvas:
         )
 
     def _skip_full_blocks(self) -> None:
-        """Go on to the next block with masks: what is pinned from end to end needs no pass."""
+        """Go on to the next block with masks: a block without masks needs no pass."""
         while self.block_start < self.request.max_tokens and not self._has_masks(self.block_start, self.block_end):
             self.block_start = self.block_end
 
@@ -158,7 +158,7 @@ class Canvas:
         self.ids[column], self.masked[column] = token, masked
 
     def cancelled(self) -> Step:
-        """The last step of a request that ends before its time."""
+        """The last step of a cancelled request."""
         result = self._result(self._answer.tokens_of(len(self.text)), "cancelled")
         return Step(self.request.id, self.step, (), (), self._block, False, self.text, result)
 
@@ -199,7 +199,7 @@ class Canvas:
         return int(self.ids[self.column(position)]) in self.stop_ids
 
     def _kept(self, start: int, end: int) -> list[int]:
-        """Which of the positions that settle now are text: in a gap, those before its end of text."""
+        """The positions from start to end that are text: in a gap, those before its end of text."""
         kept = []
         for position in range(start, end):
             self._gap_ended = not self.pinned[position] and (self._gap_ended or self._is_stop(position))

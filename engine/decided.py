@@ -15,7 +15,7 @@ Change = tuple[tuple[Reveal, ...], tuple[int, ...]]  # what a pass revealed and 
 
 @dataclass(frozen=True)
 class Proposed:
-    """What the rows would reveal, copied before a scheduler sees it, as it might write into what it sees.
+    """What the rows would reveal, copied before a scheduler sees it: a scheduler might write into its view.
 
     ids, confidence             as `View.proposal` and `View.confidence`
     top_ids, top_probabilities  as in `View`, as many as a row asks for; None if none does
@@ -28,7 +28,7 @@ class Proposed:
 
     @staticmethod
     def of(view: View, top_logprobs: int) -> "Proposed":
-        """The copy, with so many of the most probable tokens."""
+        """The copy, with the `top_logprobs` most probable tokens."""
         tops = (view.top_ids, view.top_probabilities) if top_logprobs else (None, None)
         top_ids, top_probabilities = (None if top is None else top[..., :top_logprobs].clone() for top in tops)
         return Proposed(view.proposal.clone(), view.confidence.clone(), top_ids, top_probabilities)
@@ -44,7 +44,7 @@ class Decided:
 
 
 def read(decided: Decided, canvases: Sequence[Canvas]) -> list[Change | None]:
-    """What each row revealed and remasked, or None if it met NaN: the step's one transfer to the host."""
+    """What each row revealed and remasked, None for a row with NaN. This is the step's one transfer to the host."""
     found = to_host(decided)
     sound = found.proposed.confidence.isfinite().all(1).tolist()
     starts = [canvas.window[0] for canvas in canvases]

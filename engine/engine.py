@@ -1,4 +1,4 @@
-"""The decode loop. There is one, and this is it: commands, endpoints, evaluation and training all read its steps."""
+"""The only decode loop: commands, endpoints, evaluation and training all read its steps."""
 
 import time
 from collections import deque
@@ -36,15 +36,15 @@ from unmask.schedulers import Needs
 
 
 class Engine:
-    """Runs requests side by side, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
+    """Runs requests in batches, one forward pass at a time. Not thread-safe; `EngineService` gives it a thread.
 
-    max_rows         requests that run side by side; the others wait
-    memory_fraction  share of the memory that is free when the engine is made which keys and values may take; they take
-                     it when the first request asks for a cache
+    max_rows         requests that run at the same time; the others wait
+    memory_fraction  share of the free memory that keys and values may take. It is measured when the engine is made, and
+                     allocated when the first request asks for a cache
     static           whether small passes are padded to a few shapes, captured and replayed; by default where the
                      model is compiled for CUDA
     batch_invariant  whether each row has forward passes of its own, in turn
-    watch            takes the times of each step
+    watch            times the phases of each step
 
     Requests join and leave at any step, and rows of a batch may differ in everything. A request's result depends on
     its own fields alone: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix products, which
@@ -63,7 +63,7 @@ class Engine:
         self.model = model
         self._architecture = model.network.architecture
         self._max_rows = max_rows
-        # Experts are left out: on some devices their products wait for the host, which no captured graph may.
+        # Not with experts: on some devices their products wait for the host, which a captured graph must not do.
         capturable = model.device.type == "cuda" and self._architecture.experts is None
         self._static = model.compiled and capturable if static is None else static
         self._recurring = GRAPH_TOKENS if self._static else 0
@@ -148,11 +148,11 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Advance every running request by one forward pass; where rows are computed one by one, the next of them.
+        """Advance the running requests by one forward pass: all of them or, with `batch_invariant`, the next one.
 
-        Raises SchedulerError if a scheduler fails, NoMemoryError if the device has too little memory for all rows. If
-        the requests that it names are cancelled, the others can go on.
-        Raises NotFiniteError, with the steps of the others, if the model computes NaN for some, which end by that.
+        Raises SchedulerError if a scheduler fails, and NoMemoryError if the device has too little memory for all rows:
+        cancel the requests that the error names, and the others go on. Raises NotFiniteError if the model computes NaN
+        for some requests: these have ended, and the error holds the steps of the others.
         """
         self._admit()
         if not self._batches:
@@ -170,10 +170,10 @@ class Engine:
         return steps
 
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
-        """Decide on the device."""
+        """One forward pass and the decisions on it, on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
-        largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equals, the last to come
+        largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equal ones, the newest
         with _memory_for(largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
@@ -198,12 +198,12 @@ class Engine:
         return Decided(reveal, remask, proposed)
 
     def _needs(self, needs: Needs) -> Needs:
-        """What to compute for a batch: where it is compiled, one of a few cases."""
+        """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""
         return widened(needs, len(self._forbidden)) if self.model.compiled else needs
 
     def _hidden(self, inputs: NetworkInputs, cache: KeyValues, recurs: bool) -> Tensor:
-        """Hidden states of the wanted columns (M, D) and of padding, by a replay where passes recur and nobody times
-        them."""
+        """Hidden states of the wanted columns (M, D) and of padding. Passes that recur are replayed, except under a
+        stopwatch."""
         if self._graphs is None or not recurs or self._watch is not None:
             return self._forward(inputs, cache)
         return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._forward, cache=cache))
@@ -214,7 +214,7 @@ class Engine:
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
-        """Look at some canvases in one pass, beside the decoding; `passes` makes lots of the right size.
+        """Score some canvases in one pass, between steps. `passes` makes lots of the right size.
 
         Raises NotFiniteError if the model computes NaN.
         """
@@ -245,10 +245,10 @@ class Engine:
         return {step.request_id: step.result for step in self.run(requests) if step.result is not None}
 
     def _admit(self) -> None:
-        """Let waiting requests join, by turns of their clients, while there is room.
+        """Let waiting requests join while there is room. Clients take turns.
 
-        Whoever's turn it is may wait for memory until others end, which they do within their passes. The rest wait
-        behind it: if they went ahead, one that needs much would never find enough.
+        If there is too little memory for the next request, it waits until running ones end, and all others wait after
+        it. If they overtook it, a large request might never start.
         """
         now, joining = time.monotonic(), list[Canvas]()
         try:
@@ -259,11 +259,11 @@ class Engine:
                 canvas.started = now
                 self._waiting.take(canvas)
                 joining.append(canvas)
-        finally:  # those who have joined stay, whatever becomes of the next
+        finally:  # those that have joined stay, even if the next one fails
             self._join(joining)
 
     def _take_slot(self, canvas: Canvas, joining: Sequence[Canvas]) -> bool:
-        """Whether there is room for one row more; gives it a slot if it keeps keys and values."""
+        """Whether there is room for one more row; gives it a slot if it keeps keys and values."""
         beside = [] if self._batch_invariant else [row for batch in self._batches for row in batch.canvases]
         beside += [] if self._batch_invariant else joining
         if beside and not self._room.holds([len(row.ids) for row in (*beside, canvas)]):
@@ -302,7 +302,7 @@ class Engine:
 
 @contextmanager
 def _memory_for(canvas: Canvas) -> Iterator[None]:
-    """Say that it was this request for which the memory did not suffice, if it does not."""
+    """Turn an out-of-memory error into a NoMemoryError that names this request."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What can go wrong with some requests and not with the others."""
+"""Errors that concern some requests and not the others."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ class NotFiniteError(UserError, RuntimeError):
     """The model computed NaN or infinity where a probability belongs; the requests that met it have ended.
 
     precision    what the model computes in
-    request_ids  of those requests; none where something was scored
-    steps        what the same pass did for the others, which go on
+    request_ids  of those requests; empty when scoring
+    steps        of the other requests in the same pass; they go on
     """
 
     def __init__(self, precision: str, request_ids: tuple[str, ...] = (), steps: "Sequence[Step]" = ()):

@@ -1,4 +1,4 @@
-"""What a generation may be asked for in plain values: the rules that HTTP and Python share."""
+"""Rules for the fields of a generation that HTTP and Python share."""
 
 from collections.abc import Mapping
 from reprlib import repr as show
@@ -21,7 +21,7 @@ def name_and_options(
                 chooses that scheduler
     default     the name if nothing chooses one
 
-    Whatever stands for the name is returned as it is. Raises RequestError for an option that is given twice.
+    A name that is not a text is returned as it is. Raises RequestError for an option that is given twice.
     """
     name, options = _named(scheduler)
     if name is None:
@@ -43,9 +43,9 @@ def _named(scheduler: object) -> tuple[object, dict[str, Any]]:
 
 
 def choose_block_length(asked: int | None, default: int, max_tokens: int, a: Architecture) -> int:
-    """What is asked for, except that a block cannot be longer than the generation; else the default that fits.
+    """The block length that is asked for, at most the generation region; or the default, made to fit.
 
-    A block-causal model refuses later what does not fit its own blocks, see `check_block_length`.
+    `check_block_length` checks whether it fits the blocks of a block-causal model.
     """
     if asked is None:
         return fit_block_length(default, max_tokens, a)
@@ -53,5 +53,5 @@ def choose_block_length(asked: int | None, default: int, max_tokens: int, a: Arc
 
 
 def choose_temperature(asked: float) -> float:
-    """The temperature to use: one too small to divide by is 0."""
+    """The temperature to use: 0 for a temperature that is too small to divide by."""
     return asked if asked >= LOWEST_TEMPERATURE else 0.0

@@ -1,4 +1,4 @@
-"""What an answer took: the figures that HTTP and Python show as `diffusion`."""
+"""The figures of an answer that HTTP and Python show as `diffusion`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from unmask.engine.request import Request, Result
 
 @dataclass(frozen=True)
 class Figures:
-    """How a text came about. Of several choices: sums of what is counted, and of what is timed the longest.
+    """How a text was generated. For several choices: sums of counts, and the longest of times.
 
     scheduler          name and options
     block_length       tokens per block

@@ -1,7 +1,7 @@
-"""The same pass again, without the host in between: inputs in fixed places, the network's work captured as a graph.
+"""Passes that are captured as graphs and replayed without the host. Their inputs are kept at fixed places.
 
-Only the network is captured. It makes nearly all launches of a step, and while the device is busy with them the host is
-ahead: it launches the statistics and calls the schedulers, which see each step and may keep what they like.
+Only the network is captured: it makes nearly all launches of a step. While the device executes them, the host launches
+the statistics and calls the schedulers, which run outside of the graph and may keep any state.
 """
 
 import logging
@@ -22,7 +22,7 @@ GRAPH_TOKENS = 1024  # of a pass; in larger ones the device computes for longer 
 RUNS_BEFORE_CAPTURE = 2  # the first compiles and allocates; shapes that do not recur are not worth a capture
 MAX_GRAPHS = 128
 MAX_SEEN = 1024  # shapes whose runs are counted
-MAX_FAILURES = 3  # after so many captures that failed, none is tried any more: it is not for the shapes
+MAX_FAILURES = 3  # failed captures after which none is tried any more: then the shapes are not the cause
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -38,7 +38,7 @@ class _Captured:
 class Graphs:
     """Runs a pass, and from its third run with equal shapes on replays what was recorded.
 
-    A capture that fails is not tried again, and nobody notices: the pass runs as it is.
+    If a capture fails, it is not tried again, and such passes run without a graph.
     """
 
     def __init__(self, record: Record):
@@ -74,7 +74,7 @@ class Graphs:
             log.warning("a pass cannot be captured as a graph and runs without: %s", error, exc_info=True)
             return forward(inputs)
         self._captured.put(key, _Captured(leaves(inputs), output, replay))
-        self._runs.put(key, 0)  # should it ever be the least recently used one, it begins anew
+        self._runs.put(key, 0)  # if the graph is dropped as the least recently used one, counting starts again
         return output
 
 

@@ -1,4 +1,4 @@
-"""Asks each row's scheduler what to reveal, and enforces what no scheduler is trusted with."""
+"""Rows grouped by scheduler: asks each scheduler what to reveal, and enforces the engine's invariants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ class _Group:
     scheduler: Scheduler
     needs: Needs
     ids: tuple[str, ...]  # the requests of those rows
-    everyone: bool  # whether these are all rows, in order
+    everyone: bool  # whether these are all rows of the batch, in order
 
 
 @dataclass(frozen=True)
 class GroupInputs:
-    """What a group's decision needs on the device, the same in each step.
+    """What a group's decision needs on the device. It is the same in each step.
 
     rows     (N,) long  the rows of the batch that it decides
     options  {name: (N,)}  the numeric options, as in `View`
@@ -37,14 +37,14 @@ class GroupInputs:
 
 
 class SchedulerGroups:
-    """Holds the groups of the current batch and the state of each row. `regroup` whenever rows join or leave."""
+    """The groups of a batch and the state of each row. Call `regroup` when rows join or leave."""
 
     def __init__(self) -> None:
         self._groups: list[_Group] = []
         self._states: dict[str, RowState] = {}
         self.records: dict[str, RowState] = {}  # of the last decisions, by request
         self.needs = Needs()
-        self.top_logprobs = 0  # the most that a row asks for
+        self.top_logprobs = 0  # the highest number that a row asks for
         self.inputs: tuple[GroupInputs, ...] = ()  # of the groups, on the host; they travel with each step
 
     def regroup(self, canvases: Sequence[Canvas]) -> None:
@@ -71,12 +71,11 @@ class SchedulerGroups:
         last_pass  (B,) bool, rows that may have no forward pass after this one
         inputs     those of this class, on the device
 
-        Whatever the schedulers answer: only eligible positions are revealed; a row that would reveal
-        nothing reveals its most confident position; on its last pass a row reveals everything; only revealed
-        positions of the block are remasked, and only by a scheduler that declared it. What a scheduler writes into the
-        view changes nothing but what it sees itself.
+        Only eligible positions are revealed. A row that would reveal nothing reveals its most confident position. On
+        its last pass a row reveals everything. Only revealed positions of the block are remasked, and only by a
+        scheduler that declared it. If a scheduler writes into its view, only that scheduler is affected.
 
-        Raises SchedulerError if a scheduler fails; nothing is kept of the step then, which may be done again.
+        Raises SchedulerError if a scheduler fails. The step has then changed nothing, and may be repeated.
         """
         eligible = view.eligible.clone()
         best = view.most_confident()
@@ -106,7 +105,7 @@ class SchedulerGroups:
         """
         rows = inputs.rows
         seen = _asked_for(view if group.everyone else view.rows(rows), group.needs)
-        # Copies, since on a CPU the next step uses the same memory, and a scheduler might write into it.
+        # Copies: on a CPU the next step uses the same memory, and a scheduler might write into it.
         seen = replace(seen, options={name: column.clone() for name, column in inputs.options.items()})
         try:
             decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
@@ -115,11 +114,11 @@ class SchedulerGroups:
                 remask[rows] = decision.remask
             states = _by_row(group, "state", decision.state, (view.mask.shape[1],))
             return states, _by_row(group, "record", decision.record)
-        except (Exception, SystemExit) as error:  # one that ends the process for itself has failed, too
+        except (Exception, SystemExit) as error:  # a scheduler that exits has failed, too
             raise SchedulerError(group.name, group.ids, error) from error
 
     def _state_of(self, group: _Group, width: int) -> State:
-        """The group's state, rows stacked; zeros for rows without one, columns fitted to the view's width."""
+        """The group's state, rows stacked; zeros for rows without one, columns fitted to the view's."""
         known = [self._states[id] for id in group.ids if id in self._states]
         if not known:
             return {}
@@ -148,7 +147,7 @@ def _group_inputs(rows: Sequence[int], canvases: Sequence[Canvas]) -> GroupInput
 
 
 def _asked_for(view: View, needs: Needs) -> View:
-    """The view with the statistics that a scheduler asks for, whatever else the batch needs."""
+    """The view with only the statistics that the scheduler asks for; other rows of the batch may need more."""
     k = needs.top_k
     return replace(
         view,
@@ -162,7 +161,7 @@ def _asked_for(view: View, needs: Needs) -> View:
 def _by_row(group: _Group, what: str, tensors: State, columns: tuple[int, ...] = ()) -> dict[str, RowState]:
     """What a group returned, by request; empty if it returned nothing.
 
-    Raises ValueError for what has not one entry a row, nor so many columns, if it has any.
+    Raises ValueError if a tensor does not have one entry per row and, if it has columns, as many as the view.
     """
     if not tensors:
         return {}

@@ -1,4 +1,4 @@
-"""What one step computes and for whom, worked out on the host: tensors that travel to the device together."""
+"""The plan of one step, made on the host: its tensors travel to the device together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class WindowInputs:
     tokens  (B, W) long  the canvas, masks included
     masked  (B, W) bool
     start   (B,) long    the first position of each window
-    target  (M,) long    the place of each prediction among B x W; one past the last for none
+    target  (M,) long    the place of each prediction among the B x W; B x W for padding
     """
 
     tokens: Tensor
@@ -52,7 +52,7 @@ class RowInputs:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """All that one step of B rows needs on the device, but what is kept of its schedulers.
+    """All that one step of B rows needs on the device, except for the schedulers' options and states.
 
     network    what the network computes
     last_pass  (B,) bool  rows that may have no forward pass after this one
@@ -92,8 +92,8 @@ class Plan:
     """One step.
 
     inputs   what it computes, on the host
-    columns  how many the network computes, padding left out
-    recurs   whether the sizes of the pass are padded to a few, which recur
+    columns  how many the network computes, without padding
+    recurs   whether the pass is padded to one of a few sizes
     """
 
     inputs: StepInputs
@@ -106,9 +106,9 @@ def plan_step(
 ) -> Plan:
     """The next step of some running requests.
 
-    capacity    columns of a slot of the cache
-    shapes      how alike steps are made, so that the same code can run again
-    recurring   the most columns of a pass whose sizes are padded to a few
+    capacity    columns per slot of the cache
+    shapes      how alike steps are made, so that compiled code fits again
+    recurring   passes with at most this many columns are padded to a few sizes
     first_slot  the slot that the pass counts as its first
     """
     wanted = [canvas.wanted for canvas in canvases]
@@ -169,7 +169,7 @@ def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
     requests = [canvases[row].request for row in drawing]
 
     def repeated(values: Sequence[float], dtype: type[np.int64 | np.float32]) -> Tensor:
-        """One value a row -> one a prediction."""
+        """One value per row -> one value per prediction."""
         column: NDArray[np.int64 | np.float32] = np.array(values, dtype=dtype)
         return joined([np.repeat(column, counts)], size)
 

@@ -1,4 +1,4 @@
-"""Hidden states of the pass before, for schedulers that ask how far predictions have moved since."""
+"""Hidden states of the previous pass, for schedulers that need to know how far predictions have moved."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from unmask.engine.proposal import scatter
 
 
 class PreviousHidden:
-    """Hidden states of the window of each row that asks for them, by request.
+    """Hidden states of the window of each row whose scheduler needs `kl`, by request.
 
-    The predictions are made of them once more when they are needed: that costs the head a second time, where keeping
-    distributions over the vocabulary would take a hundred times the memory.
+    The head computes the old predictions from them again. Keeping the predictions themselves, over the whole
+    vocabulary, would take a hundred times the memory.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, Tensor] = {}  # (W, hidden size)
 
     def of(self, canvases: Sequence[Canvas], hidden: Tensor, window: WindowInputs) -> Tensor:
-        """(M, D), of the positions that hidden (M, D) is of; "not a number" where the pass before had none."""
+        """The previous hidden states (M, D) of the positions of `hidden` (M, D); NaN where there are none."""
         rows, width = window.tokens.shape
         known = torch.full((rows * width + 1, hidden.shape[1]), torch.nan, dtype=hidden.dtype, device=hidden.device)
         for row, canvas in enumerate(canvases):
@@ -32,6 +32,6 @@ class PreviousHidden:
         return known[window.target]
 
     def keep(self, canvases: Sequence[Canvas], hidden: Tensor, window: WindowInputs) -> None:
-        """Remember this pass for the next, and forget rows that are gone. Arguments are those of `of`."""
+        """Keep this pass for the next one, and forget rows that have left. The arguments are those of `of`."""
         spread = scatter(hidden, window.target, *window.tokens.shape)
         self._rows = {canvas.request.id: spread[row] for row, canvas in enumerate(canvases) if canvas.needs.kl}

@@ -1,6 +1,6 @@
-"""From hidden states to what schedulers decide on: the proposed token, its probability and the statistics asked for.
+"""From hidden states to what schedulers decide on: the proposed token, its probability, and the statistics they need.
 
-Logits, which have the width of the vocabulary, live in this module only: a chunk of positions at a time, read once.
+Logits over the vocabulary exist in this module only, for a chunk of positions at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from unmask.schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
-MANY = 32  # most probable tokens, where more than two are wanted
-DRAWING = 13  # times the logits is what drawing takes: a sort and sums in float64
+MANY = 32  # most probable tokens that compiled code computes if more than two are needed
+DRAWING = 13  # memory of drawing as a multiple of the logits': a sort, and sums in float64
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Proposal:
     kl: Tensor | None = None
 
     def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
-        """Entry i moves to place target[i] (M,) of rows and columns counted through, or is dropped."""
+        """Move entry i to place target[i] (M,), counted through rows and columns; one past the last place drops it."""
         return Proposal(**{name: scatter(value, target, rows, width) for name, value in self._known()})
 
     @staticmethod
@@ -96,7 +96,7 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """What `propose` does with a chunk of positions, plain or compiled; how many chunks there are is not compiled."""
+    """What `propose` does with one chunk of positions, plain or compiled."""
 
     most_probable: Callable[[Head, Tensor, Tensor, Needs], Proposal]
     moved: Callable[[Head, Tensor, Tensor], Tensor]
@@ -134,7 +134,7 @@ def propose(
         proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in pairs]))
     if sampling is None:
         return proposal
-    # The logits of drawn positions are computed once more, rather than kept.
+    # The logits of drawn positions are computed again instead of being kept.
     columns = (_chunks(x, forbidden, DRAWING) for x in (hidden[sampling.index], *sampling.numbers()))
     drawn = [kernels.draw(head, chunk, forbidden, *numbers) for chunk, *numbers in zip(*columns, strict=True)]
     ids, confidence = (torch.cat(column) for column in zip(*drawn, strict=True))
@@ -146,23 +146,23 @@ def propose(
 
 
 def head_bytes(vocabulary: int, positions: int) -> int:
-    """The most that `propose` takes for so many positions, beside what it is given: a chunk of logits as the head
-    makes them, in float32, and once more without what is forbidden or as probabilities; drawing takes no more."""
+    """The most memory that `propose` takes for some positions beside its arguments: a chunk of logits as the head makes
+    them, in float32, and once more without forbidden tokens or as probabilities. Drawing takes no more."""
     return 3 * min(CHUNK_BYTES, 4 * vocabulary * positions * DRAWING)
 
 
 def widened(needs: Needs, vocabulary: int) -> Needs:
-    """What serves these needs and is one of a few, so that few kernels serve all: none, one, two or many tokens."""
+    """Needs that cover these and are one of a few sets, so that few kernels are compiled: 0, 1, 2 or many tokens."""
     many = needs.top_k if needs.top_k <= 2 else max(MANY, power_of_two(needs.top_k))
     return replace(needs, top_k=min(many, vocabulary))
 
 
 def _chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...]:
-    """x (M, ...) in parts of one size, or two that differ by one, for work that takes so many times the logits."""
+    """x (M, ...) in parts whose sizes differ by one at most, for work whose memory is `times` that of the logits."""
     largest = max(1, CHUNK_BYTES // (4 * len(forbidden) * times))
     if len(x) <= largest:
         return (x,)
-    # Copies, since compiled code takes what begins where its memory begins for a case of its own.
+    # Copies: compiled code treats a view that begins where its memory begins as a special case.
     return tuple(part.clone() for part in x.tensor_split(-(-len(x) // largest)))
 
 
@@ -203,8 +203,8 @@ def _draw(
     """Draw token ids (S,) from hidden states (S, D).
 
     Temperature, then the top_k most probable, then the smallest set with probability top_p.
-    One uniform draw (S,) a position, inverted through the cumulative distribution in float64, gives the token. Returns
-    the ids and their confidence.
+    One uniform draw (S,) per position, inverted through the cumulative distribution in float64, gives the token.
+    Returns the ids and their confidence.
     """
     logits = head(hidden).float()
     scaled = logits.masked_fill(forbidden, -torch.inf).double() / temperature[:, None]

@@ -1,4 +1,4 @@
-"""What a device does once, to be done again without the host: captured by CUDA, or written down where there is none."""
+"""Recording what a device does, to repeat it without the host: as a CUDA graph, or as a list of operators elsewhere."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +13,7 @@ Work = Callable[[], Tensor]
 Replay = Callable[[], None]
 Record = Callable[[Work], tuple[Tensor, Replay]]
 
-# What waits for the device, which no graph can hold.
+# Operators that wait for the device: a graph cannot hold them.
 HOST_READS = ("_local_scalar_dense", "is_nonzero", "item", "nonzero", "masked_select", "equal", "unique", "_unique2")
 
 
@@ -25,8 +25,8 @@ class CUDARecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, work: Work) -> tuple[Tensor, Replay]:
-        """(what the work returns, what does it again into the same memory). Raises whatever keeps it from being
-        captured; the device is then as it was."""
+        """(what the work returns, a function that repeats it into the same memory). Raises what the capture raises; the
+        device is then as it was."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, pool=self._pool):
@@ -34,7 +34,7 @@ class CUDARecorder:
         except BaseException:
             self._clean_up(stream)
             raise
-        graph.replay()  # a capture only writes down
+        graph.replay()  # capturing does not execute
         return output, graph.replay
 
     def _clean_up(self, stream: torch.cuda.Stream) -> None:
@@ -47,7 +47,7 @@ class CUDARecorder:
 
 
 class TapeRecorder:
-    """Stands for CUDARecorder where there is no CUDA: keeps every operator with its operands, and runs them again.
+    """CUDARecorder for other devices: keeps every operator with its operands, and runs them again.
 
     A replay runs no line of Python but those operators, into the memory of the first time: what Python decided then
     stays as it was, as in a captured graph. Host reads are refused, as CUDA does.

@@ -1,4 +1,4 @@
-"""Which columns a pass computes, and so which keys and values it refreshes; the others are read from the cache."""
+"""Which columns a pass computes, and so which keys and values it refreshes. It reads the others from the cache."""
 
 from unmask.engine.caching import Cache
 from unmask.engine.canvas import Canvas

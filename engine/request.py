@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out: a request that is always valid, the steps it takes, its result."""
+"""What goes into the engine and what comes out: requests, steps and results."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,15 +23,15 @@ class Request:
     top_p, top_k       sample among the most probable tokens only; 1.0 and 0 mean all
     seed               of this request's own random stream
     stop               texts that end the generation; not part of the result
-    max_forward_passes after so many, everything left is revealed at once; by default four for each token
+    max_forward_passes the last of these passes reveals everything that is left; by default four per mask
     cache              which keys and values are kept from pass to pass
-    template           the generation region at first: a token id where one is pinned, which never changes, None where
-                       there is a mask; empty if there are only masks
-    suffix             token ids behind the generation region
+    template           the generation region at first: a token id at pinned positions, which never change, None at
+                       masks; empty if there are only masks
+    suffix             token ids after the generation region
     ignore_eos         an end of text ends nothing
-    top_logprobs       how many of the most probable tokens are told with each reveal
-    client             whose it is, names from the whole to the part; clients take turns when rows get free, and so do
-                       the parts of each. It changes when a request runs, and nothing else
+    top_logprobs       how many of the most probable tokens each reveal reports
+    client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
+                       and so do the parts of each. It decides when a request runs, and nothing else
     """
 
     id: str
@@ -59,7 +59,7 @@ class Request:
 
 
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
-    """The block length to use where nobody insists on one: at most the whole generation, or the model's own block."""
+    """The nearest block length that fits: at most the generation region or, block-causal, the model's block."""
     return min(length, max_tokens if a.block_size is None else a.block_size)
 
 
@@ -68,8 +68,8 @@ def check_template(request: Request) -> None:
     template, length = request.template, request.max_tokens
     if template and (len(template) != length or None not in template):
         raise RequestError(
-            f"a canvas of {len(template)} tokens, {template.count(None)} of them masks, is not for a generation region "
-            f"of {length}; give as many tokens, and at least one mask",
+            f"a canvas of {len(template)} tokens, {template.count(None)} of them masks, does not fit a generation "
+            f"region of {length}; give {length} tokens, and at least one mask",
             "canvas",
         )
 
@@ -109,7 +109,7 @@ class Step:
     ended     whether the block has no masks left
     text      the settled text so far: it only grows, and never past a stop
     result    set on the last step, and only there
-    record    what the scheduler told of this step, one row of each tensor, on the model's device
+    record    `Decision.record` of this step: one row of each tensor, on the model's device
     offsets   for each token that the text has grown by, the characters of the text before it; a character settles with
               all of its tokens
     """
@@ -130,15 +130,15 @@ class Step:
 class Result:
     """A finished generation. `token_ids` ends before the first end of text; both end before the first stop text.
 
-    An end of text in a gap before pinned tokens ends that gap alone: what stands behind it in the gap is left out.
+    An end of text in a gap before pinned tokens ends that gap alone: the rest of the gap is left out.
 
     positions      where each of the token_ids stands in the generation region
     offsets        for each of the token_ids, the characters of the text before it; all tokens of a character have that
                    of the character
-    prompt_tokens  that were given: the prompt, the suffix and what is pinned
+    prompt_tokens  given tokens: the prompt, the suffix and the pinned ones
     generated      how many of the token_ids were not pinned
-    reveals        all that is revealed at the end, what lies behind the end of the text too, in the order in which it
-                   became so; what was remasked counts when it is revealed for good
+    reveals        all positions that are revealed at the end, those after the end of text included, in the order of
+                   their last reveal
     end            the end of text that ended it, if one did
     """
 

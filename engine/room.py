@@ -1,4 +1,4 @@
-"""The memory of the device beside the weights, shared out when an engine is made."""
+"""How the memory beside the weights is divided. It is measured when an engine is made."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ class Room:
     """What keys and values may take, and what a pass may.
 
     columns  of keys and values: enough for every row at its longest, or what the share of the free memory allows
-    passes   bytes that a pass may take: on CUDA what keys and values and the head leave, on a CPU all that is free, as
-             there what is not written to takes no memory
+    passes   bytes that a pass may take: on CUDA what keys and values and the head leave, on a CPU all that is
+             free, since there unwritten memory takes no space
 
     memory_fraction  share of the free memory that keys and values may take
     """
@@ -34,7 +34,7 @@ class Room:
         return pass_bytes(self._a, self._dtype, lengths) <= self.passes
 
     def check(self, length: int) -> None:
-        """Raise RequestError if a canvas is too long to be computed even alone."""
+        """Raise RequestError if a canvas is too long even for a pass of its own."""
         if self.holds([length]):
             return
         needed = pass_bytes(self._a, self._dtype, [length]) / GIB

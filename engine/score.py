@@ -1,4 +1,4 @@
-"""What to ask of a completion: which of its tokens to mask in each pass, and what follows from the answers."""
+"""Scores of a completion: which of its tokens each pass masks, and what the log-probabilities add up to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Positions = Sequence[int]
 
 @dataclass(frozen=True)
 class PatternScore:
-    """The masked tokens of one pattern: where they stand, and the log-probability of each."""
+    """The masked tokens of one pattern: their positions and log-probabilities."""
 
     masked: list[int]
     log_probabilities: list[float]
@@ -47,11 +47,11 @@ class LikelihoodScore:
 
 @dataclass(frozen=True)
 class Score:
-    """How probable a completion is. What was not asked for is None.
+    """How probable a completion is. Scores that were not asked for are None.
 
     token_ids       of the completion
     patterns        in the order of the request
-    forward_passes  canvases that were looked at
+    forward_passes  canvases that were computed
     """
 
     token_ids: tuple[int, ...]
@@ -63,8 +63,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Masks:
-    """The positions of a completion that are masked, one list per pass. Those of a pair may be empty, and are then not
-    looked at."""
+    """The positions of a completion that are masked, one list per pass. One of a pair may be empty, and is then not
+    computed."""
 
     length: int
     patterns: list[list[int]]
@@ -73,7 +73,7 @@ class Masks:
 
     @property
     def coupled(self) -> list[list[int]]:
-        """What is looked at for the pairs, the full mask last."""
+        """The masks to compute for the pairs, the full mask last."""
         return [*(mask for mask in self.pairs if mask), [*range(self.length)]] if self.pairs else []
 
     def questions(self, prompt: Sequence[int], completion: Sequence[int], mask_id: int) -> list[Question]:
@@ -83,7 +83,7 @@ class Masks:
         ]
 
     def score(self, completion: Sequence[int], scored: Sequence[Scored]) -> Score:
-        """What the answers to the questions come to."""
+        """The scores, from the answers to the questions."""
         found = iter([list(one.log_probabilities) for one in scored])
         patterns = [
             PatternScore(mask, values, sum(values))
@@ -102,7 +102,7 @@ def passes_asked(patterns: Sequence[Positions] | None, pairs: int, samples: int)
 def check_patterns(patterns: Sequence[Positions], length: int) -> None:
     """Raise RequestError unless each pattern holds positions of a completion of `length` tokens, each once."""
     for i, positions in enumerate(patterns):
-        # In this order: integers that a set would take long to tell apart are large.
+        # In this order: a set of very large integers can take long to build.
         outside = not 0 < len(positions) <= length or min(positions) < 0 or max(positions) >= length
         if outside or len(set(positions)) < len(positions):
             raise RequestError(

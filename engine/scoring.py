@@ -17,12 +17,12 @@ from unmask.engine.proposal import CHUNK_BYTES
 from unmask.models.architecture import Architecture
 from unmask.models.packing import Array, NetworkInputs, Segment, Shapes, pack_segments
 
-PASS_TOKENS = 8192  # of one pass, so that decoding need not wait long for it
+PASS_TOKENS = 8192  # per pass, so that decoding does not wait long
 
 
 @dataclass(frozen=True)
 class Question:
-    """A canvas as the model shall see it, masks included, and which tokens to look for in which columns of it."""
+    """A canvas as the model sees it, masks included, and the tokens to score in some of its columns."""
 
     seen: tuple[int, ...]
     columns: tuple[int, ...]
@@ -38,7 +38,7 @@ class Scored:
 
 
 def passes(questions: Sequence[Question]) -> list[list[Question]]:
-    """The questions in order, in lots that one pass each answers."""
+    """The questions in order, in lots of one pass each."""
     lots: list[list[Question]] = []
     room = 0
     for question in questions:
@@ -70,9 +70,9 @@ def answers(
     log_p, top_ids, top_log_p = (torch.cat(column).tolist() for column in zip(*found, strict=True))
     scored, start = [], 0
     for question in questions:
-        here = slice(start, start := start + len(question.columns))
-        tops = [tuple(zip(*pair, strict=True)) for pair in zip(top_ids[here], top_log_p[here], strict=True)]
-        scored.append(Scored(tuple(log_p[here]), tuple(tops)))
+        own = slice(start, start := start + len(question.columns))
+        tops = [tuple(zip(*pair, strict=True)) for pair in zip(top_ids[own], top_log_p[own], strict=True)]
+        scored.append(Scored(tuple(log_p[own]), tuple(tops)))
     return scored
 
 
@@ -134,7 +134,7 @@ def likelihood_bound(length: int, sums: Sequence[float], masks: Sequence[Sequenc
     """(the estimate of a lower bound of log p(completion | prompt), its standard error).
 
     The mean of length / masked * sum of log p (LLaDA, arXiv 2502.09992, equation 6). The error takes the masks for
-    independent, and so is too large rather than too small; one mask has none.
+    independent, so it is rather too large than too small; a single mask gives no error.
     """
     values = [length / len(masked) * total for total, masked in zip(sums, masks, strict=True)]
     return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,4 +1,4 @@
-"""The engine on a thread of its own, with a bounded queue in front."""
+"""The engine on a thread of its own, with a bounded queue before it."""
 
 import logging
 import queue
@@ -17,7 +17,7 @@ from unmask.schedulers import parse_scheduler
 log = logging.getLogger(__name__)
 
 GOING_DOWN = "the server is going down and has cancelled the request; send it again later"
-STOP_SECONDS = 5.0  # that a step may take to end before the thread is left to itself
+STOP_SECONDS = 5.0  # that `stop` waits for a running step
 
 
 class EngineError(RuntimeError):
@@ -53,7 +53,7 @@ class EngineService:
     """Thread-safe front of an Engine. Callbacks run on the engine's thread and must return at once.
 
     max_waiting  requests without a row, at most
-    on_pass      gets the steps that each forward pass made, before those who wait for them do
+    on_pass      gets the steps of each forward pass, before the listeners of the requests do
     """
 
     def __init__(self, engine: Engine, max_waiting: int, on_pass: OnPass = lambda steps: None):
@@ -62,10 +62,10 @@ class EngineService:
         self._on_pass = on_pass
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._listeners: dict[str, OnStep] = {}
-        self._unadmitted = 0  # submitted, and not yet seen by the engine's thread
+        self._unadmitted = 0  # submitted, but not yet accepted by the engine's thread
         self._lock = threading.Lock()
         self._stopping = False
-        self._left_behind = False
+        self._abandoned = False
         self._step_began: float | None = None
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -73,15 +73,15 @@ class EngineService:
         self._thread.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Cancel what still runs and end the thread. A step that takes longer is left behind, once and for all."""
+        """Cancel the running requests and end the thread. After `seconds`, a running step is abandoned."""
         with self._lock:
             self._stopping = True
             self._commands.put(lambda: None)  # wakes an idle thread
-        if self._thread.is_alive() and not self._left_behind:
+        if self._thread.is_alive() and not self._abandoned:
             self._thread.join(seconds)
-            self._left_behind = self._thread.is_alive()
+            self._abandoned = self._thread.is_alive()
         stopped = EngineStoppedError(GOING_DOWN)
-        for request_id in list(self._listeners):  # of a step that was left behind; the thread may tell some meanwhile
+        for request_id in list(self._listeners):  # of an abandoned step; the thread may still report to some
             self._tell(request_id, stopped, last=True)
 
     @property
@@ -91,7 +91,7 @@ class EngineService:
 
     @property
     def step_seconds(self) -> float:
-        """How long the step that is under way has taken so far; 0 between steps."""
+        """How long the current step has taken so far; 0 between steps."""
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
@@ -129,9 +129,9 @@ class EngineService:
         self._commands.put(lambda: self._drop(request_id))
 
     def call(self, work: Callable[[Engine], T]) -> "Future[T]":
-        """Have something done on the engine's thread, between two steps. Raises EngineStoppedError.
+        """Run `work` on the engine's thread, between two steps. Raises EngineStoppedError.
 
-        What goes wrong with it comes out of the future, as an EngineError.
+        If `work` fails, the future raises an EngineError.
         """
         future: Future[T] = Future()
 
@@ -141,10 +141,10 @@ class EngineService:
             try:
                 future.set_result(work(self.engine))
             except NotFiniteError as error:
-                log.error("what was asked of the engine failed: %s", error)
+                log.error("a call on the engine's thread failed: %s", error)
                 future.set_exception(ModelNotFiniteError(str(error)))
             except BaseException as error:
-                log.exception("what was asked of the engine failed")
+                log.exception("a call on the engine's thread failed")
                 future.set_exception(EngineError(f"the engine failed: {error}"))
 
         with self._lock:
@@ -158,13 +158,13 @@ class EngineService:
             while not self._stopping:
                 self._obey()
                 self._advance()
-        except BaseException:  # nothing but this loop may end the thread: a scheduler that exits must not
+        except BaseException:  # a scheduler that exits must not end the thread
             log.critical("the engine cannot go on", exc_info=True)
         finally:
             self._end()
 
     def _advance(self) -> None:
-        """One step; what goes wrong ends the requests that it concerns. Raises if the engine is beyond repair."""
+        """One step. An error ends the requests that it concerns. Raises if the engine cannot recover."""
         self._step_began = time.monotonic()
         try:
             steps = self._step()
@@ -192,7 +192,7 @@ class EngineService:
             self._step_began = None
 
     def _step(self) -> Sequence[Step]:
-        """The steps of the rows for which the model computes numbers; the others end."""
+        """The steps of the rows without NaN; the others end."""
         try:
             return self.engine.step()
         except NotFiniteError as error:
@@ -202,13 +202,13 @@ class EngineService:
             return error.steps
 
     def _prove(self) -> None:
-        """Generate a token, as a device that has failed once may fail for ever. Raises whatever goes wrong."""
+        """Generate a token, to find out whether the device still works. Raises what the step raises."""
         block_length = fit_block_length(1, 1, self.engine.model.network.architecture)
         self.engine.results([Request("proof", (0,), 1, block_length, parse_scheduler("topk"))])
         log.info("the engine has recovered")
 
     def _end(self) -> None:
-        """Take no more requests and end those there are."""
+        """Accept no more requests and end all that are left."""
         with self._lock:
             self._stopping = True
         self._obey(block=False)
@@ -217,10 +217,10 @@ class EngineService:
                 self._drop(request_id)
         except Exception:
             log.exception("the engine failed while it was stopped")
-        self._fail("it has ended")  # whoever is left: an engine that has failed may know nothing of them
+        self._fail("it has ended")  # requests that a failed engine no longer knows
 
     def _obey(self, block: bool = True) -> None:
-        """Carry out what other threads have asked for; wait for it only if there is nothing else to do."""
+        """Run the commands of other threads; wait for one only if the engine is idle."""
         idle = not self.engine.running and not self.engine.waiting
         if block and idle:
             self._commands.get()()
@@ -243,13 +243,13 @@ class EngineService:
             self._tell(request_id, step, last=True)
 
     def _fail(self, why: object) -> None:
-        """End every request, so that a fault never leaves one hanging."""
+        """End every request with an error, so that none hangs."""
         for request_id in list(self._listeners):
             self._tell(request_id, EngineError(f"the engine failed: {why}"), last=True)
 
     def _tell(self, request_id: str, event: Step | EngineError, last: bool) -> None:
         listener = self._listeners.pop(request_id, None) if last else self._listeners.get(request_id)
-        if listener is None:  # whoever stopped the engine did not wait for this
+        if listener is None:  # `stop` has already reported the end
             return
         try:
             listener(event)

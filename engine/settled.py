@@ -6,7 +6,7 @@ from unmask.models.detokenizer import Detokenizer
 
 
 class SettledText:
-    """Settled tokens and their text, in time that is linear in their number.
+    """Settled tokens and their text. Adding tokens takes time linear in their number.
 
     positions  of the tokens, in the order of the text
     text       what no further token can change
@@ -21,7 +21,7 @@ class SettledText:
         self._searched = 0  # characters that no stop text begins in
 
     def add(self, positions: list[int], token_ids: list[int], last: bool) -> None:
-        """Take in the tokens that follow. After the `last` ones, an incomplete character becomes certain."""
+        """Add the next tokens. After the `last` ones, an incomplete character becomes final."""
         self.positions += positions
         pieces = [self._detokenizer.add(token_id) for token_id in token_ids]
         self.text += "".join(pieces) + (self._detokenizer.rest() if last else "")
@@ -42,12 +42,12 @@ class SettledText:
         return self._detokenizer.starts
 
     def tokens_of(self, characters: int) -> int:
-        """How many tokens it takes to write the first `characters` of the text; a character with all of its tokens."""
+        """The number of tokens of the first `characters` of the text; a character counts with all of its tokens."""
         return bisect_left(self.offsets, characters)
 
 
 def _begun(text: str, stop: str) -> int:
-    """Where the longest beginning of `stop` that the text ends in begins: the length of the text if there is none."""
+    """Where a beginning of `stop` starts at the end of the text: the longest one, or the text's length if none."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0 and not stop.startswith(text[at:]):
         at = text.find(stop[0], at + 1)

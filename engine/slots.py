@@ -1,4 +1,4 @@
-"""Who keeps keys and values where: slots of the cache, always the first ones, so that no pass gathers them."""
+"""Slots of the cache, one per row that keeps keys and values. The used slots are always the first ones."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ from unmask.engine.canvas import Canvas
 from unmask.models.cache import KeyValues
 from unmask.models.packing import power_of_two
 
-BUCKET = 64  # columns
+BUCKET = 64  # capacities are multiples of this many columns
 
 
 class Slots:
     """Gives slots to rows and takes them back.
 
-    least  slots that a pass reads, at the least: compiled code reads two beside rows without one
+    least  slots that a pass reads at least: compiled code reads two if other rows of the batch have none
     """
 
     def __init__(self, cache: KeyValues, least: int = 1):
         self.cache = cache
         self.least = least
-        self._holders: list[Canvas] = []  # slot i is that of holder i
+        self._holders: list[Canvas] = []  # holder i has slot i
 
     @property
     def usage(self) -> float:
@@ -52,7 +52,7 @@ class Slots:
         canvas.slot = None
 
     def wipe(self, request_ids: Sequence[str]) -> None:
-        """Forget what rows have kept that are about to leave with NaN: even a masked value counts, times zero."""
+        """Clear the slots of rows that leave with NaN: zero times a masked NaN is still NaN."""
         for canvas in self._holders:
             if canvas.request.id in request_ids and canvas.slot is not None:
                 self.cache.clear(canvas.slot)
@@ -63,6 +63,6 @@ class Slots:
 
 
 def columns_needed(length: int) -> int:
-    """Columns of a slot for a canvas of some length: one of a few numbers, so that passes recur."""
+    """Columns of a slot for a canvas of this length, rounded up to one of a few sizes, so that passes recur."""
     part = max(BUCKET, power_of_two(length) // 8)
     return -(-length // part) * part

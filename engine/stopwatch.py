@@ -1,4 +1,4 @@
-"""Where the time of steps goes, for whoever asks."""
+"""A stopwatch for the phases of a step."""
 
 import time
 from collections import defaultdict
@@ -20,7 +20,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
+        """Time a phase."""
         started = time.perf_counter()
         try:
             yield
@@ -30,7 +30,7 @@ class Stopwatch:
             self.seconds[name] += time.perf_counter() - started
 
     def count(self, passes: int, tokens: int) -> None:
-        """One step, of so many rows and computed positions."""
+        """Count one step with its rows and computed positions."""
         self.steps += 1
         self.passes += passes
         self.tokens += tokens

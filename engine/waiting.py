@@ -5,16 +5,16 @@ from typing import Union
 
 from unmask.engine.canvas import Canvas
 
-# Ordered, as the first entry of a plain dict is found past all those that were there before.
+# Ordered: the first entry of a plain dict is found only after a walk over all deleted ones.
 _Branch = OrderedDict[object, Union["_Branch", Canvas]]
 
 
 class Waiting:
-    """A line in which clients take turns, and the parts of each client again; within the last, first come first served.
+    """A queue in which clients take turns, and so do the parts of a client; within a part, first come, first served.
 
-    A request's place is its path, `Request.client`. At each level whoever has had a turn goes to the end, so one client
-    with many requests delays another by one of them at most. Putting in, looking and taking cost the same however many
-    wait.
+    A request's place is its path, `Request.client`. At each level, a name that has had its turn goes to the end, so a
+    client with many requests delays another by one request at most. All operations take the same time, however many
+    requests wait.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Waiting:
         return len(self._canvases)
 
     def put(self, canvas: Canvas) -> None:
-        """Let one more wait."""
+        """Add a request."""
         branch = self._root
         for name in canvas.request.client:
             branch = _inner(branch.setdefault(name, OrderedDict()))
@@ -33,18 +33,18 @@ class Waiting:
         self._canvases[canvas.request.id] = canvas
 
     def first(self) -> Canvas:
-        """Whose turn it is. It stays so until it is taken, whoever comes meanwhile."""
+        """The next request. It stays the next until it is taken, even if others arrive."""
         node: _Branch | Canvas = self._root
         while not isinstance(node, Canvas):
             node = next(iter(node.values()))
         return node
 
     def take(self, canvas: Canvas) -> None:
-        """It has had its turn: its client goes to the end, at each level."""
+        """Remove the next request; its client goes to the end, at each level."""
         self._remove(canvas, turn_over=True)
 
     def drop(self, request_id: str) -> Canvas | None:
-        """Let one wait no longer, if there is such a request; nobody's turn changes."""
+        """Remove a request, if it waits; the order of the others stays."""
         canvas = self._canvases.get(request_id)
         if canvas is not None:
             self._remove(canvas, turn_over=False)

@@ -31,7 +31,7 @@ def evaluate(settings: EvalSettings) -> None:
     known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
     for text in settings.cache:
         require_cache(text)
-    for task in sweep.tasks:  # not after hours
+    for task in sweep.tasks:  # now, not after hours
         take(task, sweep.problems, sweep.seed)
     model = load_configured(settings)
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]

@@ -144,7 +144,7 @@ def _prctl() -> Any:
 
 
 def filter_system_calls() -> bool:
-    """Have the kernel refuse all system calls but SYSTEM_CALLS from here on, and end this process with its parent.
+    """Have the kernel refuse all system calls but SYSTEM_CALLS from now on, and end this process with its parent.
 
     Whether it does: seccomp is Linux's, and the numbers of calls are known for two kinds of processor.
     """
@@ -187,7 +187,7 @@ def _filter(machine: str) -> bytes:
 
 
 def shut_interpreter() -> None:
-    """Take what reaches out of this process out of the interpreter, and refuse it from here on."""
+    """Remove from the interpreter what reaches out of this process, and refuse it from now on."""
     for name in {"ctypes", "ctypes._endian", "_ctypes", "resource"} & sys.modules.keys():
         del sys.modules[name]
     for module in (os, sys.modules["posix"], signal, sys.modules["_signal"]):

@@ -23,7 +23,7 @@ class Measurement:
     """One cell of a report, one point of a curve. `_low` and `_high` bound 95 % intervals.
 
     dtype              of the weights, and how they are quantised
-    accuracy           share of the problems answered rightly; Wilson's interval
+    accuracy           share of the problems that were solved; Wilson's interval
     forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
     local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/ar_ness.py`

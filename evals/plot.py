@@ -1,4 +1,4 @@
-"""Accuracy against forward passes as a picture: one panel a task and block length, one line a curve.
+"""Accuracy against forward passes as a picture: one panel per task and block length, one line per curve.
 
 matplotlib is an extra of its own and is imported when a picture is asked for.
 """
@@ -26,7 +26,7 @@ MARGIN = 1.0  # inches for title and legend
 
 
 def check_plot(files: Sequence[Path]) -> None:
-    """Raise SweepError unless pictures of these names can be drawn. For before hours of measuring."""
+    """Raise SweepError unless pictures of these names can be drawn. Called before the measurements."""
     for file in files:
         if file.suffix not in SUFFIXES:
             raise SweepError(f"--plot {file} must end in {' or '.join(SUFFIXES)}")
@@ -44,8 +44,8 @@ def draw(points: Sequence[Point], file: Path) -> None:
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
     styles = _styles(dict.fromkeys(point.curve for point in points))
     for axes, (task, length) in zip(grid.flat, panels, strict=False):
-        here = [p for p in points if (p.measurement.task, p.measurement.block_length) == (task, length)]
-        _draw_curves(axes, here, styles)
+        panel = [p for p in points if (p.measurement.task, p.measurement.block_length) == (task, length)]
+        _draw_curves(axes, panel, styles)
         _dress(axes, f"{task}, block {length}")
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)

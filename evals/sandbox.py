@@ -16,7 +16,7 @@ exception, `sys.exit`, `os._exit` and a kill do not, and end the child alone.
 This holds code that a model got wrong and code that tries to get out. It does not hold a verdict against a program
 that wants to pass: the program and its tests share an interpreter, so that it can find the tests, change what `==`
 means to them, or hand in the proof of success itself. Nor does it hide files: the program reads what this user reads,
-though it can tell nobody. A stranger's code belongs into a container or a virtual machine.
+though it can tell nobody. Run code that you do not trust in a container or a virtual machine.
 """
 
 import functools
@@ -42,7 +42,7 @@ Program = Sequence[str]  # pieces of source; each is compiled alone, so that an 
 
 
 class SandboxError(UserError, RuntimeError):
-    """Nothing can be run here, so that no answer can be graded."""
+    """Programs cannot be run, so no answer can be graded."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def run_all(programs: Sequence[Program], limits: Limits = LIMITS) -> list[bool]:
 
 @functools.cache
 def _check() -> None:
-    """Find out once whether programs run here, lest every answer be graded wrong."""
+    """Check once whether programs run at all: otherwise every answer would be graded wrong."""
     if _batch([["import collections, math, re, typing"]], LIMITS) != [True]:
         raise SandboxError(
-            f"generated code cannot be run here: an empty program does not come to its end under {sys.executable} -I "
+            f"generated code cannot be run on this system: an empty program does not end under {sys.executable} -I "
             "-S with an empty environment; use a Python that starts so, on Linux"
         )
 
@@ -122,7 +122,7 @@ def _batch(programs: Sequence[Program], limits: Limits) -> list[bool]:
                 return _verdicts(process, len(programs), limits.seconds + START_SECONDS)
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # the whole session, whoever is left of it
+                    os.killpg(process.pid, signal.SIGKILL)  # all that is left of the session
 
 
 def _verdicts(process: subprocess.Popen[bytes], count: int, seconds: float) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Many cells in turn: the curves of a sweep, measured one after the other and kept in a file as they come."""
+"""The curves of a sweep, measured one cell after another and kept in a file."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def read_points(file: Path) -> list[Point]:
 
 
 def write_points(file: Path, points: Iterable[Point]) -> None:
-    """Write them all, at once: whoever interrupts this finds the file as it was."""
+    """Write all points at once: an interruption leaves the file as it was."""
     partial = file.with_name(file.name + ".partial")
     partial.write_text("".join(point.line() for point in points))
     os.replace(partial, file)
@@ -105,7 +105,7 @@ def run_cells(
 ) -> list[Point]:
     """Measure each cell that is not among the `known` points, in turn, with a progress bar.
 
-    After each, `file` holds all points so far and, behind them, the known ones of other sweeps. `how` is for `measure`.
+    After each, `file` holds all points so far, then the known ones of other sweeps. `how` is for `measure`.
     """
     points: list[Point] = []
     others = list(known)

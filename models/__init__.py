@@ -1,1 +1,1 @@
-"""What tokens mean: networks, checkpoints, tokenizers. `load_model` is the way in."""
+"""Networks, checkpoints and tokenizers. Start with `load_model`."""

@@ -1,4 +1,4 @@
-"""The shape of a network: what differs between the families is data, and this is the data."""
+"""The shape of a network: all that differs between the families."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Experts:
 
     chosen        experts that each token goes through
     first_layer   layers before this one are dense
-    shared_size  of the experts that every token goes through, taken as one; 0 if there are none
+    shared_size   of the experts that every token goes through, taken as one; 0 if there are none
     groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, group by group
     """
 
@@ -66,5 +66,5 @@ class Architecture:
 
     @property
     def reach(self) -> int:
-        """How many columns to the left of a wanted one its prediction is read from."""
+        """Distance from a wanted column to the column on its left whose hidden state predicts it."""
         return int(self.shift)

@@ -9,7 +9,7 @@ from unmask.models.architecture import Architecture
 
 
 class KeyValues:
-    """A slot for each row that keeps keys and values, all of one capacity, which may change as long as it all fits.
+    """One slot per row that keeps keys and values. All slots have one capacity, which may change as long as all fit.
 
     Positions never move, so keys are kept after RoPE, column c of slot s at s * capacity + c.
     """
@@ -17,22 +17,22 @@ class KeyValues:
     def __init__(self, a: Architecture, columns: int, device: torch.device, dtype: torch.dtype):
         self.columns = columns
         self.capacity = columns
-        self.start = 0  # columns before the first, where this is a part
+        self.start = 0  # columns of the memory before the first slot, see `from_slot`
         self._shape, self._layers = (columns, a.kv_heads, a.head_dim), a.layers
         self._device, self._dtype = device, dtype
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
     def allocate(self) -> None:
-        """Have the memory, before the first row takes a slot."""
+        """Allocate the memory. Called before the first row takes a slot."""
         if not self._keys:
-            with torch.inference_mode(mode=False):  # rows leave outside of it, too, and others move into their slots
+            with torch.inference_mode(mode=False):  # slots also move outside of inference mode
                 keys, values = self._store(), self._store()
             self._keys, self._values = keys, values
 
     def _store(self) -> list[Tensor]:
-        # A tensor a layer: of one for all, compiled code would copy the whole to write to a part. Zeros, since a key
-        # that is masked still counts its value times zero, and unwritten memory may hold NaN.
+        # One tensor per layer: if all were one tensor, compiled code would copy it to write to a part. Zeros: a masked
+        # key still adds zero times its value, and unwritten memory may hold NaN.
         return [torch.zeros(self._shape, device=self._device, dtype=self._dtype) for _ in range(self._layers)]
 
     @staticmethod
@@ -41,7 +41,7 @@ class KeyValues:
         return 2 * a.layers * a.kv_heads * a.head_dim * dtype.itemsize
 
     def slots(self, capacity: int) -> int:
-        """How many slots of a capacity there is room for."""
+        """How many slots of a capacity fit."""
         return self.columns // capacity
 
     def resize(self, capacity: int, used: int) -> None:

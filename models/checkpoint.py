@@ -26,7 +26,7 @@ PLAIN_DTYPES = ("F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies, and what the header of its file says of it."""
+    """Where a tensor is stored, and what the header of its file says about it."""
 
     file: Path
     shape: tuple[int, ...]
@@ -124,7 +124,7 @@ def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype
 
 
 def _read_headers(files: list[Path], tensors: int) -> dict[str, StoredTensor]:
-    """What the files say of their tensors, of which the network has so many."""
+    """The headers of all tensors in the files. `tensors` is how many the network has."""
     stored: dict[str, StoredTensor] = {}
     for path in files:
         _check_header_size(path, tensors)
@@ -138,7 +138,7 @@ def _read_headers(files: list[Path], tensors: int) -> dict[str, StoredTensor]:
 
 
 def _check_header_size(path: Path, tensors: int) -> None:
-    """The library takes half a minute over a million tensors, none of which may be the network's."""
+    """Raise CheckpointError for a header that is too large: the library takes half a minute for a million tensors."""
     _require_weights(path)
     try:
         with path.open("rb") as file:
@@ -153,7 +153,7 @@ def _check_header_size(path: Path, tensors: int) -> None:
 
 
 def _check_coverage(stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], tied: set[str]) -> None:
-    """Every tensor that the network wants is there with its shape, and every other one may be left out."""
+    """Raise CheckpointError unless every tensor of the network is present with its shape, and no other one is."""
     if missing := shapes.keys() - stored.keys():
         raise CheckpointError(f"the checkpoint lacks {_listed(missing)}; download it again or check its config.json")
     extra = {name for name in stored.keys() - shapes.keys() - tied if not any(fnmatch(name, p) for p in IGNORED)}
@@ -198,7 +198,7 @@ def _require_weights(path: Path) -> None:
 
 @contextmanager
 def _open(path: Path, device: torch.device) -> Iterator[Any]:
-    """A safetensors file. The library checks its header against its length, here it becomes one sentence."""
+    """A safetensors file. The library checks its header against its length; its error becomes one sentence."""
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             yield file

@@ -9,7 +9,7 @@ from unmask.models.errors import CheckpointError
 
 Config = Mapping[str, Any]
 
-# Far above any published network. What is built of more keeps a machine busy before it is found not to fit.
+# Far above any published network. Larger ones would take long to build before they are found not to fit.
 MAX_LAYERS, MAX_EXPERTS = 1024, 4096
 
 
@@ -69,7 +69,7 @@ def flag(config: Config, key: str, default: bool | None = None) -> bool:
 
 
 def require_supported(config: Config, supported: Mapping[str, tuple[object, ...]]) -> None:
-    """Refuse a config that asks for what the network cannot do. None among the values allows an absent key."""
+    """Raise CheckpointError for an unsupported value. None among the supported values allows an absent key."""
     for key, values in supported.items():
         if config.get(key) not in values:
             allowed = " or ".join(json.dumps(value) for value in values)

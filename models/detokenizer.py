@@ -1,4 +1,4 @@
-"""The text of tokens that come one after another, in time that is linear in their number.
+"""The text of tokens that come one after another. It takes time linear in their number.
 
 Tokens and characters do not match one to one: a character may take several tokens, and a special token has no text. For
 each token a detokenizer says where its text begins, so that text can be cut without cutting a character's tokens apart.
@@ -14,7 +14,7 @@ LONGEST = 16  # tokens that one character may take, in vocabularies whose bytes 
 
 
 class Detokenizer(Protocol):
-    """Takes tokens and gives their text as far as no further token can change it.
+    """Takes tokens and returns the text that no further token can change.
 
     starts  for each token the characters of the text before it. All tokens of one character have that of the
             character; a token without text has that of what follows
@@ -24,11 +24,11 @@ class Detokenizer(Protocol):
 
     @abstractmethod
     def add(self, token_id: int) -> str:
-        """The text that is certain by one more token, which may be that of earlier tokens too."""
+        """Add a token; returns the text that has become final, also of earlier tokens."""
 
     @abstractmethod
     def rest(self) -> str:
-        """What would follow the certain text if no more tokens came."""
+        """The text after the final text, if no more tokens come."""
 
 
 class ByteDetokenizer:

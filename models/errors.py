@@ -1,4 +1,4 @@
-"""What can go wrong in this room.
+"""The errors of this package.
 
 ValueError
   CheckpointError    a model cannot be loaded: source, config, tensors, tokenizer, device or memory
@@ -19,11 +19,11 @@ class ChatTemplateError(UserError, ValueError):
 
 
 def require_regular(path: Path) -> None:
-    """Raise CheckpointError for what is there and would be read for ever, like a pipe, or cannot be, like a folder."""
+    """Raise CheckpointError for a path that exists and is not a regular file, such as a pipe or a folder."""
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is no regular file; put the original checkpoint's in its place")
+        raise CheckpointError(f"{path} is not a regular file; put the original checkpoint's in its place")
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, without the lines of advice that some add."""
+    """The first line of an error of another library; some add lines of advice."""
     return str(error).strip().partition("\n")[0]

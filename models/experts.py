@@ -87,8 +87,8 @@ def _open_groups(choice: Tensor, groups: Groups) -> Tensor:
 def _grouped(x: Tensor, weights: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
     """Each expert's rows of x (T, in) times its own of the weights (E, out, in): (T, out).
 
-    expert (T,) is that of each row, sorted; ends (E,), where the rows of each end. No word from the device is needed on
-    a CPU, and in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own fallback reads `ends` on the host.
+    expert (T,) is that of each row, sorted; ends (E,), where the rows of each end. The host does not wait for the
+    device on a CPU, nor in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own fallback reads `ends` on the host.
     """
     grouped_mm = F.grouped_mm if x.dtype == torch.bfloat16 else _UNCOMPILED_GROUPED_MM
     levels, scale = levels_and_scale(weights)

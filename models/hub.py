@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a folder, one that is shipped with the program, or the Hugging Face Hub."""
+"""Where a checkpoint is: in a folder, shipped with the program, or on the Hugging Face Hub."""
 
 import logging
 import os.path
@@ -62,7 +62,7 @@ def find_folder(source: str) -> Path | None:
 
 
 def fetch_weights(source: Source, files: list[str]) -> None:
-    """Have these files in the source's folder. They come from the same commit, even if the branch moved meanwhile.
+    """Download these files into the source's folder, from the same commit even if the branch has moved.
 
     Raises CheckpointError if the Hub does not give them all.
     """
@@ -78,7 +78,7 @@ def fetch_weights(source: Source, files: list[str]) -> None:
             f"model {source.name!r} has no safetensors weights on the Hub; choose one that has, or convert them"
         )
     raise CheckpointError(
-        f"model {source.name!r} lacks {missing[0]} on the Hub, though its index names it; ask whoever published it"
+        f"model {source.name!r} lacks {missing[0]} on the Hub, though its index names it; ask its publisher"
     )
 
 
@@ -105,6 +105,6 @@ def _download(repository: str, revision: str | None, files: list[str]) -> Path:
         ) from error
     except Exception as error:  # network, disk and proxy errors come in many types; each ends the load
         raise CheckpointError(
-            f"model {repository!r} cannot be fetched from the Hub: {first_line(error)}; run it again, it goes on where "
-            "it stopped, or give a folder"
+            f"model {repository!r} cannot be fetched from the Hub: {first_line(error)}; run it again "
+            "to continue the download, or give a folder"
         ) from error

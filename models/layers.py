@@ -1,4 +1,4 @@
-"""The layers that every network here is made of, whatever its attention."""
+"""Layers that all networks share."""
 
 from itertools import accumulate
 

@@ -32,7 +32,7 @@ class Model:
     network        in eval mode, without gradients
     mask_id        the token that stands for "not written yet"
     stop_ids       tokens that end a text
-    vocab_size     token ids from here on have no text; neither they nor mask_id may be proposed
+    vocab_size     token ids from this one on have no text; neither they nor mask_id may be proposed
     max_positions  longest canvas, in tokens
     compiled       whether calling the network runs compiled kernels
     quantization   how the matrices of the network's blocks are kept; None in the dtype
@@ -137,11 +137,11 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device for auto, cpu or cuda. Raises CheckpointError if there is no such device here."""
+    """The torch device for auto, cpu or cuda. Raises CheckpointError if there is no such device."""
     if name not in ("auto", "cpu", "cuda"):
         raise CheckpointError(f"device {name!r} is unknown; choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device 'cuda' was asked for and torch finds no CUDA here; choose cpu or auto")
+        raise CheckpointError("device 'cuda' was asked for, but torch finds no CUDA device; choose cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -155,7 +155,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for products in bfloat16; where it has not, they are slower than float32."""
+    """Whether the CPU has instructions for products in bfloat16; without them, float32 is faster."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -1,4 +1,4 @@
-"""How much memory a network takes, and a pass through it, and how much there is."""
+"""How much memory a network and a pass take, and how much is available."""
 
 import os
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ def pass_bytes(a: Architecture, dtype: torch.dtype, lengths: Sequence[int]) -> i
     """Bytes that a pass over whole canvases of these lengths takes beside weights, keys and values, and logits.
 
     The larger of what feed-forward and attention hold at once, counted by the tensors that are alive in
-    `models.transformer` when it is not compiled. Attention holds rectangles as wide as the longest canvas. Not counted
-    is what a kernel of the device takes for itself.
+    `models.transformer` when it is not compiled. Attention pads all rows to the longest canvas. Memory
+    that a kernel of the device takes for itself is not counted.
     """
     tokens, places = sum(lengths), len(lengths) * max(lengths)
     q, kv, size = a.heads * a.head_dim, a.kv_heads * a.head_dim, dtype.itemsize
@@ -67,7 +67,7 @@ def _feed_forward_bytes(a: Architecture, size: int) -> int:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is that a device had no memory left."""
+    """Whether an error, or its cause, is that a device had no memory left."""
     if error is None:
         return False
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
@@ -94,7 +94,7 @@ def container_bytes(cgroup: Path) -> int:
 
 
 def bound_kernel_caches() -> None:
-    """Have few kernels kept of those that a CPU makes for products in bfloat16, one for each shape.
+    """Limit the caches of the kernels that a CPU makes for products in bfloat16, one per shape.
 
     The caches are made at the first product. By default each holds 1024 kernels of half a megabyte, and a server meets
     more shapes than that. A variable that is set already stays as it is.
@@ -104,7 +104,7 @@ def bound_kernel_caches() -> None:
 
 
 def needed_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
-    """Bytes without which a model is not loaded: what loading takes, and a short pass."""
+    """The least memory to load a model: for loading, and for a short pass."""
     a = network.architecture
     beside = pass_bytes(a, dtype, [min(SHORT, a.max_positions)])
     return loading_bytes(network, dtype, quantization) + beside

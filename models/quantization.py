@@ -1,8 +1,8 @@
 """Matrices in eight bits, weight only, by torchao: an int8 for each number and a float32 scale for each row.
 
-A number is the nearest multiple of its row's scale, which is the largest magnitude of the row / 127.5. A product is
-that with the int8 matrix, in the dtype of the other factor, and then scaled. Activations are not rounded: what a token
-comes to depends on no other in the batch.
+A number is the nearest multiple of its row's scale, which is the largest magnitude of the row / 127.5. A product
+multiplies by the int8 matrix, in the dtype of the other factor, and then scales. Activations are not rounded, so a
+token does not depend on the others in its batch.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def choose_packing(quantization: str | None, dtype: torch.dtype) -> Pack | None:
     if quantization not in QUANTIZATIONS:
         raise CheckpointError(f"quantization {quantization!r} is unknown; choose {', '.join(QUANTIZATIONS)} or none")
     if dtype == torch.float16:  # sums of products with numbers up to 127, not yet scaled
-        raise CheckpointError("quantization int8 computes sums that float16 has no room for; use --dtype bfloat16")
+        raise CheckpointError("quantization int8 computes sums that are too large for float16; use --dtype bfloat16")
     try:
         import_module("torchao.quantization")
     except ImportError as error:

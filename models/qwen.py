@@ -56,7 +56,7 @@ def tensor_names(a: Architecture) -> Iterator[tuple[str, str]]:
 
 
 def expert_names(experts: Experts) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer with experts. Each expert has three tensors of its own, which are stacked here."""
+    """Pairs of a layer with experts. Each expert has three tensors of its own; the network stacks them."""
     yield "mlp.gate.weight", "ffn.router.weight"
     for i in range(experts.count):
         yield f"mlp.experts.{i}.gate_proj.weight", "ffn.gate_up"

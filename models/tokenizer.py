@@ -54,7 +54,7 @@ class Tokenizer:
         self._length = 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def __len__(self) -> int:
-        """One past the highest token id; an id from here on has no text."""
+        """One past the highest token id; ids from this one on have no text."""
         return self._length
 
     @property
@@ -127,7 +127,7 @@ class Tokenizer:
         """The ids of a raw text.
 
         Nothing is added at its ends, unless asked for. The text of a special token becomes that token, as vLLM does
-        with raw prompts: whoever writes a raw prompt writes its control tokens too.
+        with raw prompts: a raw prompt contains its own control tokens.
         """
         # As a batch of one: a text alone is encoded without letting go of Python's lock, so that all else waits.
         return self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
@@ -169,7 +169,7 @@ class Tokenizer:
             raise ChatTemplateError(f"the model's chat template cannot be used: {first_line(error)}") from error
 
     def _cut_control_tokens(self, text: str) -> str:
-        """Mark a cut inside each text of an added token, and behind one that has begun: the next message may end it."""
+        """Mark a cut inside each text of an added token, and after one that has begun: the next message may end it."""
         cut = self._added.sub(lambda found: found[0][0] + _CUT + found[0][1:], text)
         return cut + _CUT if text.rstrip().endswith(self._begun) else cut  # templates may strip what is around it
 
@@ -194,7 +194,7 @@ def _load(folder: Path, kind: TokenizerKind) -> Any:
     if not any(all((folder / name).is_file() for name in names) for names in _FILES[kind]):
         wanted = " or ".join(" with ".join(names) for names in _FILES[kind])
         raise CheckpointError(f"{folder} has no tokenizer files ({wanted}); copy them from the original checkpoint")
-    import transformers  # slow to import, and only needed here
+    import transformers  # slow to import
 
     try:  # AutoTokenizer would ask to run a checkpoint's own code; a class named here never does
         return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)

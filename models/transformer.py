@@ -1,4 +1,4 @@
-"""The one network behind every family: a Llama-like transformer that attends in both directions, in blocks or at large.
+"""The one network of all families: a Llama-like transformer that attends in both directions, in blocks or everywhere.
 
 LLaDA, Dream and their relatives differ in widths, biases, norms, experts and names (reference papers: LLaDA, arXiv
 2502.09992; Dream, arXiv 2508.15487). What differs is data in an `Architecture`; a family file fills one in.
@@ -21,7 +21,7 @@ from unmask.models.quantization import Pack
 class Rotation:
     """Rotary position embedding of a head's first R dimensions, j paired with j + R / 2 (arXiv 2104.09864).
 
-    R is all of them but in LLaDA2; what is behind passes as it is.
+    R is all of them except in LLaDA2, where the other dimensions stay as they are.
     """
 
     def __init__(self, a: Architecture, positions: Tensor, dtype: torch.dtype):

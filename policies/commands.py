@@ -25,7 +25,7 @@ SHOWN_OVER = 0.9  # figures of the bar are running means, of which the past keep
 
 
 def train_policy(settings: TrainPolicySettings) -> None:
-    """Run or resume, then write the card with what the policy came to."""
+    """Run or resume, then measure the policy and write its card."""
     recipe = PolicyRecipe.of(settings)
     model = load_configured(settings)
     trainer = PolicyTrainer(recipe, model, settings.out, settings.rows)

@@ -1,8 +1,8 @@
 """The policy network of "Learning Unmasking Policies for Diffusion Language Models" (arXiv 2512.09106, section 4).
 
 One transformer block over the positions that the policy sees, conditioned on masks and time as in DiT (arXiv
-2212.09748). Modules are named as in the checkpoints of the authors' code, so that theirs load here and ours there; some
-of its habits are kept because weights depend on them, and are marked "as published".
+2212.09748). Modules are named as in the checkpoints of the authors' code, so that each code loads the other's
+checkpoints. Peculiarities that weights depend on are kept, and marked "as published".
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SPEED_KNOTS = 11  # evenly from 0 to 1, for which a policy that is told the speed knows how to shift its logits
+SPEED_KNOTS = 11  # evenly spaced speeds from 0 to 1; an any-speed policy has a shift of its logits for each
 KEEP = 5.0  # logit of what is revealed, before training
 
 
@@ -20,7 +20,7 @@ class PolicyShape:
     """What decides the tensors of a policy. The defaults are the paper's, of 331,265 parameters.
 
     top_k       how many of the highest probabilities of each position the policy sees
-    speed       whether it is told the speed that is wanted, which moves all its logits alike; the paper's is not
+    speed       whether the wanted speed is an input, which shifts all logits equally; not in the paper
     remask      whether it also says which revealed tokens it wants kept, which the paper's does not
     vocabulary  how many token ids it tells apart, those beyond falling together with others; 0, as in the paper, if it
                 reads no tokens and does not know where in the answer it is
@@ -96,8 +96,8 @@ class PolicyNetwork(nn.Module):
             assert positions is not None
             x = x + self.token_embedding(tokens % self.shape.vocabulary)
             x = x + self.position_proj(_position_embedding(positions, self.shape.hidden_size).to(x.dtype))
-        told = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
-        condition = self.mask_embedding(mask.long()) + told[:, None]
+        conditioning = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
+        condition = self.mask_embedding(mask.long()) + conditioning[:, None]
         for block in self.transformer_blocks:
             x = block(x, condition, seen)
         x = self.final_norm(x)

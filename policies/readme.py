@@ -1,4 +1,4 @@
-"""The card of a trained policy: what it is for, how it was made, what it cost, and what it came to."""
+"""The card of a trained policy, its README.md: use, training, cost, and measured results."""
 
 import json
 from itertools import product
@@ -54,7 +54,7 @@ def write_readme(out: Path, command: str, recipe: PolicyRecipe, model: Model, pr
     speeds = SPEEDS if recipe.any_speed else (0.5,)
     cells = product(tasks, recipe.block_length, speeds)
     rows = [_row(out, model, problems, *cell) for cell in cells]
-    told = (
+    speed = (
         "`speed` sets how many passes it takes." if recipe.any_speed else f"Speed was worth {recipe.alpha:g} (alpha)."
     )
     whole = recipe.observation == "generation"
@@ -63,7 +63,7 @@ def write_readme(out: Path, command: str, recipe: PolicyRecipe, model: Model, pr
         model=model.name,
         deviations=", with a supervised warm start" if recipe.warm else "",
         use=f"Use it as `--scheduler policy:policy={out}`; a request to a server names its folder, which\n"
-        f"`--allow-policy` must allow. {told}",
+        f"`--allow-policy` must allow. {speed}",
         observation="the whole generation region, and so needs the cache `none`" if whole else "the current block",
         tasks=" and ".join(f"`{name}`" for name in recipe.tasks),
         block=" and ".join(

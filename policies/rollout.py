@@ -1,4 +1,4 @@
-"""Rollouts: problems answered through the engine while a recorder keeps what the policy saw and chose."""
+"""Rollouts: problems answered through the engine, with a scheduler that records what the policy saw and chose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +33,8 @@ class RecordingScheduler:
     Recorded, beside the fields of `Observation`: `chosen` and `order` (B, W), and `log_likelihood` (B,), of the choice
     by the network.
 
-    blockless  what an expert reveals is recorded as chosen from all masks, whatever its block is, so that the network
-               learns it without regard to blocks
+    blockless  an expert's choices are recorded as choices among all masks, not those of its block, so that the
+               network learns them without blocks
     """
 
     Options: ClassVar[type[Any]] = SpeedOption
@@ -81,7 +81,7 @@ def log_likelihood(mode: str, logits: Tensor, eligible: Tensor, chosen: Tensor, 
 
 @dataclass(frozen=True)
 class Episode:
-    """One rollout: a problem, of what task, at which speed, and who chooses."""
+    """One rollout: a problem of a task, the wanted speed, and the scheduler that chooses."""
 
     task: Task
     problem: Problem
@@ -96,7 +96,7 @@ class Rollouts:
 
     steps       by name, what `RecordingScheduler` records, (S, ...); W is that of the longest
     trajectory  (S,) long    the answer that each step belongs to
-    right       (S, W) bool  whether the token, there or proposed, is what the answer has there at the end
+    right       (S, W) bool  whether the token, revealed or proposed, is that of the finished answer
     correct, expert (N,) bool; passes, length (N,) long; speed (N,) float32
     """
 
@@ -145,7 +145,7 @@ def roll_out(engine: Engine, episodes: Sequence[Episode], seed: int) -> Rollouts
 
 
 def _request(model: Model, i: int, episode: Episode, seed: int) -> Request:
-    """The paper's limit: as many passes as tokens."""
+    """The request of an episode, with the paper's limit: as many passes as tokens."""
     spec = SchedulerSpec("policy", SpeedOption(episode.speed), episode.recorder)
     prompt, length = prompt_ids(model, episode.problem), episode.task.max_tokens
     block_length = fit_block_length(episode.block_length, length, model.network.architecture)
@@ -167,7 +167,7 @@ def _stacked(records: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def _right(
     model: Model, steps: Mapping[str, Tensor], trajectory: Tensor, found: Sequence[Result], episodes: Sequence[Episode]
 ) -> Tensor:
-    """Which tokens are what the answer has there at the end; behind its end any end of text is."""
+    """Which tokens are those of the finished answer; after its end, any end of text."""
     longest = max(episode.task.max_tokens for episode in episodes)
     final = torch.full((len(episodes), longest), -1, device=model.device)
     for row, result in enumerate(found):

@@ -14,7 +14,7 @@ from unmask.schedulers import Decision, Needs, State, View, option
 
 CERTAIN = {"likely": likely, "expected": expected}  # the modes without chance
 MODES = (*CERTAIN, "bernoulli-argmax", "bernoulli", "dpls")
-FASTEST = 16.0  # factor on the probabilities of a policy that is not told the speed, at speed 1; its inverse at 0
+FASTEST = 16.0  # factor on the probabilities of a policy without the input speed, at speed 1; its inverse at 0
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ class LearnedPolicy:
         network = self._network_on(view.mask.device)
         observation = Observation.of(view, network, self._policy.config)
         logits = observation.logits(network) / view.option("temperature")
-        told = network.shape.speed
-        factor = 1.0 if told else FASTEST ** (2 * view.option("speed") - 1)
+        factor = 1.0 if network.shape.speed else FASTEST ** (2 * view.option("speed") - 1)
         return observation.decision(choose(self._mode, logits, view, observation.eligible, factor)[0])
 
     def _network_on(self, device: torch.device) -> PolicyNetwork:

@@ -1,7 +1,7 @@
 """Policies on disk: weights in the layout of the paper's code, and their configuration.
 
     model.safetensors   tensors named as in `PolicyNetwork`, after the prefix `base_policy.`
-    policy.json         what tensors do not tell: `PolicyConfig`; a folder without it is read as the paper's
+    policy.json         `PolicyConfig`: what the tensors do not show. A folder without it is read as the paper's
     README.md           the same and more, for people
 
 arXiv 2512.09106; its authors released code and no weights.
@@ -29,13 +29,13 @@ WEIGHTS, CONFIG = "model.safetensors", "policy.json"
 
 
 class PolicyConfig(BaseModel):
-    """What a policy may run with and what it was trained for, as it stands in policy.json.
+    """How a policy runs and what it was trained for: the content of policy.json.
 
     observation   the positions that it sees: the whole generation region, as published, or the block alone
-    block_length  those that it was trained with, in tokens, or full; it runs with others, for better or worse
-    confidence    how it is told of the model's confidence: by probabilities, as published, or their log-odds, in which
-                  0.99 and 0.999 are as far apart as 0.9 and 0.99
-    speed         whether it is told the speed that is wanted
+    block_length  block lengths of its training, in tokens, or full; it also runs with others, with other results
+    confidence    how it sees the model's confidence: as probabilities, as published, or as log-odds, in which 0.99 and
+                  0.999 are as far apart as 0.9 and 0.99
+    speed         whether it has the wanted speed as an input
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,7 +80,7 @@ def find_policy(policy: str) -> Path:
 
 @cache
 def load_policy(folder: Path) -> Policy:
-    """Read a policy, once a process. Raises OptionError for what cannot be read."""
+    """Read a policy, once per process: a running server does not see later changes. Raises OptionError."""
     try:
         tensors = load_file(folder / WEIGHTS)
     except SafetensorError as error:
@@ -95,7 +95,7 @@ def load_policy(folder: Path) -> Policy:
         if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape
     )
     if wrong:
-        raise OptionError("policy", f"{folder / WEIGHTS} is no policy: wrong or missing tensors: {', '.join(wrong)}")
+        raise OptionError("policy", f"{folder / WEIGHTS} is not a policy: wrong or missing tensors: {', '.join(wrong)}")
     network.load_state_dict(tensors)
     return Policy(network.eval().requires_grad_(False), config)
 
@@ -121,12 +121,12 @@ def _read_config(folder: Path) -> PolicyConfig:
 
 
 def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Path) -> PolicyShape:
-    """The sizes that the tensors have. Raises OptionError if those that tell are missing."""
+    """The shape, from the sizes of the tensors. Raises OptionError if tensors that show it are missing."""
     try:
         hidden_size, top_k = tensors["confidence_proj.weight"].shape
         ffn_size = len(tensors["transformer_blocks.0.linear1.weight"])
     except (KeyError, ValueError):
-        message = f"{folder / WEIGHTS} is no policy: it lacks {PREFIX}confidence_proj.weight"
+        message = f"{folder / WEIGHTS} is not a policy: it lacks {PREFIX}confidence_proj.weight"
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
     vocabulary = len(tensors.get("token_embedding.weight", ()))

@@ -2,7 +2,7 @@
 
 Before it, on request, a supervised warm start. The language model is frozen; only the policy learns.
 
-Everything drawn depends on the seed, the batch and the process, so a run that was killed goes on as if it had not been.
+Everything drawn depends on the seed, the batch and the process, so a run that was killed continues exactly.
 """
 
 import time
@@ -42,11 +42,11 @@ NO_SIGNAL = 1e-6  # advantages below are rounding
 PATIENCE = 20  # batches in a row without signal
 EXPERT, EXPERT_BLOCK = "threshold:threshold=0.9", 32  # the paper's: Fast-dLLM, block 32 whatever the policy's
 BETAS, WEIGHT_DECAY, GRADIENT_NORM = (0.9, 0.99), 0.1, 0.2
-ALPHAS = (0.1, 30.0)  # what speed is worth to an any-speed policy at speed 0 and at speed 1, geometric in between
+ALPHAS = (0.1, 30.0)  # alpha of an any-speed policy at speed 0 and at speed 1, geometric in between
 
 
 class PolicyTrainer:
-    """The state of one run: network, optimizer, batch. It goes on from the state saved in `out`, if there is one."""
+    """The state of one run: network, optimizer, batch. It continues from the state saved in `out`, if there is one."""
 
     def __init__(self, recipe: PolicyRecipe, model: Model, out: Path, rows: int = 64):
         recipe.check()
@@ -175,7 +175,7 @@ class PolicyTrainer:
         return of(rollouts.correct, rollouts.passes, rollouts.length, alpha)
 
     def _update(self, rollouts: Rollouts, advantage: Tensor) -> float:
-        """One optimizer step on all that has something to say. Returns the mean entropy of its choices, in nats."""
+        """One optimizer step on all steps with an advantage. Returns the mean entropy of the choices, in nats."""
         weight = step_weights(rollouts.trajectory, len(advantage))
         gain = advantage[rollouts.trajectory]
         telling = (gain.abs() > NO_SIGNAL).nonzero()[:, 0]
@@ -221,7 +221,7 @@ class PolicyTrainer:
         self._optimizer.zero_grad()
 
     def _problems(self, count: int) -> list[tuple[Task, Any, float, int]]:
-        """Problems of all tasks in turn, each with the speed that is wanted for it and the length of its blocks."""
+        """(task, problem, wanted speed, block length) of all tasks in turn."""
         seed = self._seed()
         rng = torch.Generator().manual_seed(seed)
         speeds = (SLOWEST + (1 - SLOWEST) * torch.rand(count, generator=rng)).tolist()
@@ -236,7 +236,7 @@ class PolicyTrainer:
         ]
 
     def _seed(self) -> int:
-        """Of this batch and process."""
+        """The seed of this batch and process."""
         processes = self._accelerator.num_processes
         return (self.recipe.seed * 1_000_003 + self.batch) * processes + self._accelerator.process_index
 
@@ -244,12 +244,12 @@ class PolicyTrainer:
         return roll_out(self._engine, episodes, self._seed() * len(episodes))
 
     def _watch(self, advantage: Tensor) -> None:
-        """Raise CannotLearnError if batch after batch no rollout is better than the others of its group."""
+        """Raise CannotLearnError if for PATIENCE batches all rollouts of each group had the same reward."""
         signal = self._accelerator.reduce(advantage.abs().max(), reduction="sum")
         self._idle = 0 if signal > NO_SIGNAL else self._idle + 1
         if self._idle >= PATIENCE:
             raise CannotLearnError(
-                f"in {PATIENCE} batches all rollouts of each group were worth the same, so there is nothing to learn; "
+                f"in {PATIENCE} batches all rollouts of each group had the same reward, so there is nothing to learn; "
                 "raise --alpha or --group, or choose a task that the model solves sometimes"
             )
 

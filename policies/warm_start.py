@@ -39,7 +39,7 @@ def imitation(rollouts: Rollouts, good: Tensor, updates: int, in_hindsight: bool
 def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[Observation, Tensor]:
     """Replace some proposals by tokens from other positions of the same answer, and hide the confidence.
 
-    Returns what the policy sees, and `wanted` (S, W) float with 0 for the replaced ones. Then the tokens alone
+    Returns what the policy sees, and `wanted` (S, W) float with 0 for the replaced ones. Then only the tokens
     show which are wanted. This is ELECTRA's replaced token detection (arXiv 2003.10555).
     """
     steps, width = wanted.shape
@@ -55,7 +55,7 @@ def followed(rollouts: Rollouts) -> Tensor:
     """What was worth revealing in hindsight, (S, W) float: what the teacher revealed and was right; everything, where
     all proposals were right.
 
-    So the policy's certainty about a position that the teacher would not reveal is its certainty that all are right.
+    Its probability for a position that the teacher would not reveal thus becomes the probability that all are right.
     """
     clean = (rollouts.right | ~rollouts.steps["eligible"]).all(1, keepdim=True)
     return (rollouts.steps["chosen"] & rollouts.right | clean).float()

@@ -1,9 +1,9 @@
-"""The seam between the engine and an unmasking scheduler: what one may see at a step, and what it may answer.
+"""The interface between the engine and unmasking schedulers: what a scheduler sees at a step, and what it returns.
 
 Rows (B) are requests; columns (W) are the positions of each row's window, which is its current block unless its
 scheduler asks for more, padded on the right to the widest of the batch. A scheduler is a pure decision on such a batch:
-it never sees logits, a model, a tokenizer or a request, and the engine enforces its own invariants on whatever the
-scheduler answers.
+it never sees logits, a model, a tokenizer or a request. The engine enforces its invariants on whatever a scheduler
+returns.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ ASKED_BY = {"top_ids": "top_k=1", "top_probabilities": "top_k=1", "entropy": "en
 
 @dataclass(frozen=True)
 class Needs:
-    """Statistics that the engine must compute for a scheduler; what nobody asks for is not computed.
+    """Statistics that the engine must compute for a scheduler. It computes no others.
 
     top_k    how many of the most probable tokens the view holds, with their probabilities
     entropy  whether the view holds the entropy of each prediction
-    kl       whether the view holds how far each prediction has moved since the pass before; it costs the head a second
-             time
+    kl       whether the view holds how far each prediction has moved since the previous pass; this runs the head
+             twice
     remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
     window   which positions have statistics: the masks of the block, the whole block, or the whole generation region,
-             which the view then shows. The more positions, the more vocabulary-wide products; the whole region is not
-             for caches, whose passes do not compute it
+             which the view then shows. More positions cost more; caches do not compute the whole region, so they
+             exclude it
     """
 
     top_k: int = 0
@@ -54,8 +54,8 @@ class View:
     eligible     (B, W) bool     masks of the current block, which may be revealed now
     tokens       (B, W) long     the canvas, masks included
     proposal     (B, W) long     the token that the model would write
-    confidence   (B, W) float32  its probability: softmax of the raw logits at the proposal. This and what follows from
-                                 it is zero where `Needs.window` does not ask for it
+    confidence   (B, W) float32  its probability: softmax of the raw logits at the proposal. All statistics
+                                 are zero where `Needs.window` does not ask for them
     positions    (B, W) long     where each column stands, counted from the start of the generation region
     block_start  (B,) long       first position of the current block
     block_end    (B,) long       one past its last position
@@ -71,8 +71,8 @@ class View:
     seed         (B,) long       names the random stream of each row at this step; see `uniform`
     top_ids      (B, W, K) long, top_probabilities (B, W, K) float32   if `Needs.top_k` asks for K; descending
     entropy      (B, W) float32  in nats, if `Needs.entropy` asks for it
-    kl           (B, W) float32  KL(prediction now || one pass before) in nats, if `Needs.kl` asks for it; infinite
-                                 where the pass before did not predict, as in the first pass over a block
+    kl           (B, W) float32  KL(prediction now || in the previous pass) in nats, if `Needs.kl` asks for it; infinite
+                                 where the previous pass did not predict, as in a block's first pass
     """
 
     mask: Tensor
@@ -133,13 +133,13 @@ class View:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now. The engine reveals only what is eligible and remasks only what the scheduler declared it may.
+    """What to do now. The engine reveals only eligible positions, and remasks only if `Needs.remask` is set.
 
     reveal  (B, W) bool          write the proposal here
     remask  (B, W) bool or None  turn a token that was revealed in this block back into a mask
-    state   {name: (B,) or (B, W, ...)}  handed back at the row's next step. Empty before anyone has returned one; a row
+    state   {name: (B,) or (B, W, ...)}  given to the row's next `decide`. Empty at first; a row
             without one gets zeros, and columns are cut or zero-padded to the width of the next view
-    record  {name: (B, ...)}  told with the step, as it is, and otherwise not looked at: what training replays
+    record  {name: (B, ...)}  returned with the step as it is, for training; the engine does not read it
     """
 
     reveal: Tensor
@@ -165,8 +165,8 @@ class Scheduler(Protocol):
 def counter_uniform(seed: Tensor, counter: Tensor, stream: int = 0) -> Tensor:
     """Uniform float32 in [0, 1) from integers: SplitMix64 (Steele et al., OOPSLA 2014) of (seed, counter, stream).
 
-    A generator with a state would have to be kept, and drawn from, row by row; a hash runs over the whole batch at once
-    and gives each row the same numbers in any company. Broadcasts `seed` against `counter`, both long.
+    A generator has a state per row and draws row by row; a hash runs over the whole batch at once and gives each row
+    the same numbers in any batch. Broadcasts `seed` against `counter`, both long.
     """
     mixed = _mix(_mix(seed + _signed(stream * _GOLDEN % (1 << 64))) + counter * _GOLDEN)
     return ((mixed >> 40) & 0xFFFFFF).float() / (1 << 24)

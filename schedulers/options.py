@@ -17,7 +17,7 @@ LARGEST = 2**31  # options travel in tensors, and schedulers multiply them by le
 
 
 class OptionError(UserError, ValueError):
-    """An option that a scheduler does not have, or a value that it may not take. `option` is its name."""
+    """An option that a scheduler does not have, or a value that is not allowed. `option` is its name."""
 
     def __init__(self, option: str, message: str):
         super().__init__(message)
@@ -76,7 +76,7 @@ def numeric_kinds(options: type[Any]) -> dict[str, type[int] | type[float]]:
 
 
 def number(value: float | None, kind: type[int] | type[float]) -> float | int:
-    """An option's value as a number of its declared type, whatever it is: None is NaN, or -1 of an integer."""
+    """An option's value as a number of its declared type; None becomes NaN for a float and -1 for an integer."""
     return kind(value) if value is not None else math.nan if kind is float else -1
 
 
@@ -112,7 +112,7 @@ def _parse(field: "dataclasses.Field[Any]", hint: Any, value: object) -> object:
 def _is_number(value: object, name: str, whole: bool) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if not abs(value) < LARGEST:  # nor is "not a number"
+    if not abs(value) < LARGEST:  # also refuses NaN
         raise OptionError(name, f"option {name!r} must be below {LARGEST} in size, not {show(value)}")
     return not whole or value == int(value)
 

@@ -1,4 +1,4 @@
-"""Schedulers by name, from the entry-point group `unmask.schedulers`: one door for built-ins and everyone else's."""
+"""Schedulers by name, from the entry-point group `unmask.schedulers`: the same for built-in and other packages."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ GROUP = "unmask.schedulers"
 
 
 class UnknownSchedulerError(UserError, LookupError):
-    """No installed package names a scheduler so. The message lists those there are."""
+    """No installed package has a scheduler of this name. The message lists all that are installed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SchedulerSpec:
     """A scheduler chosen for a request: its name and its parsed options. Always valid. What follows from the options is
     computed once.
 
-    instance  the scheduler itself, where it is not the one that name and options stand for: one in training
+    instance  the scheduler itself, if it was not made from name and options, as in training
     """
 
     name: str
@@ -36,7 +36,7 @@ class SchedulerSpec:
         return make_scheduler(self.name, self.fixed) if self.instance is None else self.instance
 
     def needs(self) -> Needs:
-        """What the scheduler needs, read once for each: a plug-in may compute it, and differently every time."""
+        """What the scheduler needs. Read once per instance, since a plug-in may compute it differently each time."""
         return read_needs(self.name, self.fixed) if self.instance is None else self.instance.needs
 
     @cached_property
@@ -94,7 +94,7 @@ class NoOptions:
 
 
 def parse_instance(instance: Scheduler, options: Mapping[str, object] | None = None) -> SchedulerSpec:
-    """The SchedulerSpec of a scheduler that is no plug-in, named after its class. Raises OptionError.
+    """The SchedulerSpec of a scheduler object that is not a plug-in, named after its class. Raises OptionError.
 
     Of its `Options`, which it may lack, the numeric ones can differ between requests; the others are what the instance
     was made with.

@@ -314,8 +314,8 @@ def test_the_command_shows_and_writes_what_it_measured(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--rate 3", "--rate is about runs over HTTP; add --http"),
-        ("--url http://x", "--url is about runs over HTTP; add --http"),
+        ("--rate 3", "--rate is for runs over HTTP; add --http"),
+        ("--url http://x", "--url is for runs over HTTP; add --http"),
         ("--http --rate 3 --concurrency 1,2", "give one --concurrency"),
         ("--cache fridge", "cache 'fridge' is unknown; the caches are: none"),
         ("--cache block", "cache 'block' is not for this model"),

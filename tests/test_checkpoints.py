@@ -369,7 +369,7 @@ def test_a_hub_id_that_cannot_be_had(hub_cache: Path, source: str, revision: str
         (errors.RepositoryNotFoundError, "is no folder and not on the Hub"),
         (
             OSError,
-            "cannot be fetched from the Hub: 500 broken; run it again, it goes on where it stopped, or give a folder",
+            "cannot be fetched from the Hub: 500 broken; run it again to continue the download, or give a folder",
         ),
     ],
 )

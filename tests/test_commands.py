@@ -66,7 +66,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             "there is no folder /nowhere; make it first",
         ),
         (["bench", "--scheduler", "topk:k=1", "--model", "nowhere"], 1, "unknown option 'k'"),
-        (["bench", "--rate", "2"], 2, "--rate is about runs over HTTP; add --http"),
+        (["bench", "--rate", "2"], 2, "--rate is for runs over HTTP; add --http"),
         (["train-policy", "--task", "chess", "--model", "nowhere"], 1, "unknown task 'chess'; the tasks are"),
         (["serve", "--device", "cuda"], 1, "torch finds no CUDA"),
         (["eval", "--task", "chess"], 1, "unknown task 'chess'; the tasks are: word-problems, sudoku"),

@@ -79,21 +79,21 @@ def pipe(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("file", [*SMALL_FILES, SINGLE_FILE])
 def test_a_file_that_is_a_pipe(folder: Path, file: str) -> None:
     with pipe(folder / file):
-        assert_refused(folder, f"{folder / file} is no regular file")
+        assert_refused(folder, f"{folder / file} is not a regular file")
 
 
 @pytest.mark.parametrize("file", ["config.json", SINGLE_FILE])
 def test_a_file_that_is_a_folder(folder: Path, file: str) -> None:
     (folder / file).unlink()
     (folder / file).mkdir()
-    assert_refused(folder, f"{folder / file} is no regular file")
+    assert_refused(folder, f"{folder / file} is not a regular file")
 
 
 def test_a_shard_that_is_a_pipe(tmp_path: Path) -> None:
     folder = synthetic_llada(tmp_path, files=2)
     shard = max(folder.glob("*.safetensors"))
     with pipe(shard):
-        assert_refused(folder, f"{shard} is no regular file")
+        assert_refused(folder, f"{shard} is not a regular file")
 
 
 def test_what_a_folder_holds_besides_is_not_looked_at(folder: Path) -> None:

@@ -200,6 +200,6 @@ def test_remasking_for_ever_ends_at_four_passes_a_mask(llada: Model) -> None:
 
 @pytest.mark.parametrize("template", [(1, 2, 3), (1, None)])
 def test_a_canvas_that_does_not_fit_is_refused(llada: Model, template: tuple[int | None, ...]) -> None:
-    with pytest.raises(RequestError, match="give as many tokens, and at least one mask") as caught:
+    with pytest.raises(RequestError, match="give 3 tokens, and at least one mask") as caught:
         Engine(llada).submit(make(template=template, max_tokens=3))
     assert caught.value.param == "canvas"

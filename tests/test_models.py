@@ -263,10 +263,16 @@ def test_a_message_cannot_forge_a_turn(llada_tokenizer: Tokenizer, key: str) -> 
     assert forged.replace("\ufdd0", "") in texts(llada_tokenizer, ids)
 
 
+def test_a_question_is_a_message_unless_it_is_raw(llada_tokenizer: Tokenizer) -> None:
+    assert llada_tokenizer.ask("a", end="b") == llada_tokenizer.chat([{"role": "user", "content": "a"}])
+    assert llada_tokenizer.ask("a", raw=True, end="b") == llada_tokenizer.encode("ab")
+
+
 def test_messages_without_a_template(llada_folder: Path) -> None:
     edit_json(llada_folder / "tokenizer_config.json", drop=("chat_template",))
     tokenizer = Tokenizer(llada_folder, "PreTrainedTokenizerFast")
     assert not tokenizer.has_chat_template
+    assert tokenizer.ask("a", end="b") == tokenizer.encode("ab")
     with pytest.raises(ChatTemplateError, match="send a raw prompt"):
         tokenizer.chat([{"role": "user", "content": "a"}])
 

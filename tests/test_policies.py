@@ -30,7 +30,7 @@ from unmask.policies.choice import (
     plackett_luce_log_likelihood,
 )
 from unmask.policies.network import PolicyNetwork, PolicyShape
-from unmask.policies.scheduler import MODES
+from unmask.policies.scheduler import MODES, LearnedPolicy
 from unmask.policies.store import CONFIG, WEIGHTS, PolicyConfig, load_policy, save_policy
 from unmask.schedulers import OptionError, json_schema, parse_scheduler, scheduler_class
 
@@ -285,6 +285,13 @@ def test_speed_is_a_factor_for_policies_that_are_not_told_it(llada: Model, tmp_p
     ]
     assert passes == sorted(passes, reverse=True)
     assert passes[0] > passes[1] > passes[2]
+
+
+def test_what_a_policy_needs_depends_on_its_weights(tmp_path: Path) -> None:
+    assert not hasattr(LearnedPolicy, "needs")
+    for remask in (False, True):
+        folder = saved(tmp_path / str(remask), remask=remask)
+        assert parse_scheduler("policy", {"policy": folder}).needs().remask == remask
 
 
 def test_a_policy_that_sees_everything_needs_passes_that_compute_it(llada: Model, tmp_path: Path) -> None:

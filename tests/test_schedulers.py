@@ -169,6 +169,21 @@ def test_uniform_draws_are_uniform_and_independent() -> None:
         assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.02
 
 
+def test_a_statistic_that_was_not_asked_for_says_how_to_ask() -> None:
+    seen = view([[0.5]], entropy=torch.tensor([[2.0]]))
+    assert seen.need("entropy").tolist() == [[2.0]]
+    with pytest.raises(ValueError, match=r"the view holds no kl; ask for it: needs = Needs\(kl=True\)"):
+        seen.need("kl")
+
+
+def test_the_block_and_its_most_confident_mask() -> None:
+    seen = view([[0.9, 0.5, 0.5, 0.8]], block_start=torch.tensor([1]), block_end=torch.tensor([3]))
+    assert seen.in_block.tolist() == [[False, True, True, False]]
+    eligible = view([[0.9, 0.5, 0.5, 0.8]], eligible=seen.in_block)
+    assert eligible.most_confident().tolist() == [[False, True, False, False]]
+    assert not view([[0.9]], eligible=torch.tensor([[False]])).most_confident().any()
+
+
 def test_top_n_needs_no_eligible_position() -> None:
     assert not top_n(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool), torch.tensor([2])).any()
 

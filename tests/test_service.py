@@ -73,6 +73,23 @@ def finish(events: Events) -> str:
     return event.result.finish_reason
 
 
+def test_a_request_is_checked_once_by_the_thread_that_submits_it(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[threading.Thread] = []
+    check = service.engine.check
+
+    def noted(request: Request) -> None:
+        checked.append(threading.current_thread())
+        check(request)
+
+    monkeypatch.setattr(service.engine, "check", noted)
+    events: Events = queue.Queue()
+    service.submit(make("one"), events.put)
+    assert finish(events) in ("stop", "length")
+    assert checked == [threading.current_thread()]
+
+
 def test_steps_arrive_in_order_and_end_with_a_result(service: EngineService) -> None:
     events: Events = queue.Queue()
     service.submit(make("one"), events.put)

@@ -233,7 +233,7 @@ def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
     with pytest.raises(CannotLearnError, match="a verification of 5 batches is for policies that read tokens"):
         PolicyTrainer(replace(SMALL, verification=5), nano, tmp_path)
     hopeless = replace(SMALL, imitation=0, batches=PATIENCE + 1, start=30.0, group=2, prompts=1)  # all at once, always
-    with pytest.raises(CannotLearnError, match=f"in {PATIENCE} batches all rollouts of each group were worth the same"):
+    with pytest.raises(CannotLearnError, match=f"in {PATIENCE} batches all rollouts of each group had the same reward"):
         PolicyTrainer(hopeless, nano, tmp_path).run(save_every=100)
 
 

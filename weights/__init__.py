@@ -6,5 +6,5 @@ HERE = Path(__file__).parent
 
 
 def find(name: str) -> Path | None:
-    """The folder of a shipped checkpoint or policy, or None if there is none of that name."""
+    """The folder of a shipped checkpoint or policy, or None if no such folder exists."""
     return next((folder for folder in HERE.iterdir() if folder.is_dir() and folder.name == name), None)

@@ -108,10 +108,10 @@ def bench(settings: BenchSettings) -> None:
 
 
 def _check(settings: BenchSettings) -> None:
-    """Raise UsageError for what makes no sense, before a model is loaded."""
+    """Raise UsageError for settings that exclude each other, before a model is loaded."""
     for flag in ("url", "rate"):
         if getattr(settings, flag) is not None and not settings.http:
-            raise UsageError(f"--{flag} is about runs over HTTP; add --http")
+            raise UsageError(f"--{flag} is for runs over HTTP; add --http")
     if settings.http and any(settings.batch_invariant):
         raise UsageError("--batch-invariant is measured without HTTP; leave out --http")
     if settings.rate is not None and len(settings.concurrency) > 1:

@@ -23,8 +23,8 @@ from unmask.settings import ENV_PREFIX, ModelSettings
 Ask = Callable[[httpx.AsyncClient, Request, float], Awaitable[BenchAnswer]]  # (client, request, when its clock starts)
 
 _TLS = httpx.create_ssl_context()  # once, as it takes as long as a request
-POLL = 0.1  # seconds between two questions whether the server is ready
-PATIENCE = 60.0  # seconds for a server to end in
+POLL = 0.1  # seconds between two checks whether the server is ready
+PATIENCE = 60.0  # seconds that a server may take to end
 
 
 def run_http(
@@ -32,9 +32,9 @@ def run_http(
 ) -> Run:
     """Answer the requests over HTTP.
 
-    stream  whether steps are sent as they come; only so can the first settled token be timed
-    rate  requests a second: they come at random, independently of the answers (a Poisson process drawn from `seed`).
-          None keeps `concurrency` of them running, each followed by the next.
+    stream  whether steps are sent as they come, which times the first settled token
+    rate    requests per second, which arrive at random (a Poisson process drawn from `seed`), independently of the
+            answers. None keeps `concurrency` of them running, each followed by the next.
     """
     started = time.perf_counter()
     try:
@@ -47,7 +47,7 @@ def run_http(
 
 
 def arrivals(count: int, rate: float, seed: int) -> list[float]:
-    """Seconds from the start at which requests come, at `rate` a second on average."""
+    """Seconds from the start at which requests come, at `rate` per second on average."""
     rng, at = random.Random(seed), 0.0
     return [at := at + rng.expovariate(rate) for _ in range(count)]
 
@@ -83,8 +83,8 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
 
 
 async def _closed(url: str, requests: Sequence[Request], concurrency: int, ask: Ask) -> list[BenchAnswer]:
-    """Each of the clients asks one request after another. All have a connection of their own: one pool for all of them
-    looks through its connections at every request, and the more there are, the more of the time it measures is its own.
+    """Each of the clients asks one request after another. Each has a connection of its own: a shared pool searches
+    its connections at every request, which would add to the measured times.
     """
     answers: dict[int, BenchAnswer] = {}
     left = iter(enumerate(requests))

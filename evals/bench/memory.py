@@ -10,7 +10,7 @@ RESIDENT = "5"  # resets the peak of the resident set: proc(5), /proc/pid/clear_
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forget the peak so far. Where the system cannot, peaks of a CPU are those of the process since it began."""
+    """Forget the peak so far. Where the system cannot, the peak on a CPU counts from the start of the process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (clear := Path("/proc/self/clear_refs")).exists():

@@ -1,4 +1,4 @@
-"""Requests through an engine in this process: so many at a time, each followed by the next (a closed loop)."""
+"""Requests through an engine in this process, a fixed number at a time, each followed by the next (a closed loop)."""
 
 import time
 from collections import defaultdict
@@ -46,7 +46,7 @@ def profile_offline(
     memory_fraction: float = MEMORY_FRACTION,
     batch_invariant: bool = False,
 ) -> Profile:
-    """The same under a stopwatch. Apart from the timed runs, since a stopwatch may have to wait for the device."""
+    """The same under a stopwatch. Not part of the timed runs, since a stopwatch may wait for the device."""
     watch, count = Stopwatch(), _Count(model.network.architecture.block_size is not None)
     engine = Engine(model, concurrency, memory_fraction, batch_invariant=batch_invariant, watch=watch)
     started = time.perf_counter()
@@ -88,7 +88,7 @@ def closed_loop(
 
 @dataclass
 class _Count:
-    """What the network had to do, as the steps tell it: passes, the lengths of their canvases, positions to predict."""
+    """The work of the network, counted from the steps: passes, lengths of their canvases, positions to predict."""
 
     from_prompt: bool  # whether blocks are counted from the start of the prompt: block-causal models
     passes: int = 0

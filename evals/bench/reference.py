@@ -1,9 +1,9 @@
 """LLaDA as published: its network and its decoding loop, plain and eager, on the weights of a loaded model.
 
 Written from arXiv 2502.09992 and its appendix B, one request after another. Every pass computes the whole canvas and
-the logits of all positions over the whole vocabulary; no token is forbidden and no text ends early. Two things are
-chosen: confidences are float32, since ties of half precision would fall as they like; and the last block may be shorter
-than the others, with its share of the steps, where the published loop refuses.
+the logits of all positions over the whole vocabulary; no token is forbidden and no text ends early. Two
+things differ: confidences are float32, since half precision has ties; and the last block may be shorter than the
+others, with its share of the steps, which the published loop refuses.
 """
 
 import time

@@ -23,7 +23,7 @@ class Line:
     what     scheduler, cache and so on, for the JSON
     against  the comparisons with other contestants, by their names
     watched  where the time of a run went, and the shares of the machine's matrix rate and memory bandwidth that it
-             reached; None where nobody watched
+             reached; None if the run was not watched
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a machine can do, what a step asks of it, and how much of the one the other reaches (roofline model:
+"""The rates of a machine, the cost of a step, and the share of the rates that steps reach (roofline model:
 Williams, Waterman and Patterson, Communications of the ACM 52(4), 2009).
 
 The costs are those of a pass that computes nothing twice: elementwise work is taken to be fused with the matrix
@@ -91,9 +91,9 @@ def bytes_moved(a: Architecture, work: Work, itemsize: int, quantised: bool = Fa
 def reached(
     a: Architecture, work: Work, itemsize: int, seconds: float, machine: Machine, quantised: bool = False
 ) -> tuple[float, float] | None:
-    """The shares of the machine's matrix rate and of its memory bandwidth that the work came to in so many seconds.
+    """The shares of the machine's matrix rate and memory bandwidth that this work reached in `seconds`.
 
-    None for a mixture of experts, whose cost hangs on which experts the tokens of a step choose.
+    None for a mixture of experts, whose cost depends on the experts that tokens choose.
     """
     if a.experts is not None:
         return None

@@ -1,4 +1,4 @@
-"""One run of one contestant, and what several runs say together."""
+"""One run of one contestant, and statistics over several runs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ class BenchAnswer:
     token_ids       what was generated before the first end of text
     forward_passes  that the request took part in
     seconds         from when it was sent, or in an open loop was due, to the last token
-    first_seconds   the same to the first settled token; None where nothing is shown before the end
+    first_seconds   the same to the first settled token; None if nothing is shown before the end
     """
 
     token_ids: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What is asked: held-out problems of the embedded model's tasks in turn, with the wanted generation lengths."""
+"""The requests of a benchmark: held-out problems of the embedded model's tasks in turn, with the wanted lengths."""
 
 import math
 from collections.abc import Sequence
@@ -44,5 +44,5 @@ def workload(
 
 
 def kinds(max_tokens: Sequence[int]) -> int:
-    """After so many requests the mix of tasks and lengths repeats."""
+    """The number of requests after which the mix of tasks and lengths repeats."""
     return len(EMBEDDED) * max(len(max_tokens), 1)
