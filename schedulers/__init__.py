@@ -1,6 +1,17 @@
 """Unmasking schedulers: which masked positions to reveal now. This is the whole public interface for writing one."""
 
-from unmask.schedulers.base import Decision, Needs, Scheduler, State, View, Window, counter_uniform, in_block, top_n
+from unmask.schedulers.base import (
+    Decision,
+    Needs,
+    Scheduler,
+    State,
+    View,
+    Window,
+    at_least_best,
+    counter_uniform,
+    in_block,
+    top_n,
+)
 from unmask.schedulers.options import OptionError, json_schema, option
 from unmask.schedulers.registry import (
     SchedulerSpec,
@@ -22,6 +33,7 @@ __all__ = [
     "UnknownSchedulerError",
     "View",
     "Window",
+    "at_least_best",
     "counter_uniform",
     "in_block",
     "json_schema",

@@ -203,3 +203,10 @@ def top_n(score: Tensor, eligible: Tensor, n: Tensor) -> Tensor:
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     return (rank < n[:, None]) & eligible
+
+
+def at_least_best(reveal: Tensor, score: Tensor, eligible: Tensor) -> Tensor:
+    """`reveal` (B, W) bool where it is eligible, or the best eligible position of a row that would reveal nothing."""
+    chosen = reveal & eligible
+    best = top_n(score, eligible, torch.ones_like(eligible[:, 0], dtype=torch.long))
+    return torch.where(chosen.any(1, keepdim=True), chosen, best)

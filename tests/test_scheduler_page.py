@@ -19,8 +19,8 @@ from unmask import weights
 from unmask.schedulers import Decision, Needs, View
 
 PAGE = Path(__file__).parents[1] / "docs" / "schedulers.md"
-FILE = re.compile(r"```\w+\n# (two-thresholds/\S+)\n(.*?)```", re.DOTALL)
-NAME = "two-thresholds"
+FILE = re.compile(r"```\w+\n# (sure-or-surest/\S+)\n(.*?)```", re.DOTALL)
+NAME = "sure-or-surest"
 
 
 @pytest.fixture(scope="module")
