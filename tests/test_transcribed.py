@@ -140,7 +140,7 @@ def test_it_equals_its_transcription(name: str, given: dict[str, Any]) -> None:
     texts = {option: value for option, value in given.items() if isinstance(value, str)}
     specs = [parse_scheduler(name, given if i % 4 else texts) for i in range(8)]
     scheduler = specs[0].scheduler()
-    columns = {key: torch.tensor([spec.numeric[key] for spec in specs]) for key in specs[0].numeric()}
+    columns = {key: torch.tensor([spec.numeric[key] for spec in specs]) for key in specs[0].numeric}
     requests = [Request(random.Random(i), spec.values) for i, spec in enumerate(specs)]
     for request in requests:
         request.begin()
