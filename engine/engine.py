@@ -18,8 +18,8 @@ from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import GroupInputs
-from unmask.engine.plan import Plan, StepInputs, plan_step
-from unmask.engine.proposal import Kernels, propose, widened
+from unmask.engine.plan import Part, Plan, StepInputs, plan_step
+from unmask.engine.proposal import Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
@@ -73,6 +73,8 @@ class Engine:
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
+        self._forbidden_or_end = self._forbidden.clone()
+        self._forbidden_or_end[list(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
         self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
@@ -185,10 +187,10 @@ class Engine:
     ) -> Decided:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
-            needs, sampling = self._needs(batch.groups.needs), inputs.draws.sampling() if inputs.draws else None
+            needs = self._needs(batch.groups.needs)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
-            head = self.model.network.head
-            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
+            parts = [(part.index, self._propose(part, hidden, needs, before)) for part in inputs.parts]
+            proposal = Proposal.merge(parts, len(hidden))
         with self._phase("scheduler"):
             view = inputs.view(proposal)
             proposed = Proposed.of(view, batch.groups.top_logprobs)
@@ -196,6 +198,14 @@ class Engine:
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
         return Decided(reveal, remask, proposed)
+
+    def _propose(self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None) -> Proposal:
+        """What the model would write at some of the positions to predict, from the hidden states (M, D) of all."""
+        if part.index is not None:
+            hidden, before = hidden[part.index], None if before is None else before[part.index]
+        forbidden = self._forbidden_or_end if part.endless else self._forbidden
+        sampling = None if part.draws is None else part.draws.sampling()
+        return propose(self.model.network.head, hidden, forbidden, needs, sampling, before, self._kernels)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""

@@ -16,7 +16,9 @@ from pydantic_core import ErrorDetails
 from starlette.requests import Request
 from starlette.responses import Response
 
+from unmask.errors import unknown
 from unmask.server.errors import BadRequestError, show
+from unmask.server.wire.fields import MAX_NAME
 
 BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
 LEAST_BYTES = 1 << 20  # of the default; conversations have much around their texts
@@ -122,10 +124,12 @@ def _refusal(found: ErrorDetails, kind: type[BaseModel]) -> BadRequestError:
         return BadRequestError(f"the body is not JSON: {context['error']}{remedy}", code="invalid_json")
     if found["type"] == "body":
         path = [*found["loc"], context["param"]] if context["param"] else found["loc"]
-        return BadRequestError(found["msg"], ".".join(map(str, path)) or None)
+        return BadRequestError(found["msg"], ".".join(map(str, path)) or None, context["code"])
     if not found["loc"]:
         return BadRequestError(_NO_OBJECT)
     field = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        return BadRequestError(unknown("field", field[:MAX_NAME], kind.model_fields), field, "unknown_parameter")
     return BadRequestError(f"field {show(field)} {_remedy(found, kind)}", field)
 
 
@@ -133,8 +137,6 @@ def _remedy(found: ErrorDetails, kind: type[BaseModel]) -> str:
     if found["type"] == "missing":
         return "is missing; give it"
     if found["type"] == "extra_forbidden":
-        return "is unknown; " + (
-            f"the fields are: {', '.join(kind.model_fields)}" if len(found["loc"]) == 1 else "leave it out"
-        )
+        return "is unknown; leave it out"
     must = re.sub(r"^\w+ should", "must", found["msg"]).partition(" after validation")[0]
     return f"{must}, not {show(found['input'])}"
