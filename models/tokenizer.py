@@ -147,8 +147,8 @@ class Tokenizer:
         values  what else the template may know, by name: texts, numbers, and lists and mappings of such
 
         Only the template writes control tokens: their text inside a message or a value stays text, also where two
-        messages make it together, so no message can end its turn and forge another. Raises ChatTemplateError if there is no template
-        or it refuses the messages.
+        messages make it together, so no message can end its turn and forge another. Raises ChatTemplateError if there
+        is no template or it refuses the messages.
         """
         if not self.has_chat_template:
             raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -51,6 +52,9 @@ class BodyRoute(APIRoute):
         assert issubclass(kind, BaseModel)
 
         async def read_first(request: Request) -> Response:
+            if (coding := request.headers.get("content-encoding", "identity").lower()) not in ("", "identity"):
+                message = f"content-encoding {show(coding)} is not supported; send the body as it is"
+                raise HTTPException(415, message, {"Accept-Encoding": "identity"})
             if not _is_json(request.headers.get("content-type", "")):
                 raise BadRequestError(_NO_OBJECT)
             body = await asyncio.to_thread(read_body, await request.body(), kind)

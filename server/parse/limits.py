@@ -19,7 +19,9 @@ def too_long(what: str, field: str, model: Model) -> BadRequestError:
 def check_characters(characters: int, field: str, model: Model) -> None:
     """Raise BadRequestError for a text that cannot fit."""
     if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
-        raise too_long(f"field {field!r} has {characters} characters, more than {most} cannot fit; shorten it", field, model)
+        raise too_long(
+            f"field {field!r} has {characters} characters, more than {most} cannot fit; shorten it", field, model
+        )
 
 
 def check_count(tokens: int, field: str, model: Model) -> None:

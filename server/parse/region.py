@@ -52,29 +52,31 @@ def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Se
     return Region((*prompt, *before), len(template), pinned, after, start=len(prompt))
 
 
-def room_for(prompt: Sequence[int], suffix: Sequence[int], field: str, model: Model) -> int:
-    """The longest generation region between a prompt and a suffix. Raises BadRequestError, about `field`, for none."""
+def room_for(prompt: Sequence[int], suffix: Sequence[int], field: str, model: Model, least: int = 1) -> int:
+    """The longest generation region between a prompt and a suffix.
+
+    Raises BadRequestError, about `field`, if it is shorter than `least`.
+    """
     room = model.max_positions - len(prompt) - len(suffix)
-    if room < 1:
-        raise too_long(f"{_around(prompt, suffix)} leave no room for an answer; shorten the prompt", field, model)
+    if room < least:
+        left = f"has {len(prompt)} tokens" + (f" and the suffix {len(suffix)}" if suffix else "")
+        raise too_long(f"the prompt {left}, which leaves no room for an answer; shorten it", field, model)
     return room
 
 
 def check_length(region: Region, field: str, model: Model) -> None:
     """Raise BadRequestError if the canvas is too long for the model. `field` sets the length of the region."""
     around, length = len(region.prompt) + len(region.suffix), region.max_tokens
+    around_it = f"the prompt of {len(region.prompt)} tokens"
+    around_it += f", the suffix of {len(region.suffix)}" if region.suffix else ""
     if around + length > model.max_positions:
         fit = max(model.max_positions - around, 0)
         raise too_long(
-            f"{_around(region.prompt, region.suffix)} and {field!r} of {length} make {around + length}; at most {fit} "
+            f"{around_it} and {field!r} of {length} make {around + length}; at most {fit} "
             "fit, ask for fewer or shorten the prompt",
             field,
             model,
         )
-
-
-def _around(prompt: Sequence[int], suffix: Sequence[int]) -> str:
-    return f"the prompt of {len(prompt)} tokens" + (f", the suffix of {len(suffix)}" if suffix else "")
 
 
 def _from_text(text: str, marker: str, model: Model) -> list[int | None]:

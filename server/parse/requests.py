@@ -80,10 +80,8 @@ def _region(
     Raises BadRequestError, about the field of the prompt, if there is none.
     """
     _check_least(body, body.max_tokens)
-    if body.max_tokens == 0:
-        return Region(prompt, 0, suffix=suffix)
     asked = _default_length(body, default) if body.max_tokens is None else body.max_tokens
-    return Region(prompt, min(asked, room_for(prompt, suffix, field, model)), suffix=suffix)
+    return Region(prompt, min(asked, room_for(prompt, suffix, field, model, least=min(asked, 1))), suffix=suffix)
 
 
 def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
@@ -130,9 +128,7 @@ def _check_least(body: GenerationFields, most: int | None) -> None:
         )
 
 
-def _request(
-    body: GenerationFields, region: Region, seed: int, scheduler: SchedulerSpec, context: Context
-) -> Request:
+def _request(body: GenerationFields, region: Region, seed: int, scheduler: SchedulerSpec, context: Context) -> Request:
     """The engine's request."""
     architecture, settings = context.model.network.architecture, context.settings
     return Request(

@@ -8,6 +8,7 @@ from unmask.server.wire.fields import about
 from unmask.server.wire.messages import Messages, TemplateValues
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 
+
 class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`: OpenAI's fields and ours."""
 

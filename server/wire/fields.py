@@ -91,7 +91,10 @@ class GenerationFields(Body):
         None, ge=1, le=MAX_COUNT, description="after this many passes, all remaining masks are revealed at once"
     )
     min_tokens: int | None = Field(
-        None, ge=0, le=MAX_COUNT, description="no end of text is written among this many first tokens; at most max_tokens"
+        None,
+        ge=0,
+        le=MAX_COUNT,
+        description="no end of text is written among this many first tokens; at most max_tokens",
     )
     ignore_eos: bool | None = Field(
         None, description="no end of text is written: the whole generation region is filled with text"
