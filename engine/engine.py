@@ -189,7 +189,7 @@ class Engine:
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
-            parts = [(part.index, self._propose(part, hidden, needs, before)) for part in inputs.parts]
+            parts = [(part.places, self._propose(part, hidden, needs, before)) for part in inputs.parts]
             proposal = Proposal.merge(parts, len(hidden))
         with self._phase("scheduler"):
             view = inputs.view(proposal)

@@ -55,13 +55,20 @@ class Part:
     """Some of the M predictions: those that may propose the same tokens.
 
     endless  whether they may propose no end of text
-    index    (P,) long  which they are; None for all
+    index    (P,) long  which they are, and padding that repeats the last; None for all
+    count    how many are no padding
     draws    those of rows with a temperature; None if nothing is drawn
     """
 
     endless: bool
     index: Tensor | None
+    count: int
     draws: Draws | None
+
+    @property
+    def places(self) -> Tensor | None:
+        """Which of the M predictions they are, without padding: draws leave that as it is. None for all."""
+        return None if self.index is None else self.index[: self.count]
 
 
 @dataclass(frozen=True)
@@ -178,12 +185,13 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
     endless = [c.window[0] + columns < c.request.endless for c, columns in zip(canvases, wanted, strict=True)]
     kinds = sorted({bool(kind) for flags in endless for kind in np.unique(flags)})
     if len(kinds) == 1:
-        return (Part(kinds[0], None, _draws(canvases, wanted, size)),)
+        return (Part(kinds[0], None, sum(map(len, wanted)), _draws(canvases, wanted, size)),)
     everywhere = np.concatenate(endless)
     return tuple(
         Part(
             kind,
             joined([np.flatnonzero(everywhere == kind)], size),
+            int((everywhere == kind).sum()),
             _draws(canvases, [c[flags == kind] for c, flags in zip(wanted, endless, strict=True)], size),
         )
         for kind in kinds

@@ -39,7 +39,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", 'a list of parts {"type": "text"'),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        "messages.0.content.0",
+        "messages.0.content",
         "parts of type 'image_url' are not supported: the model reads text only",
     ),
     ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages.0.content", 'a list of parts {"type"'),
