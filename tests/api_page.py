@@ -42,6 +42,7 @@ DEFAULTS = {
     "mask_marker": "`[MASK]`",
     "max_completion_tokens": "as `max_tokens`",
     "max_forward_passes": "4 for each mask",
+    "min_tokens": "0",
     "max_tokens": f"{_setting('default_max_tokens')}; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
     "model": "the one served",
     "n": "1",

@@ -19,7 +19,6 @@ from starlette.responses import Response
 
 from unmask.errors import unknown
 from unmask.server.errors import BadRequestError, show
-from unmask.server.wire.fields import MAX_NAME
 
 BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
 LEAST_BYTES = 1 << 20  # of the default; conversations have much around their texts
@@ -27,6 +26,7 @@ MOST_BYTES = 8 << 20  # of the default; a text of that size is parsed in a momen
 MAX_VALUES = 1 << 18  # separated by commas; this many take a twentieth of a second
 MAX_NAMES = 1 << 15  # objects, lists and names of fields, each of which costs as much as several numbers
 MAX_DIGITS = 400  # of a number, more than any float has; the time to read one grows with their square
+MAX_SHOWN = 40  # characters of an unknown name
 PIECE = 1 << 16  # bytes per count
 
 T = TypeVar("T", bound=BaseModel)
@@ -133,7 +133,7 @@ def _refusal(found: ErrorDetails, kind: type[BaseModel]) -> BadRequestError:
         return BadRequestError(_NO_OBJECT)
     field = ".".join(map(str, found["loc"]))
     if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
-        return BadRequestError(unknown("field", field[:MAX_NAME], kind.model_fields), field, "unknown_parameter")
+        return BadRequestError(unknown("field", field[:MAX_SHOWN], kind.model_fields), field, "unknown_parameter")
     return BadRequestError(f"field {show(field)} {_remedy(found, kind)}", field)
 
 

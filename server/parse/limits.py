@@ -20,7 +20,9 @@ def check_characters(characters: int, field: str, model: Model) -> None:
     """Raise BadRequestError for a text that cannot fit."""
     if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
         raise too_long(
-            f"field {field!r} has {characters} characters, more than {most} cannot fit; shorten it", field, model
+            f"field {field!r} has {characters} characters, more than the {most} that could fit; shorten it",
+            field,
+            model,
         )
 
 

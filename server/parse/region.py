@@ -72,8 +72,7 @@ def check_length(region: Region, field: str, model: Model) -> None:
     if around + length > model.max_positions:
         fit = max(model.max_positions - around, 0)
         raise too_long(
-            f"{around_it} and {field!r} of {length} make {around + length}; at most {fit} "
-            "fit, ask for fewer or shorten the prompt",
+            f"{around_it} and {field!r} of {length} make {around + length}; at most {fit} fit, shorten one of them",
             field,
             model,
         )
