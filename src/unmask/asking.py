@@ -113,7 +113,10 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
 
 def _plain(given: Mapping[str, Any], model: Model) -> Request:
     """A request with all but id, prompt and seed."""
-    a, max_tokens = model.network.architecture, given.get("max_tokens", defaults.MAX_TOKENS)
+    a, least = model.network.architecture, given.get("min_tokens", 0)
+    max_tokens = given.get("max_tokens", max(defaults.MAX_TOKENS, least))
+    if least > max_tokens:
+        raise RequestError(f"min_tokens {least} is more than the max_tokens {max_tokens}; ask for less", "min_tokens")
     return Request(
         id="",
         prompt=(),
@@ -126,7 +129,7 @@ def _plain(given: Mapping[str, Any], model: Model) -> Request:
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
         cache=choose_cache(given.get("cache", defaults.CACHE), a),
-        min_tokens=min(given.get("min_tokens", 0), max_tokens),
+        min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
     )
