@@ -1,14 +1,14 @@
 """`POST /generate`, the native endpoint: every step can be watched."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response
 
-from unmask.engine.request import Request, Result, Step
+from unmask.engine.request import Request, Result, Reveal, Step
 from unmask.engine.service import EngineError
 from unmask.models.loading import Model
 from unmask.server.answers import ERRORS, SSE, BackendOf, check_model, diffusion, token_steps, usage
@@ -80,9 +80,13 @@ def _start(request: Request, body: GenerateRequest, model: Model) -> dict[str, A
 
 
 def _step(step: Step, model: Model) -> dict[str, Any]:
+    seen = {"step": step.index, "revealed": _tokens(step.revealed, model), "remasked": step.remasked}
+    return seen | ({"written": _tokens(step.written, model)} if step.written else {})
+
+
+def _tokens(reveals: Sequence[Reveal], model: Model) -> list[tuple[int, int, str, float]]:
     text = model.tokenizer.token_text
-    revealed = [(one.position, one.token_id, text(one.token_id), round(one.probability, 6)) for one in step.revealed]
-    return {"step": step.index, "revealed": revealed, "remasked": step.remasked}
+    return [(one.position, one.token_id, text(one.token_id), round(one.probability, 6)) for one in reveals]
 
 
 def _done(generations: Generations, body: GenerateRequest, model: Model, result: Result) -> dict[str, Any]:

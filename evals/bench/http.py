@@ -124,7 +124,8 @@ async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Ans
 async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> Answer:
     """The same, streamed."""
     first = None
-    may_remask = scheduler_class(request.scheduler.name).needs.remask
+    needs = scheduler_class(request.scheduler.name).needs
+    may_remask = needs.remask or needs.write or needs.finish
     async with client.stream("POST", "/generate", json=body(request) | {"stream": True}) as response:
         if response.is_error:
             raise _FailedError((await response.aread()).decode())
