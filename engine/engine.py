@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 
@@ -73,6 +74,8 @@ class Engine:
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
+        self._stops = torch.zeros_like(self._forbidden)
+        self._stops[sorted(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
         self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
@@ -188,14 +191,20 @@ class Engine:
             needs, sampling = self._needs(batch.groups.needs), inputs.draws.sampling() if inputs.draws else None
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             head = self.model.network.head
-            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels)
+            standing = inputs.window.standing() if needs.current else None
+            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels, standing)
+            if needs.stops:
+                proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):
             view = inputs.view(proposal)
-            proposed = Proposed.of(view, batch.groups.top_logprobs)
-            reveal, remask = batch.groups.choose(view, inputs.last_pass, groups)
+            top_logprobs = batch.groups.top_logprobs
+            proposed = Proposed.of(view, needs.top_k if needs.choice else top_logprobs)
+            chosen = batch.groups.choose(view, inputs.last_pass, groups)
+            if chosen.choice is not None:
+                proposed = proposed.taking(chosen.choice, top_logprobs)
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
-        return Decided(reveal, remask, proposed)
+        return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""

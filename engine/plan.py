@@ -33,6 +33,10 @@ class WindowInputs:
     start: Tensor
     target: Tensor
 
+    def standing(self) -> Tensor:
+        """The token that stands at each of the M positions, (M,) long."""
+        return torch.nn.functional.pad(self.tokens.flatten(), (0, 1))[self.target]
+
 
 @dataclass(frozen=True)
 class RowInputs:
@@ -83,6 +87,8 @@ class StepInputs:
             top_probabilities=spread.top_probabilities,
             entropy=spread.entropy,
             kl=spread.kl,
+            stops=spread.stops,
+            current=None if spread.current is None else spread.current.masked_fill(window.masked, 0.0),
             **vars(rows),
         )
 
