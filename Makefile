@@ -44,9 +44,14 @@ serve: $(SERVING) ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds
 # Two processes with a thread each are done in little more than half the time of one with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Coverage is measured when all tests run. Subprocesses are not measured.
+# Coverage is measured over the quick tests, which it makes a third slower. Subprocesses are not measured.
 test: check clients browser ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead
-	$(PYTEST) $(if $(ARGS),$(ARGS),--cov --cov-report=term:skip-covered)
+ifdef ARGS
+	$(PYTEST) $(ARGS)
+else
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m slow
+endif
 
 test-quick: install ## run the tests that take about a minute in all; ARGS="..." adds arguments for pytest
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -12,6 +12,7 @@ from unmask.models.tokenizer import Tokenizer
 from unmask.schedulers import Needs
 
 PASSES_PER_TOKEN = 4  # default cap on forward passes; only remasking needs more than one per token
+OPEN_PASSES = 16  # over a block that has no masks, for schedulers that keep it open; SGLang's bound for LLaDA2.1
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Canvas:
     block_step: int = 0
     text: str = ""
     _settled: int = 0  # positions
+    _open: int = 0  # passes that the current block had without masks
     _gap_ended: bool = False  # whether an end of text has ended the gap that the last settled position is in
     _reported: int = 0  # tokens that the steps have reported as settled
     _answer: SettledText = field(init=False)
@@ -120,29 +122,43 @@ class Canvas:
     def _block(self) -> int:
         return (self.block_start + self._offset) // self.request.block_length
 
-    def advance(self, revealed: tuple[Reveal, ...], remasked: tuple[int, ...]) -> Step:
-        """Apply one forward pass; returns what it changed."""
-        for reveal in revealed:
+    def changes(self, reveal: Reveal) -> bool:
+        """Whether a token may be written over the one at its position, which is another."""
+        return not self.pinned[reveal.position] and self.ids[self.column(reveal.position)] != reveal.token_id
+
+    def advance(
+        self,
+        revealed: tuple[Reveal, ...],
+        remasked: tuple[int, ...],
+        written: tuple[Reveal, ...] = (),
+        finish: bool = True,
+    ) -> Step:
+        """Apply one forward pass; returns what it changed. `finish` ends the block if it has no masks."""
+        self._open += not self._has_masks(self.block_start, self.block_end)
+        for reveal in (*revealed, *written):
             self._write(reveal.position, reveal.token_id, masked=False)
+            self._reveals.pop(reveal.position, None)
             self._reveals[reveal.position] = reveal
         for position in remasked:
             self._write(position, self.mask_id, masked=True)
             del self._reveals[position]
         block, block_end = self._block, self.block_end
+        finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
             self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
         self.step += 1
         self.block_step += 1
-        ended = not self._has_masks(self.block_start, block_end)
+        ended = finish and not self._has_masks(self.block_start, block_end)
         if ended:
-            self.block_start, self.block_step = block_end, 0
+            self.block_start, self.block_step, self._open = block_end, 0, 0
             self._skip_full_blocks()
         result = self._settle()
         before = self._reported
         self._reported = len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
         offsets = tuple(self._answer.offsets[before : self._reported])
+        index, text = self.step - 1, self.text
         return Step(
-            self.request.id, self.step - 1, revealed, remasked, block, ended, self.text, result, offsets=offsets
+            self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
         )
 
     def _skip_full_blocks(self) -> None:
@@ -183,7 +199,8 @@ class Canvas:
     def _settled_until(self) -> tuple[int, bool]:
         """The first position that is not settled, and whether an end of text is there that ends the request."""
         position = self._settled
-        limit = self.block_start if self.needs.remask else self.request.max_tokens
+        revises = self.needs.remask or self.needs.write or self.needs.finish
+        limit = self.block_start if revises else self.request.max_tokens
         masked = self.masked[self.column(0) :]
         while position < limit and not masked[position]:
             if position >= self.tail_start and self._is_stop(position):

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 
@@ -73,8 +74,8 @@ class Engine:
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
-        self._forbidden_or_end = self._forbidden.clone()
-        self._forbidden_or_end[list(model.stop_ids)] = True
+        self._stops = torch.zeros_like(self._forbidden)
+        self._stops[sorted(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
         self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
@@ -189,23 +190,34 @@ class Engine:
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
-            parts = [(part.places, self._propose(part, hidden, needs, before)) for part in inputs.parts]
+            standing = inputs.window.standing() if needs.current else None
+            parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
             proposal = Proposal.merge(parts, len(hidden))
+            if needs.stops:
+                proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):
             view = inputs.view(proposal)
-            proposed = Proposed.of(view, batch.groups.top_logprobs)
-            reveal, remask = batch.groups.choose(view, inputs.last_pass, groups)
+            top_logprobs = batch.groups.top_logprobs
+            proposed = Proposed.of(view, needs.top_k if needs.choice else top_logprobs)
+            chosen = batch.groups.choose(view, inputs.last_pass, groups)
+            if chosen.choice is not None:
+                proposed = proposed.taking(chosen.choice, top_logprobs)
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
-        return Decided(reveal, remask, proposed)
+        return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
 
-    def _propose(self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None) -> Proposal:
+    def _propose(
+        self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
+    ) -> Proposal:
         """What the model would write at some of the positions to predict, from the hidden states (M, D) of all."""
         if part.index is not None:
-            hidden, before = hidden[part.index], None if before is None else before[part.index]
-        forbidden = self._forbidden_or_end if part.endless else self._forbidden
+            hidden = hidden[part.index]
+            before = None if before is None else before[part.index]
+            standing = None if standing is None else standing[part.index]
+        forbidden = self._forbidden | self._stops if part.endless else self._forbidden
         sampling = None if part.draws is None else part.draws.sampling()
-        return propose(self.model.network.head, hidden, forbidden, needs, sampling, before, self._kernels)
+        head, kernels = self.model.network.head, self._kernels
+        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""

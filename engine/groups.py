@@ -11,6 +11,8 @@ from unmask.engine.errors import SchedulerError
 from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
+DECLARED = ("remask", "write", "choice", "finish")  # of a decision, what needs must declare under the same name
+SWITCHES = ("entropy", "kl", "stops", "current", *DECLARED)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,29 @@ class GroupInputs:
     options: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What all rows' schedulers chose, with the names and meanings of `Decision`; None where no row may do it."""
+
+    reveal: Tensor
+    remask: Tensor
+    write: Tensor | None
+    choice: Tensor | None
+    finish: Tensor | None
+
+    @staticmethod
+    def none(view: View, needs: Needs) -> "Choice":
+        """Nothing is chosen; each group writes its rows. By default a block without masks is over."""
+        nothing = torch.zeros_like(view.mask)
+        return Choice(
+            reveal=nothing,
+            remask=nothing.clone(),
+            write=nothing.clone() if needs.write else None,
+            choice=torch.full_like(view.proposal, -1) if needs.choice else None,
+            finish=torch.ones_like(nothing[:, 0]) if needs.finish else None,
+        )
+
+
 class SchedulerGroups:
     """The groups of a batch and the state of each row. Call `regroup` when rows join or leave."""
 
@@ -58,48 +83,47 @@ class SchedulerGroups:
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.top_logprobs = max((canvas.request.top_logprobs for canvas in canvases), default=0)
+        asked = [group.needs for group in self._groups]
         self.needs = Needs(
-            top_k=max((self.top_logprobs, *(group.needs.top_k for group in self._groups))),
-            entropy=any(group.needs.entropy for group in self._groups),
-            kl=any(group.needs.kl for group in self._groups),
+            top_k=max((self.top_logprobs, *(needs.top_k for needs in asked))),
+            window="generation",
+            **{name: any(getattr(needs, name) for needs in asked) for name in SWITCHES},
         )
 
-    def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> tuple[Tensor, Tensor]:
-        """(reveal, remask), both (B, W) bool.
+    def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> Choice:
+        """What is done now.
 
         view       of all rows; options are added here
         last_pass  (B,) bool, rows that may have no forward pass after this one
         inputs     those of this class, on the device
 
         Only eligible positions are revealed. A row that would reveal nothing reveals its most confident position. On
-        its last pass a row reveals everything. Only revealed positions of the block are remasked, and only by a
-        scheduler that declared it. If a scheduler writes into its view, only that scheduler is affected.
+        its last pass a row reveals everything. Only revealed positions of the block are remasked or written over, and
+        only by a scheduler that declared it. If a scheduler writes into its view, only that scheduler is affected.
 
         Raises SchedulerError if a scheduler fails. The step has then changed nothing, and may be repeated.
         """
         eligible = view.eligible.clone()
         best = view.most_confident()
         revealed = view.in_block & ~view.mask
-        reveal = torch.zeros_like(view.mask)
-        remask = torch.zeros_like(view.mask)
-        kept = [
-            self._ask_group(group, asked, view, reveal, remask)
-            for group, asked in zip(self._groups, inputs, strict=True)
-        ]
+        chosen = Choice.none(view, self.needs)
+        kept = [self._ask_group(group, asked, view, chosen) for group, asked in zip(self._groups, inputs, strict=True)]
         self.records = {}
         for states, records in kept:
             self._states |= states
             self.records |= records
         last = last_pass[:, None]
-        reveal = reveal & eligible
+        reveal = chosen.reveal & eligible
         stuck = ~reveal.any(1)
         reveal = reveal | (best & stuck[:, None]) | (eligible & last)
-        return reveal, remask & revealed & ~last
+        remask = chosen.remask & revealed & ~last
+        write = None if chosen.write is None else chosen.write & revealed & ~remask
+        return replace(chosen, reveal=reveal, remask=remask, write=write)
 
     def _ask_group(
-        self, group: _Group, inputs: GroupInputs, view: View, reveal: Tensor, remask: Tensor
+        self, group: _Group, inputs: GroupInputs, view: View, chosen: Choice
     ) -> tuple[dict[str, RowState], dict[str, RowState]]:
-        """One group's decision, written to its rows of `reveal` and `remask`; its states and records, by request.
+        """One group's decision, written to its rows of `chosen`; its states and records, by request.
 
         Raises SchedulerError.
         """
@@ -109,9 +133,14 @@ class SchedulerGroups:
         seen = replace(seen, options={name: column.clone() for name, column in inputs.options.items()})
         try:
             decision = group.scheduler.decide(seen, self._state_of(group, view.mask.shape[1]))
-            reveal[rows] = decision.reveal
-            if decision.remask is not None and group.needs.remask:
-                remask[rows] = decision.remask
+            chosen.reveal[rows] = decision.reveal
+            for name in DECLARED:
+                answer, place = getattr(decision, name), getattr(chosen, name)
+                if answer is not None and getattr(group.needs, name):
+                    place[rows] = answer
+            if chosen.choice is not None:  # what is no choice of this group's is the proposal
+                own = chosen.choice[rows]
+                chosen.choice[rows] = own.masked_fill((own < 0) | (own >= group.needs.top_k), -1)
             states = _by_row(group, "state", decision.state, (view.mask.shape[1],))
             return states, _by_row(group, "record", decision.record)
         except (Exception, SystemExit) as error:  # a scheduler that exits has failed, too
@@ -155,6 +184,8 @@ def _asked_for(view: View, needs: Needs) -> View:
         top_probabilities=view.top_probabilities[..., :k] if k and view.top_probabilities is not None else None,
         entropy=view.entropy if needs.entropy else None,
         kl=view.kl if needs.kl else None,
+        stops=view.stops if needs.stops else None,
+        current=view.current if needs.current else None,
     )
 
 

@@ -33,6 +33,10 @@ class WindowInputs:
     start: Tensor
     target: Tensor
 
+    def standing(self) -> Tensor:
+        """The token that stands at each of the M positions, (M,) long."""
+        return torch.nn.functional.pad(self.tokens.flatten(), (0, 1))[self.target]
+
 
 @dataclass(frozen=True)
 class RowInputs:
@@ -104,6 +108,8 @@ class StepInputs:
             top_probabilities=spread.top_probabilities,
             entropy=spread.entropy,
             kl=spread.kl,
+            stops=spread.stops,
+            current=None if spread.current is None else spread.current.masked_fill(window.masked, 0.0),
             **vars(rows),
         )
 
@@ -184,8 +190,8 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
     """The predictions in one part, or in two if only some of them may propose an end of text."""
     endless = [c.window[0] + columns < c.request.endless for c, columns in zip(canvases, wanted, strict=True)]
     kinds = sorted({bool(kind) for flags in endless for kind in np.unique(flags)})
-    if len(kinds) == 1:
-        return (Part(kinds[0], None, sum(map(len, wanted)), _draws(canvases, wanted, size)),)
+    if len(kinds) <= 1:
+        return (Part(any(kinds), None, sum(map(len, wanted)), _draws(canvases, wanted, size)),)
     everywhere = np.concatenate(endless)
     return tuple(
         Part(

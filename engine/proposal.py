@@ -32,6 +32,8 @@ class Proposal:
     top_probabilities: Tensor | None = None
     entropy: Tensor | None = None
     kl: Tensor | None = None
+    stops: Tensor | None = None
+    current: Tensor | None = None
 
     def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
         """Move entry i to place target[i] (M,), counted through rows and columns; one past the last place drops it."""
@@ -113,7 +115,7 @@ Head = Callable[[Tensor], Tensor]
 class Kernels:
     """What `propose` does with one chunk of positions, plain or compiled."""
 
-    most_probable: Callable[[Head, Tensor, Tensor, Needs], Proposal]
+    most_probable: Callable[[Head, Tensor, Tensor, Needs, Tensor | None], Proposal]
     moved: Callable[[Head, Tensor, Tensor], Tensor]
     draw: Callable[..., tuple[Tensor, Tensor]]
 
@@ -132,21 +134,25 @@ def propose(
     sampling: Sampling | None,
     before: Tensor | None = None,
     kernels: Kernels | None = None,
+    standing: Tensor | None = None,
 ) -> Proposal:
     """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
     hidden (M, D), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed; before
-    (M, D), the hidden states of the pass before, if `needs` asks how far predictions have moved.
+    (M, D), the hidden states of the pass before, if `needs` asks how far predictions have moved; standing (M,) long,
+    the tokens whose probabilities it asks for.
     Probabilities are the softmax of the raw logits in float32 over the whole vocabulary, forbidden ids included and at
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
     """
     kernels = kernels or Kernels.of(compiled=False)
     chunks = _chunks(hidden, forbidden)
-    proposal = Proposal.join([kernels.most_probable(head, chunk, forbidden, needs) for chunk in chunks])
+    tokens = [None] * len(chunks) if standing is None else _chunks(standing, forbidden)
+    pairs = zip(chunks, tokens, strict=True)
+    proposal = Proposal.join([kernels.most_probable(head, chunk, forbidden, needs, now) for chunk, now in pairs])
     if before is not None:
-        pairs = zip(chunks, _chunks(before, forbidden), strict=True)
-        proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in pairs]))
+        moves = zip(chunks, _chunks(before, forbidden), strict=True)
+        proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in moves]))
     if sampling is None:
         return proposal
     # The logits of drawn positions are computed again instead of being kept.
@@ -181,7 +187,9 @@ def _chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...]:
     return tuple(part.clone() for part in x.tensor_split(-(-len(x) // largest)))
 
 
-def _most_probable(head: Head, hidden: Tensor, forbidden: Tensor, needs: Needs) -> Proposal:
+def _most_probable(
+    head: Head, hidden: Tensor, forbidden: Tensor, needs: Needs, standing: Tensor | None = None
+) -> Proposal:
     logits = head(hidden).float()  # (M, V)
     log_total = logits.logsumexp(-1, keepdim=True)  # (M, 1)
     allowed = logits.masked_fill(forbidden, -torch.inf)
@@ -196,7 +204,10 @@ def _most_probable(head: Head, hidden: Tensor, forbidden: Tensor, needs: Needs) 
     if needs.entropy:
         log_p = logits - log_total
         entropy = -(log_p.exp() * log_p).sum(-1)
-    return Proposal(ids, confidence, top_ids, top_probabilities, entropy)
+    current = None
+    if standing is not None:
+        current = (logits.gather(-1, standing[:, None]) - log_total).squeeze(-1).exp()
+    return Proposal(ids, confidence, top_ids, top_probabilities, entropy, current=current)
 
 
 def _moved(head: Head, now: Tensor, before: Tensor) -> Tensor:

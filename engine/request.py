@@ -113,12 +113,13 @@ class Step:
     revealed  what became visible, left to right
     remasked  positions that turned back into masks
     block     index of the block that this pass worked on
-    ended     whether the block has no masks left
+    ended     whether the block is over: it has no masks left, and its scheduler does not keep it open
     text      the settled text so far: it only grows, and never past a stop
     result    set on the last step, and only there
     record    `Decision.record` of this step: one row of each tensor, on the model's device
     offsets   for each token that the text has grown by, the characters of the text before it; a character settles with
               all of its tokens
+    written   what was written over other tokens of the block, left to right
     """
 
     request_id: str
@@ -131,6 +132,7 @@ class Step:
     result: "Result | None" = None
     record: State = field(default_factory=dict)
     offsets: tuple[int, ...] = ()
+    written: tuple[Reveal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Result:
     prompt_tokens  given tokens: the prompt, the suffix and the pinned ones
     generated      how many of the token_ids were not pinned
     reveals        all positions that are revealed at the end, those after the end of text included, in the order of
-                   their last reveal
+                   their last reveal or write
     end            the end of text that ended it, if one did
     """
 

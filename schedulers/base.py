@@ -27,16 +27,28 @@ class Needs:
     entropy  whether the view holds the entropy of each prediction
     kl       whether the view holds how far each prediction has moved since the previous pass; this runs the head
              twice
+    stops    whether the view says which proposals are an end of text
+    current  whether the view holds the probability of the token that stands at each revealed position
     remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
+    write    whether it may write over revealed tokens
+    choice   whether it may have another of the `top_k` most probable tokens written than the proposal
+    finish   whether it says when a block without masks is over
     window   which positions have statistics: the masks of the block, the whole block, or the whole generation region,
              which the view then shows. More positions cost more; caches do not compute the whole region, so they
              exclude it
+
+    `current`, `write` and `finish` are about revealed tokens, so `window` must show them: "block" or "generation".
     """
 
     top_k: int = 0
     entropy: bool = False
     kl: bool = False
+    stops: bool = False
+    current: bool = False
     remask: bool = False
+    write: bool = False
+    choice: bool = False
+    finish: bool = False
     window: Window = "masks"
 
     def __post_init__(self) -> None:
@@ -44,6 +56,10 @@ class Needs:
             raise ValueError(f"Needs.top_k must be an integer from 0, not {self.top_k!r}")
         if self.window not in (windows := get_args(Window)):
             raise ValueError(f"Needs.window must be one of {', '.join(windows)}, not {self.window!r}")
+        if self.window == "masks" and (blind := [n for n in ("current", "write", "finish") if getattr(self, n)]):
+            raise ValueError(f"Needs.{blind[0]} is about revealed tokens, which window 'masks' hides; use 'block'")
+        if self.choice and not self.top_k:
+            raise ValueError("Needs.choice is among the most probable tokens; ask for some with Needs.top_k")
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,9 @@ class View:
     entropy      (B, W) float32  in nats, if `Needs.entropy` asks for it
     kl           (B, W) float32  KL(prediction now || in the previous pass) in nats, if `Needs.kl` asks for it; infinite
                                  where the previous pass did not predict, as in a block's first pass
+    stops        (B, W) bool     the proposal is an end of text, if `Needs.stops` asks for it
+    current      (B, W) float32  probability of the token that stands there, by the raw logits, if `Needs.current` asks
+                                 for it; 0 at masks
     """
 
     mask: Tensor
@@ -96,6 +115,8 @@ class View:
     top_probabilities: Tensor | None = None
     entropy: Tensor | None = None
     kl: Tensor | None = None
+    stops: Tensor | None = None
+    current: Tensor | None = None
 
     def option(self, name: str) -> Tensor:
         """One option as a column (B, 1), ready to compare with (B, W) statistics."""
@@ -133,10 +154,15 @@ class View:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now. The engine reveals only eligible positions, and remasks only if `Needs.remask` is set.
+    """What to do now. The engine reveals only eligible positions, and does the rest only for schedulers whose `needs`
+    declare it: each field but `reveal`, `state` and `record` has one of its name.
 
     reveal  (B, W) bool          write the proposal here
     remask  (B, W) bool or None  turn a token that was revealed in this block back into a mask
+    write   (B, W) bool or None  write the proposal over a token that was revealed in this block and stays revealed
+    choice  (B, W) long or None  an index into `top_ids`: write that token, not the proposal; below 0 the proposal
+    finish  (B,) bool or None    whether the block is over if it has no masks now, as with None; false keeps it open for
+                                 another pass, at most 16 times
     state   {name: (B,) or (B, W, ...)}  given to the row's next `decide`. Empty at first; a row
             without one gets zeros, and columns are cut or zero-padded to the width of the next view
     record  {name: (B, ...)}  returned with the step as it is, for training; the engine does not read it
@@ -144,6 +170,9 @@ class Decision:
 
     reveal: Tensor
     remask: Tensor | None = None
+    write: Tensor | None = None
+    choice: Tensor | None = None
+    finish: Tensor | None = None
     state: State = field(default_factory=dict)
     record: State = field(default_factory=dict)
 

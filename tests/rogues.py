@@ -125,6 +125,46 @@ class Floor:
         return Decision(above & top_n(view.confidence, above, view.options["most"] % view.length))
 
 
+class Overwriting:
+    """Reveals one token a pass and writes over everything: prompt, pinned tokens, settled blocks, what it remasks."""
+
+    Options = NoOptions
+    needs = Needs(remask=True, write=True, finish=True, window="block")
+
+    def decide(self, view: View, state: State) -> Decision:
+        everything = torch.ones_like(view.mask)
+        third = (view.positions + view.step[:, None]) % 3 == 0
+        reveal = top_n(view.confidence, view.eligible, torch.full_like(view.step, 2))
+        return Decision(reveal, remask=~view.mask & third, write=everything, finish=view.step % 2 == 0)
+
+
+class Stealthy(Overwriting):
+    """Writes over tokens, takes them back and keeps blocks open without having said so."""
+
+    needs = Needs(window="block")
+
+
+class Clinging:
+    """Reveals a block at once and never lets go of it."""
+
+    Options = NoOptions
+    needs = Needs(finish=True, window="block")
+
+    def decide(self, view: View, state: State) -> Decision:
+        return Decision(view.eligible, finish=torch.zeros_like(view.step, dtype=torch.bool))
+
+
+class Choosy:
+    """Wants tokens that nobody offers, and now and then the second best."""
+
+    Options = NoOptions
+    needs = Needs(top_k=2, choice=True)
+
+    def decide(self, view: View, state: State) -> Decision:
+        reveal = top_n(view.confidence, view.eligible, torch.full_like(view.step, 2))
+        return Decision(reveal, choice=view.positions * 1_000_003 % 7 - 2)
+
+
 ROGUES: dict[str, type[Any]] = {
     "greedy": Greedy,
     "again": Again,
@@ -132,6 +172,7 @@ ROGUES: dict[str, type[Any]] = {
     "flip-flop": FlipFlop,
     "undeclared": Undeclared,
 }
+ROGUES |= {"overwriting": Overwriting, "stealthy": Stealthy, "clinging": Clinging, "choosy": Choosy}
 ROGUES |= {"second-thoughts": SecondThoughts, "counting": Counting, "floor": Floor}
 
 

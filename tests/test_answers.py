@@ -6,7 +6,7 @@ tokens without text meet in every way. What is drawn is drawn from a seed.
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -55,7 +55,7 @@ def drawn(rng: random.Random) -> dict[str, Any]:
     return {
         "max_tokens": rng.randrange(1, 25),
         "block_length": rng.choice(BLOCKS),
-        "scheduler": rng.choice(["topk", "random", "eb", "threshold", {"name": "topk", "n": 3}]),
+        "scheduler": rng.choice(["topk", "random", "eb", {"name": "topk", "n": 3}, "joint", "credit", "saber"]),
         "temperature": rng.choice([1, 2]),
         "seed": rng.randrange(2**31),
         "stop": rng.sample(STOPS, rng.randrange(4)),
@@ -139,6 +139,21 @@ def canvas(rng: random.Random) -> str:
     return "b" + "".join(gaps) + rng.choice(["", "é"])
 
 
+def replayed(steps: Iterable[dict[str, Any]]) -> dict[int, int]:
+    """The token at each position after some events."""
+    standing: dict[int, int] = {}
+    for step in steps:
+        for position in step["remasked"]:
+            del standing[position]
+        for position, token, *_ in step["revealed"]:
+            assert position not in standing
+            standing[position] = token
+        for position, token, *_ in step.get("written", []):
+            assert standing[position] != token
+            standing[position] = token
+    return standing
+
+
 def test_generate(server: Live) -> None:
     rng, decode = chance(server, "generate"), model_of(server).tokenizer.decode
     for i in range(ROUNDS):
@@ -155,5 +170,8 @@ def test_generate(server: Live) -> None:
         compared = ("text", "token_ids", "finish_reason", "token_steps", "token_confidences", "canvas")
         assert {name: done.get(name) for name in compared} == {name: whole.get(name) for name in compared}
         assert "".join(data["text"] for name, data in events if name == "block") == whole["text"]
+        if "prompt" in body:
+            standing = replayed(data for name, data in events if name == "step")
+            assert [standing[position] for position in range(len(done["token_ids"]))] == done["token_ids"]
         assert decode(whole["token_ids"]) == whole["text"]
         assert not any(stop in whole["text"] for stop in body["stop"])

@@ -87,7 +87,7 @@ def test_the_model_may_also_be_a_flag_or_a_variable(monkeypatch: pytest.MonkeyPa
         (["--memory-fraction", "1"], "--memory-fraction must be below 1, not '1'"),
         (["--device", "gpu"], "--device must be auto, cuda or cpu, not 'gpu'"),
         (["--cors-origin", "here"], "--cors-origin: 'here' is not an origin; give scheme and host"),
-        (["--default-scheduler", "treshold"], "'treshold'; did you mean 'threshold'? The schedulers are: eb, entropy"),
+        (["--default-scheduler", "treshold"], "'treshold'; did you mean 'threshold'? The schedulers are: ada-block, "),
         (["a", "b"], "unexpected argument 'b'"),
         (["a", "--model", "b"], "'a' and --model 'b' exclude each other"),
     ],
@@ -139,4 +139,4 @@ def test_the_shell_completes_commands_flags_and_values(tmp_path: Path) -> None:
     assert complete("unmask", "tr") == ["train-policy", "train-model"]
     assert complete("unmask", "serve", "--max-r") == ["--max-rows"]
     assert complete("unmask", "serve", "--device", "c") == ["cuda", "cpu"]
-    assert complete("unmask", "generate", "--scheduler", "t") == ["threshold", "topk"]
+    assert complete("unmask", "generate", "--scheduler", "t") == ["threshold", "topk", "two-thresholds"]

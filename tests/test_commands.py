@@ -45,7 +45,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["generate", "hi", "--scheduler", "nothing"],
             1,
-            "unknown scheduler 'nothing'; the schedulers are: eb, entropy",
+            "unknown scheduler 'nothing'; the schedulers are: ada-block, ",
         ),
         (["generate", "hi", "--scheduler", "topk:k=1"], 1, "unknown option 'k'; the options are: n, steps"),
         (

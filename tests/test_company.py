@@ -23,6 +23,9 @@ def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(str(folder), device="cpu", dtype="float32")
 
 
+NOSY = Needs(stops=True, current=True, window="block")
+
+
 class Curious:
     """Notes what it is shown."""
 
@@ -30,20 +33,28 @@ class Curious:
 
     def __init__(self, needs: Needs):
         self.needs = needs
-        self.shown: set[tuple[int, bool]] = set()
+        self.shown: set[tuple[int, ...]] = set()
 
     def decide(self, view: View, state: State) -> Decision:
         tops = 0 if view.top_probabilities is None else view.top_probabilities.shape[-1]
-        self.shown.add((tops, view.entropy is not None))
+        self.shown.add((tops, *(one is not None for one in (view.entropy, view.stops, view.current))))
         return Decision(view.most_confident())
 
 
-@pytest.mark.parametrize(("needs", "shown"), [(Needs(), (0, False)), (Needs(top_k=2, entropy=True), (2, True))])
-def test_a_scheduler_sees_no_statistics_of_its_neighbours(llada: Model, needs: Needs, shown: tuple[int, bool]) -> None:
+@pytest.mark.parametrize(
+    ("needs", "shown"),
+    [
+        (Needs(), (0, False, False, False)),
+        (Needs(top_k=2, entropy=True), (2, True, False, False)),
+        (Needs(stops=True, current=True, window="block"), (0, False, True, True)),
+    ],
+)
+def test_a_scheduler_sees_no_statistics_of_its_neighbours(llada: Model, needs: Needs, shown: tuple[int, ...]) -> None:
     curious = Curious(needs)
     one = Request("one", (3, 4, 5), 8, 4, SchedulerSpec("curious", NoOptions(), curious))
     other = replace(one, id="other", scheduler=parse_scheduler("entropy"), top_logprobs=5)
-    Engine(llada).results([one, other])
+    nosy = replace(one, id="nosy", scheduler=SchedulerSpec("nosy", NoOptions(), Curious(NOSY)))
+    Engine(llada).results([one, other, nosy])
     assert curious.shown == {shown}
 
 

@@ -77,6 +77,10 @@ def filled(request: Request, steps: list[Step]) -> list[int | None]:
         for reveal in step.revealed:
             assert region[reveal.position] is None
             region[reveal.position] = reveal.token_id
+        for reveal in step.written:
+            assert request.template[reveal.position] is None
+            assert region[reveal.position] not in (None, reveal.token_id)
+            region[reveal.position] = reveal.token_id
         for position in step.remasked:
             assert request.template[position] is None
             region[position] = None

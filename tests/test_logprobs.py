@@ -69,8 +69,8 @@ def test_reading_a_step_looks_at_what_was_revealed(tokenizer: Tokenizer, width: 
     tracemalloc.stop()
     assert peak < READ_BYTES
     assert change is not None
-    (revealed,), remasked = change
-    assert remasked == ()
+    (revealed,) = change.revealed
+    assert (change.remasked, change.written, change.finish) == ((), (), True)
     assert (revealed.position, revealed.token_id) == (5, 7)
     assert [token for token, _ in revealed.top] == list(range(TOP))
     assert [p for _, p in revealed.top] == pytest.approx(torch.linspace(0.5, 0.0, TOP).tolist())

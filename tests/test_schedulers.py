@@ -200,7 +200,7 @@ def test_every_scheduler_describes_itself(name: str) -> None:
 def test_an_unknown_scheduler_is_refused_with_the_list() -> None:
     with pytest.raises(
         UnknownSchedulerError,
-        match=r"unknown scheduler 'topp'.*eb, entropy, factor, hierarchy, klass,.* threshold, topk, two-thresholds",
+        match=r"unknown scheduler 'topp'.*: ada-block, credit,.* threshold, topk, two-thresholds, wavefront, wino",
     ):
         parse_scheduler("topp")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.models.loading import load_model
+from unmask.models.loading import load_configured
 from unmask.server.errors import MAX_MESSAGE
 
 LONG: dict[str, Any] = {"prompt": "hello", "max_tokens": 1000}
@@ -59,7 +59,7 @@ BAD_GENERATE: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "seed": 2**63}, "seed", "not 9223372036854775808"),
     ({"prompt": "a", "stop": ["x", ""]}, "stop", "each of 1 to 256 characters, not ['x', '']"),
     ({"prompt": "a", "stream": "yes"}, "stream", "must be a valid boolean"),
-    ({"prompt": "a", "scheduler": "best"}, "scheduler", "unknown scheduler 'best'; the schedulers are: eb, entropy"),
+    ({"prompt": "a", "scheduler": "best"}, "scheduler", "unknown scheduler 'best'; the schedulers are: ada-block, "),
     ({"prompt": "a", "scheduler": 5}, "scheduler", "must be a name, or an object with a name and options, not 5"),
     ({"prompt": "a", "scheduler": {"n": 1}}, "scheduler", "must be the name of a scheduler"),
     (
@@ -245,7 +245,9 @@ def test_unforeseen_fault_is_answered_and_not_told(server: Live, monkeypatch: py
 
 def test_not_ready_while_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("unmask.server.backend.load_model", lambda *where: gate.wait(PATIENCE) and load_model(*where))
+    monkeypatch.setattr(
+        "unmask.server.backend.load_configured", lambda *how: gate.wait(PATIENCE) and load_configured(*how)
+    )
     with live(synthetic_llada(tmp_path), ready=False, served_model_name="named") as server:
         assert server.http.get("/health").status_code == 200
         assert server.http.get("/ready").status_code == 503

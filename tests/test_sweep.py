@@ -102,7 +102,7 @@ def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> Non
         (
             'scheduler = "topk"',
             'scheduler = "top"',
-            "unknown scheduler 'top'; did you mean 'topk'? The schedulers are: eb",
+            "unknown scheduler 'top'; did you mean 'topk'? The schedulers are: ada-block, ",
         ),
         ("options.n", "options.k", "unknown option 'k'; the options are: n, steps"),
         ("[24, 48]", "[]", "option 'n' of scheduler 'topk' has no values; give some"),

@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.transcribed import RULES, Row
-from unmask.schedulers import State, View, parse_scheduler, scheduler_names
+from tests.transcribed import RULES, Edit, Row
+from unmask.schedulers import Decision, State, View, parse_scheduler, scheduler_names
 
 WIDTH = 40  # of the view; rows' own blocks are narrower
 PASSES = 60
+VOCABULARY = 8
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "ada-block": [{"delimiter": 1, "length": 6}, {"delimiter": 2, "delimiter_threshold": 0.8, "threshold": 0.5}],
+    "credit": [{}, {"threshold": 0.6, "gamma": 1.0}, {"alpha": 3.0, "beta": 1.0, "threshold": 0.7}],
     "deferred-commitment": [{"masks": 5, "length": 8}, {"threshold": 0.6, "masks": 9}, {}],
     "dus": [{}, {"base": 3}],
     "hierarchy": [{}, {"low": 0.75, "threshold": 0.8}, {"low": 0.95}],
+    "joint": [{}, {"threshold": 0.8, "edit_threshold": 0.6}, {"threshold": 0.3, "post_edits": 2}, {"post_edits": 0}],
     "local-leap": [{}, {"radius": 2, "relaxed": 0.4}, {"threshold": 0.99, "radius": 1, "relaxed": 0.0}],
     "multi-block": [{"length": 6}, {"length": 9, "threshold": 0.2, "begin": 0.75}, {"length": 4, "begin": 0.0}],
     "remdm": [
@@ -32,6 +35,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "two-thresholds": [{}, {"all_above": 0.25, "each_above": 0.75}],
     "wavefront": [{"n": 2}, {"n": 3, "radius": 1}, {"n": 5, "most": 2, "radius": 6}],
+    "wino": [{}, {"wide_in": 0.3, "narrow_out": 0.5}],
 }
 
 
@@ -45,6 +49,7 @@ class Request:
     block_step: int = 0
     mask: list[bool] = field(default_factory=list)
     pinned: list[bool] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -54,12 +59,15 @@ class Request:
         self.pinned = [self.rng.random() < share for _ in range(self.rng.randrange(1, WIDTH + 1))]
         self.pinned[self.rng.randrange(len(self.pinned))] = False
         self.mask = [not pinned for pinned in self.pinned]
+        self.tokens = [self.rng.randrange(VOCABULARY) for _ in self.pinned]
 
-    def apply(self, revealed: set[int], remasked: set[int]) -> None:
+    def apply(self, edit: Edit, proposal: list[int]) -> None:
         """Go on to the next pass."""
-        self.mask = [(masked and i not in revealed) or i in remasked for i, masked in enumerate(self.mask)]
+        for i in edit.revealed | edit.written:
+            self.tokens[i] = edit.tokens.get(i, proposal[i])
+        self.mask = [(masked and i not in edit.revealed) or i in edit.remasked for i, masked in enumerate(self.mask)]
         self.step, self.block_step = self.step + 1, self.block_step + 1
-        if not any(self.mask):
+        if edit.finish and not any(self.mask):
             self.begin()
 
 
@@ -67,26 +75,26 @@ def padded(lists: list[list[Any]]) -> Tensor:
     return torch.tensor([[*row, *[type(row[0])()] * (WIDTH - len(row))] for row in lists])
 
 
-def predictions(seed: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two highest probabilities (B, W, 2), entropies and proposals (B, W), some sharp and some flat."""
+def predictions(seed: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, W, V), some sharp and some flat, and proposals (B, W), drawn in every third row."""
     random = torch.Generator().manual_seed(seed)
     sharp = torch.rand(rows, 1, generator=random) * 4
-    p = (torch.randn(rows, WIDTH, 8, generator=random) * sharp[..., None]).softmax(-1)
-    return p.topk(2).values, -(p * p.log()).sum(-1), torch.randint(3, (rows, WIDTH), generator=random)
+    p = (torch.randn(rows, WIDTH, VOCABULARY, generator=random) * sharp[..., None]).softmax(-1)
+    drawn = torch.randint(VOCABULARY, (rows, WIDTH), generator=random)
+    return p, torch.where((torch.arange(rows) % 3 == 2)[:, None], drawn, p.argmax(-1))
 
 
-def seen(requests: list[Request], options: dict[str, Tensor], seed: int) -> View:
-    top, entropy, proposal = predictions(seed, len(requests))
+def seen(requests: list[Request], options: dict[str, Tensor], seed: int, p: Tensor, proposal: Tensor) -> View:
     inside = padded([[True] * len(request.mask) for request in requests])
-    mask = padded([request.mask for request in requests])
+    mask, tokens = (padded([getattr(request, name) for request in requests]) for name in ("mask", "tokens"))
     lengths = torch.tensor([len(request.mask) for request in requests])
-    zeros = torch.zeros_like(lengths)
+    zeros, top = torch.zeros_like(lengths), p.topk(VOCABULARY)
     return View(
         mask=mask,
         eligible=mask,
-        tokens=torch.zeros_like(proposal),
+        tokens=tokens,
         proposal=proposal * inside,
-        confidence=top[..., 0] * inside,
+        confidence=p.gather(-1, proposal[..., None]).squeeze(-1) * inside,
         positions=torch.arange(WIDTH).expand(len(requests), -1),
         block_start=zeros,
         block_end=lengths,
@@ -99,22 +107,23 @@ def seen(requests: list[Request], options: dict[str, Tensor], seed: int) -> View
         block_step=torch.tensor([request.block_step for request in requests]),
         options=options,
         seed=torch.arange(len(requests)) + seed * 1000,
-        top_probabilities=top * inside[..., None],
-        entropy=entropy * inside,
+        top_ids=top.indices * inside[..., None],
+        top_probabilities=top.values * inside[..., None],
+        entropy=-(p * p.log()).sum(-1) * inside,
+        current=p.gather(-1, tokens[..., None]).squeeze(-1) * (inside & ~mask),
     )
 
 
-def row(request: Request, view: View, index: int) -> Row:
+def row(request: Request, view: View, index: int, p: Tensor) -> Row:
     width = len(request.mask)
-    assert view.top_probabilities is not None
     assert view.entropy is not None
     return Row(
         mask=request.mask,
         pinned=request.pinned,
+        tokens=request.tokens,
         proposal=view.proposal[index, :width].tolist(),
-        c=view.confidence[index, :width].tolist(),
+        p=p[index, :width].tolist(),
         entropy=view.entropy[index, :width].tolist(),
-        top=view.top_probabilities[index, :width].tolist(),
         draws=view.uniform()[index, :width].tolist(),
         step=request.step,
         block_step=request.block_step,
@@ -147,20 +156,34 @@ def test_it_equals_its_transcription(name: str, given: dict[str, Any]) -> None:
     state: State = {}
     remasked = 0
     for number in range(PASSES):
-        view = seen(requests, columns, number)
+        p, proposal = predictions(number, len(requests))
+        view = seen(requests, columns, number, p, proposal)
         decision = scheduler.decide(view, state)
         state = decision.state
         for i, request in enumerate(requests):
-            expected = RULES[name](row(request, view, i))
-            found = places(decision.reveal[i] & view.eligible[i]) or places(best(view)[i])
-            back = set() if decision.remask is None else places(decision.remask[i] & ~view.mask[i])
-            assert (found, back) == expected, (number, i, request)
-            request.apply(*expected)
-            remasked += len(back)
+            asked = row(request, view, i, p)
+            expected = Edit(*RULES[name](asked))
+            assert found(decision, view, i) == expected, (number, i, request)
+            request.apply(expected, asked.proposal)
+            remasked += len(expected.remasked)
     assert bool(remasked) == scheduler.needs.remask or given == {"n": 1}
 
 
+def found(decision: Decision, view: View, i: int) -> Edit:
+    """What the engine makes of the decision on one row."""
+    revealed = places(decision.reveal[i] & view.eligible[i]) or places(best(view)[i])
+    pinned_too = [None if one is None else places(one[i] & ~view.mask[i]) for one in (decision.remask, decision.write)]
+    tokens = {}
+    if decision.choice is not None:
+        assert view.top_ids is not None
+        for column in revealed:
+            choice = int(decision.choice[i, column])
+            tokens[column] = int(view.top_ids[i, column, choice] if choice >= 0 else view.proposal[i, column])
+    finish = True if decision.finish is None else bool(decision.finish[i])
+    return Edit(revealed, pinned_too[0] or set(), pinned_too[1] or set(), tokens, finish)
+
+
 def best(view: View) -> Tensor:
-    """What the engine reveals of a row that would reveal nothing."""
+    """What the engine reveals of a row that would reveal nothing, if it has masks."""
     top = view.confidence.masked_fill(~view.eligible, -1.0)
-    return torch.nn.functional.one_hot(top.argmax(1), WIDTH).bool()
+    return torch.nn.functional.one_hot(top.argmax(1), WIDTH).bool() & view.eligible

@@ -5,9 +5,10 @@ from pass to pass it keeps in `row.memory`, which is empty when the request begi
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
 @dataclass
@@ -16,10 +17,10 @@ class Row:
 
     mask: list[bool]
     pinned: list[bool]
+    tokens: list[int]
     proposal: list[int]
-    c: list[float]
+    p: list[list[float]]
     entropy: list[float]
-    top: list[list[float]]
     draws: list[float]
     step: int
     block_step: int
@@ -30,9 +31,37 @@ class Row:
     def masks(self) -> list[int]:
         return [i for i, masked in enumerate(self.mask) if masked]
 
+    @property
+    def ours(self) -> list[int]:
+        """What was revealed in this block."""
+        return [i for i, masked in enumerate(self.mask) if not masked and not self.pinned[i]]
+
+    @property
+    def c(self) -> list[float]:
+        return [p[token] for p, token in zip(self.p, self.proposal, strict=True)]
+
+    @property
+    def top(self) -> list[list[float]]:
+        return [sorted(p, reverse=True) for p in self.p]
+
+
+class Edit(NamedTuple):
+    """What is done to a row.
+
+    written  where the proposal is written over a token
+    tokens   what is taken for the proposal, by position, of a rule that may choose
+    finish   whether a block without masks is over
+    """
+
+    revealed: set[int]
+    remasked: set[int]
+    written: Set[int] = frozenset()
+    tokens: Mapping[int, int] = MappingProxyType({})
+    finish: bool = True
+
 
 Answer = tuple[set[int], set[int]]
-Rule = Callable[[Row], Answer]
+Rule = Callable[[Row], Answer | Edit]
 
 
 def surest(row: Row, among: Iterable[int], n: int = 1) -> set[int]:
@@ -206,11 +235,59 @@ def saber(row: Row) -> Answer:
     return chosen - lost, lost - chosen
 
 
+def wino(row: Row) -> Answer:
+    memory, o = row.memory, row.options
+    if row.block_step == 0:
+        memory["accepted"] = 30
+    most = min(max(int(len(row.masks) * 0.7), 5), 20)
+    drafted = [i for i in row.masks if row.c[i] > o["wide_in"]]
+    revealed = surest(row, drafted, most) or surest(row, row.masks)
+    doubtful = [i for i in row.ours if row.p[i][row.tokens[i]] < o["narrow_out"]]
+    if len(revealed) <= 1:
+        doubtful = []
+    if len(doubtful) >= memory["accepted"]:
+        doubtful = sorted(doubtful, key=lambda i: (row.p[i][row.tokens[i]], i))[: memory["accepted"] - 1]
+    memory["accepted"] = len(revealed)
+    return revealed, set(doubtful)
+
+
+def joint(row: Row) -> Edit:
+    o, memory = row.options, row.memory
+    if row.block_step == 0:
+        memory["edits"] = 0
+    if not row.masks:
+        memory["edits"] += 1
+    revealed = {i for i in row.masks if row.c[i] > o["threshold"]} or surest(row, row.masks)
+    written = {i for i in row.ours if row.proposal[i] != row.tokens[i] and row.c[i] > o["edit_threshold"]}
+    finish = memory["edits"] >= o["post_edits"] or not (row.masks or written)
+    return Edit(revealed, set(), written, finish=finish)
+
+
+def credit(row: Row) -> Edit:
+    o = row.options
+    if row.block_step == 0:
+        row.memory["credit"] = [[0.0] * len(p) for p in row.p]
+    scores: dict[int, float] = {}
+    tokens: dict[int, int] = {}
+    for i in row.masks:
+        credits, p = row.memory["credit"][i], row.p[i]
+        credits[:] = [o["beta"] * one for one in credits]
+        first = max(range(len(p)), key=lambda v: p[v])
+        credits[first] += p[first] ** o["gamma"]
+        fused = [p[v] * (1 + credits[v]) ** o["alpha"] for v in range(len(p))]
+        best = max(range(len(p)), key=lambda v: fused[v]) if row.proposal[i] == first else row.proposal[i]
+        tokens[i], scores[i] = best, fused[best] / sum(fused)
+    revealed = {i for i in row.masks if scores[i] >= o["threshold"]} | {max(scores, key=lambda i: (scores[i], -i))}
+    return Edit(revealed, set(), tokens={i: tokens[i] for i in revealed})
+
+
 RULES: dict[str, Rule] = {
     "ada-block": ada_block,
+    "credit": credit,
     "deferred-commitment": deferred_commitment,
     "dus": dus,
     "hierarchy": hierarchy,
+    "joint": joint,
     "local-leap": local_leap,
     "multi-block": multi_block,
     "remdm": remdm,
@@ -218,4 +295,5 @@ RULES: dict[str, Rule] = {
     "sched": sched,
     "two-thresholds": two_thresholds,
     "wavefront": wavefront,
+    "wino": wino,
 }

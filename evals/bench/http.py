@@ -123,7 +123,8 @@ async def _ask(client: httpx.AsyncClient, request: Request, since: float) -> Ben
 async def _ask_stream(client: httpx.AsyncClient, request: Request, since: float) -> BenchAnswer:
     """The same, streamed."""
     first = None
-    may_remask = request.scheduler.needs().remask
+    needs = request.scheduler.needs()
+    may_remask = needs.remask or needs.write or needs.finish
     async with client.stream("POST", "/generate", json=body(request) | {"stream": True}) as response:
         if response.is_error:
             raise _FailedError((await response.aread()).decode())

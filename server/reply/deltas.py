@@ -128,7 +128,7 @@ class _Progress:
 def _apply(step: Step, canvas: dict[int, Reveal]) -> None:
     for position in step.remasked:
         canvas.pop(position, None)
-    canvas.update((reveal.position, reveal) for reveal in step.revealed)
+    canvas.update((reveal.position, reveal) for reveal in (*step.revealed, *step.written))
 
 
 def _snapshot(canvas: Mapping[int, Reveal], length: int, tokenizer: Tokenizer) -> str:

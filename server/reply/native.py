@@ -1,13 +1,13 @@
 """How `POST /generate` answers: whole, or with an event per step."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from unmask.engine.request import Result, Step
+from unmask.engine.request import Result, Reveal, Step
 from unmask.engine.service import EngineError
 from unmask.models.loading import Model
 from unmask.server.errors import error_body
@@ -45,7 +45,7 @@ class NativeReply:
         sent = 0  # characters of settled text
         try:
             async for _, step in self.generations.steps():
-                yield event(self._step(step), "step")
+                yield event(step_data(step, self.model), "step")
                 if step.ended or step.result is not None:
                     yield event({"index": step.block, "text": step.text[sent:]}, "block")
                     sent = len(step.text)
@@ -66,11 +66,6 @@ class NativeReply:
         }
         return start if self.body.canvas is None else start | {"pinned": pinned}
 
-    def _step(self, step: Step) -> JSON:
-        text = self.model.tokenizer.token_text
-        revealed = [(r.position, r.token_id, text(r.token_id), round(r.probability, 6)) for r in step.revealed]
-        return {"step": step.index, "revealed": revealed, "remasked": step.remasked}
-
     def _done(self, result: Result) -> JSON:
         with_steps = bool(self.body.return_steps)
         done = {
@@ -82,3 +77,14 @@ class NativeReply:
         if self.body.canvas is not None:
             done["canvas"] = self.model.tokenizer.decode(self.region.filled(result.token_ids))
         return done | (token_steps(result) if with_steps else {})
+
+
+def step_data(step: Step, model: Model) -> JSON:
+    """The data of the event `step`."""
+    seen = {"step": step.index, "revealed": _tokens(step.revealed, model), "remasked": step.remasked}
+    return seen | ({"written": _tokens(step.written, model)} if step.written else {})
+
+
+def _tokens(reveals: Sequence[Reveal], model: Model) -> list[tuple[int, int, str, float]]:
+    text = model.tokenizer.token_text
+    return [(one.position, one.token_id, text(one.token_id), round(one.probability, 6)) for one in reveals]

@@ -9,9 +9,11 @@ const painted = new WeakMap(); // cell -> what it shows
 export function canvasAfter({ start, steps }, k) {
   const canvas = Array(start.length).fill(null);
   for (const [position, id, text] of start.pinned ?? []) canvas[position] = { id, text };
-  for (const { step, revealed, remasked } of steps.slice(0, k)) {
+  for (const { step, revealed, remasked, written = [] } of steps.slice(0, k)) {
     for (const position of remasked) canvas[position] = null;
-    for (const [position, id, text, probability] of revealed) canvas[position] = { id, text, probability, step };
+    for (const [position, id, text, probability] of [...revealed, ...written]) {
+      canvas[position] = { id, text, probability, step };
+    }
   }
   return canvas;
 }

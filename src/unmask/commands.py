@@ -89,7 +89,7 @@ def _watch(steps: Iterator[Step], model: Model, request: Request, delay: float, 
         for step in steps:
             for token in tokens:
                 token.style = str(token.style).removeprefix("bold ")
-            for reveal in step.revealed:
+            for reveal in (*step.revealed, *step.written):
                 style = "bold " + next(style for least, style in STYLES if reveal.probability >= least)
                 text = STOP if reveal.token_id in model.stop_ids else model.tokenizer.token_text(reveal.token_id)
                 tokens[reveal.position] = Text(text, style=style)
