@@ -19,8 +19,8 @@ from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import GroupInputs
-from unmask.engine.plan import Plan, StepInputs, plan_step
-from unmask.engine.proposal import Kernels, propose, widened
+from unmask.engine.plan import Part, Plan, StepInputs, plan_step
+from unmask.engine.proposal import Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
@@ -188,11 +188,11 @@ class Engine:
     ) -> Decided:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
-            needs, sampling = self._needs(batch.groups.needs), inputs.draws.sampling() if inputs.draws else None
+            needs = self._needs(batch.groups.needs)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
-            head = self.model.network.head
             standing = inputs.window.standing() if needs.current else None
-            proposal = propose(head, hidden, self._forbidden, needs, sampling, before, self._kernels, standing)
+            parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
+            proposal = Proposal.merge(parts, len(hidden))
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):
@@ -205,6 +205,19 @@ class Engine:
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
         return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
+
+    def _propose(
+        self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
+    ) -> Proposal:
+        """What the model would write at some of the positions to predict, from the hidden states (M, D) of all."""
+        if part.index is not None:
+            hidden = hidden[part.index]
+            before = None if before is None else before[part.index]
+            standing = None if standing is None else standing[part.index]
+        forbidden = self._forbidden | self._stops if part.endless else self._forbidden
+        sampling = None if part.draws is None else part.draws.sampling()
+        head, kernels = self.model.network.head, self._kernels
+        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""

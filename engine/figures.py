@@ -12,6 +12,7 @@ class Figures:
     """How a text was generated. For several choices: sums of counts, and the longest of times.
 
     scheduler          name and options
+    length             tokens of the generation region, the longest of several
     block_length       tokens per block
     cache              keys and values kept from pass to pass
     steps              steps that were taken; a step is a forward pass as a request sees it
@@ -23,6 +24,7 @@ class Figures:
     """
 
     scheduler: dict[str, Any]
+    length: int
     block_length: int
     cache: str
     steps: int
@@ -34,12 +36,13 @@ class Figures:
 
 
 def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
-    """The figures of some requests that differ in prompt and seed only; at least one."""
+    """The figures of some requests that differ in prompt, seed and length only; at least one."""
     tokens = sum(result.generated for result in results)
     passes = sum(result.forward_passes for result in results)
     seconds = max(result.generate_seconds for result in results)
     return Figures(
         scheduler=requests[0].scheduler.as_json(),
+        length=max(request.max_tokens for request in requests),
         block_length=requests[0].block_length,
         cache=str(requests[0].cache),
         steps=passes,

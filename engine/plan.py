@@ -55,19 +55,40 @@ class RowInputs:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the M predictions: those that may propose the same tokens.
+
+    endless  whether they may propose no end of text
+    index    (P,) long  which they are, and padding that repeats the last; None for all
+    count    how many are no padding
+    draws    those of rows with a temperature; None if nothing is drawn
+    """
+
+    endless: bool
+    index: Tensor | None
+    count: int
+    draws: Draws | None
+
+    @property
+    def places(self) -> Tensor | None:
+        """Which of the M predictions they are, without padding: draws leave that as it is. None for all."""
+        return None if self.index is None else self.index[: self.count]
+
+
+@dataclass(frozen=True)
 class StepInputs:
     """All that one step of B rows needs on the device, except for the schedulers' options and states.
 
     network    what the network computes
     last_pass  (B,) bool  rows that may have no forward pass after this one
-    draws      the predictions of rows with a temperature; None if nothing is drawn
+    parts      all predictions, by what they may propose
     """
 
     network: NetworkInputs
     window: WindowInputs
     rows: RowInputs
     last_pass: Tensor
-    draws: Draws | None
+    parts: tuple[Part, ...]
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
@@ -126,7 +147,7 @@ def plan_step(
         window=_window_inputs(canvases, wanted, SIZES[shapes]),
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
-        draws=_draws(canvases, wanted, SIZES[shapes]),
+        parts=_parts(canvases, wanted, SIZES[shapes]),
     )
     return Plan(inputs, computed_columns, recurs)
 
@@ -165,10 +186,28 @@ def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
     return RowInputs(*torch.from_numpy(np.array(rows, dtype=np.int64).T.copy()).unbind())
 
 
+def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> tuple[Part, ...]:
+    """The predictions in one part, or in two if only some of them may propose an end of text."""
+    endless = [c.window[0] + columns < c.request.endless for c, columns in zip(canvases, wanted, strict=True)]
+    kinds = sorted({bool(kind) for flags in endless for kind in np.unique(flags)})
+    if len(kinds) <= 1:
+        return (Part(any(kinds), None, sum(map(len, wanted)), _draws(canvases, wanted, size)),)
+    everywhere = np.concatenate(endless)
+    return tuple(
+        Part(
+            kind,
+            joined([np.flatnonzero(everywhere == kind)], size),
+            int((everywhere == kind).sum()),
+            _draws(canvases, [c[flags == kind] for c, flags in zip(wanted, endless, strict=True)], size),
+        )
+        for kind in kinds
+    )
+
+
 def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
     """The predictions of rows with a temperature."""
     ends = np.cumsum([len(columns) for columns in wanted])
-    drawing = [row for row, canvas in enumerate(canvases) if canvas.request.temperature > 0]
+    drawing = [row for row, c in enumerate(canvases) if c.request.temperature > 0 and len(wanted[row])]
     if not drawing:
         return None
     counts = [len(wanted[row]) for row in drawing]

@@ -48,6 +48,21 @@ class Proposal:
             **{name: torch.cat([getattr(piece, name) for piece in pieces]) for name, _ in pieces[0]._known()}
         )
 
+    @staticmethod
+    def merge(parts: list[tuple[Tensor | None, "Proposal"]], count: int) -> "Proposal":
+        """One proposal for `count` masks, of parts with the masks that their first P entries are for, (P,) long; None
+        for all."""
+        first = parts[0][1]
+        if len(parts) == 1 and parts[0][0] is None:
+            return first
+        whole = {name: value.new_zeros(count, *value.shape[1:]) for name, value in first._known()}
+        for index, part in parts:
+            assert index is not None
+            whole = {
+                name: value.index_copy(0, index, getattr(part, name)[: len(index)]) for name, value in whole.items()
+            }
+        return Proposal(**whole)
+
     def _known(self) -> Iterator[tuple[str, Tensor]]:
         return ((field.name, value) for field in fields(self) if (value := getattr(self, field.name)) is not None)
 

@@ -28,7 +28,8 @@ class Request:
     template           the generation region at first: a token id at pinned positions, which never change, None at
                        masks; empty if there are only masks
     suffix             token ids after the generation region
-    ignore_eos         an end of text ends nothing
+    min_tokens         no end of text is proposed at this many first positions of the region
+    ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
@@ -48,6 +49,7 @@ class Request:
     cache: Cache = NO_CACHE
     template: tuple[int | None, ...] = ()
     suffix: tuple[int, ...] = ()
+    min_tokens: int = 0
     ignore_eos: bool = False
     top_logprobs: int = 0
     client: tuple[str, ...] = ()
@@ -56,6 +58,11 @@ class Request:
     def length(self) -> int:
         """Columns of the whole canvas."""
         return len(self.prompt) + self.max_tokens + len(self.suffix)
+
+    @property
+    def endless(self) -> int:
+        """At how many first positions of the region no end of text is proposed."""
+        return self.max_tokens if self.ignore_eos else self.min_tokens
 
 
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:

@@ -18,15 +18,24 @@ def compile_template(text: str) -> "Template":
     return _environment().from_string(text)
 
 
-def render(template: "Template", messages: Sequence[Mapping[str, str]], special_tokens: Mapping[str, str]) -> str:
+def render(
+    template: "Template",
+    messages: Sequence[Mapping[str, str]],
+    special_tokens: Mapping[str, str],
+    values: Mapping[str, Any],
+) -> str:
     """What a template makes of a conversation, up to where the assistant's answer begins.
 
-    Raises ChatTemplateError for whatever goes wrong in it: it is a stranger's program, of these very messages.
+    values  what else it may know, by name, as `enable_thinking`
+
+    Raises ChatTemplateError for whatever goes wrong in it: it is a stranger's program, of these very messages. Raises
+    it as well for a value of a name that is taken.
     """
+    given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **special_tokens}
+    if taken := given.keys() & values.keys():
+        raise ChatTemplateError(f"the chat template is given {min(taken)!r} by the server; leave that value out")
     try:
-        return template.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **special_tokens
-        )
+        return template.render({**values, **given})
     except Exception as error:
         raise ChatTemplateError(f"the model's chat template refuses these messages: {first_line(error)}") from error
 

@@ -1,9 +1,10 @@
 """Text to token ids and back, and the chat template. No remote code, no network, no questions on stdin."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenizers.decoders import ByteLevel
@@ -140,17 +141,18 @@ class Tokenizer:
         """The text of some ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def chat(self, messages: list[dict[str, str]], values: Mapping[str, Any] = MappingProxyType({})) -> list[int]:
         """The ids of a conversation up to where the assistant's answer begins.
 
-        Only the template writes control tokens: their text inside a message stays text, also where two messages make
-        it together, so no message can end its turn and forge another. Raises ChatTemplateError if there is no template
-        or it refuses the messages.
+        values  what else the template may know, by name: texts, numbers, and lists and mappings of such
+
+        Only the template writes control tokens: their text inside a message or a value stays text, also where two
+        messages make it together, so no message can end its turn and forge another. Raises ChatTemplateError if there
+        is no template or it refuses the messages.
         """
         if not self.has_chat_template:
             raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")
-        cut = [{key: self._cut_control_tokens(value) for key, value in message.items()} for message in messages]
-        rendered = render(self._template, cut, self.special_tokens)
+        rendered = render(self._template, self._cut(messages), self.special_tokens, self._cut(dict(values)))
         return [token for piece in rendered.split(_CUT) for token in self.encode(piece)]
 
     def ask(self, question: str, raw: bool = False, end: str = "") -> list[int]:
@@ -167,6 +169,14 @@ class Tokenizer:
             return compile_template(self._full.get_chat_template())
         except (TemplateError, ValueError) as error:
             raise ChatTemplateError(f"the model's chat template cannot be used: {first_line(error)}") from error
+
+    def _cut(self, value: Any) -> Any:
+        """A value whose texts hold no control token: neither as an item, nor as the name of one."""
+        if isinstance(value, str):
+            return self._cut_control_tokens(value)
+        if isinstance(value, list):
+            return [self._cut(item) for item in value]
+        return {self._cut(k): self._cut(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     def _cut_control_tokens(self, text: str) -> str:
         """Mark a cut inside each text of an added token, and after one that has begun: the next message may end it."""

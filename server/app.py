@@ -10,13 +10,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from unmask.models.loading import Model
 from unmask.server.backend import Backend
 from unmask.server.errors import add_error_handlers
 from unmask.server.ops.access import PROBES, ApiKeys
 from unmask.server.ops.middleware import KeepAlive, Observe
-from unmask.server.routes import chat, completions, fim, generate, info, playground, score, tokenize
+from unmask.server.routes import chat, completions, elsewhere, fim, generate, info, playground, score, tokenize
 from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,10 @@ def create_app(
         title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
     )
     app.state.backend = backend
-    for routes in (generate, completions, chat, fim, score, tokenize, info, playground):
-        app.include_router(routes.router)
-    add_error_handlers(app)
+    routers = [routes.router for routes in (generate, completions, chat, fim, score, tokenize, info)]
+    for router in (*routers, elsewhere.router, playground.router):
+        app.include_router(router)
+    add_error_handlers(app, [route.path for router in routers for route in router.routes if isinstance(route, Route)])
     app.add_middleware(KeepAlive, seconds=settings.keep_alive_interval)
     if settings.api_key:
         app.add_middleware(ApiKeys, keys=settings.api_key, open_paths=PROBES | playground.PATHS)

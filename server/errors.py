@@ -19,13 +19,13 @@ Exception
     SchedulerFailedError 500  the scheduler of the request raised
     ModelNotFiniteError 500  the model computed NaN for the request
     OutOfMemoryError   503  the device had no memory for the request
-  HTTPException        404, 405, 413, ...  from the framework's routing
+  HTTPException        404, 405, 413, 415, ...  from the framework's routing, and the reading of bodies
   any other            500  a fault of the server
 """
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -151,15 +151,18 @@ def error_response(error: BaseException) -> Response:
     return _json(error_body(error), status, _HEADERS.get(status))
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer every exception in OpenAI's shape. The middleware answers unforeseen ones."""
+def add_error_handlers(app: FastAPI, paths: Iterable[str]) -> None:
+    """Answer every exception in OpenAI's shape. The middleware answers unforeseen ones.
+
+    paths  that clients may have meant
+    """
 
     async def known(request: Request, error: Exception) -> Response:
         return error_response(error)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _from_framework(error, request)
+        return _from_framework(error, request, paths)
 
     for kind in _KINDS.keys() - {Exception}:
         app.add_exception_handler(kind, known)
@@ -170,16 +173,27 @@ def _kind(error: BaseException) -> _Kind:
     return next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), _KINDS[Exception])
 
 
-def _from_framework(error: HTTPException, request: Request) -> Response:
+def _from_framework(error: HTTPException, request: Request, paths: Iterable[str]) -> Response:
     status = HTTPStatus(error.status_code)
     where = f"{request.method} {show(request.url.path)}"
     messages = {
-        404: f"there is no route {where}; see /docs",
+        404: f"there is no route {where}; {_nearest(request.url.path, paths)}",
         405: f"{where} is not allowed; see /docs",
     }
     message = messages.get(status, str(error.detail))
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": status.name.lower()}
     return _json(body, status, error.headers)
+
+
+def _nearest(asked: str, paths: Iterable[str]) -> str:
+    """What to do about a path that does not exist: often a client's base URL has no `/v1`, or has it twice."""
+    if (near := next((path for path in paths if _parts(path) == _parts(asked)), None)) is None:
+        return "see /docs"
+    return f"did you mean {near!r}?" + ("; an OpenAI client's base URL ends in /v1" if near.startswith("/v1/") else "")
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", "v1")]
 
 
 def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:

@@ -82,7 +82,10 @@ class ServeSettings(ModelSettings):
         description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     default_max_tokens: int = Field(
-        defaults.MAX_TOKENS, ge=1, description="length of the generation region of /generate requests that give none"
+        defaults.MAX_TOKENS,
+        ge=1,
+        description="length of the generation region of requests that give none, less where no more fits; "
+        "/v1/completions has 16, as OpenAI",
     )
     keep_alive_interval: float = Field(
         15, gt=0, description="seconds of silence after which a stream sends a comment, so that no proxy closes it"

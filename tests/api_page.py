@@ -15,7 +15,8 @@ from pydantic_core import PydanticUndefined
 from tests.live import live
 from unmask.server.parse.requests import COMPLETION_MAX_TOKENS
 from unmask.server.settings import ServeSettings
-from unmask.server.wire.fields import Body, Message, TextPart
+from unmask.server.wire.fields import Body
+from unmask.server.wire.messages import Message, TextPart
 from unmask.server.wire.openai import StreamOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -41,6 +42,7 @@ DEFAULTS = {
     "mask_marker": "`[MASK]`",
     "max_completion_tokens": "as `max_tokens`",
     "max_forward_passes": "4 for each mask",
+    "min_tokens": "0",
     "max_tokens": f"{_setting('default_max_tokens')}; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
     "model": "the one served",
     "n": "1",

@@ -51,7 +51,8 @@ def crowd(model: Model, count: int) -> Iterator[Request]:
             seed=i,
             cache=parse_cache("none" if scheduler == "policy" else caches[i // 2 % len(caches)]),
             top_logprobs=(0, 3)[i // 3 % 2],
-            ignore_eos=True,
+            min_tokens=i % 5,
+            ignore_eos=i % 4 != 1,
         )
 
 

@@ -73,9 +73,11 @@ server = {"base_url": url + "/v1", "api_key": "none", "model": "llada-nano"}
 chat = ChatOpenAI(**server, stream_usage=True, extra_body={"scheduler": "margin", "block_length": 8})
 whole = chat.invoke(asked["messages"])
 chunks = list(chat.stream(asked["messages"]))
+named = chat.invoke([{**message, "name": "bob"} for message in asked["messages"]])
 write = OpenAI(**server, max_tokens=gap["max_tokens"], extra_body={"suffix": gap["suffix"]})
 written = write.generate([gap["prompt"], gap["prompt"]])
 print(json.dumps({
+    "named": named.content,
     "whole": [whole.content, whole.usage_metadata, whole.response_metadata["finish_reason"]],
     "stream": [[chunk.content, chunk.usage_metadata] for chunk in chunks],
     "written": [generation.text for (generation,) in written.generations],
@@ -97,6 +99,10 @@ for provider in ("openai", "hosted_vllm"):
     stream = litellm.completion(**model, **asked, stream=True, stream_options={"include_usage": True})
     chunks = [chunk.model_dump() for chunk in stream]
     told[provider] = {"whole": whole.model_dump(), "chunks": chunks}
+    try:
+        litellm.completion(**model, messages=[{**message, "content": "a b " * 600} for message in asked["messages"]])
+    except litellm.ContextWindowExceededError as error:
+        told["overflow of " + provider] = str(error)
 for provider in ("openai", "text-completion-openai", "hosted_vllm"):
     model = {**server, "model": provider + "/llada-nano"}
     whole = litellm.text_completion(**model, **gap)
@@ -152,7 +158,8 @@ def test_langchain(server: Live, folder: Path) -> None:
     told = json.loads(run(folder, sys.executable, "-c", LANGCHAIN, server.url, json.dumps(MATHS), json.dumps(GAP)))
     content, usage, reason = told["whole"]
     assert (content, reason) == (ANSWER, "stop")
-    assert generations(server, "margin") == before + 2  # the scheduler that was asked for, each time
+    assert told["named"] == ANSWER
+    assert generations(server, "margin") == before + 3  # the scheduler that was asked for, each time
     native = server.generate(**MATHS)["usage"]
     assert [usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == list(native.values())
     assert "".join(text for text, _ in told["stream"]) == ANSWER
@@ -180,6 +187,8 @@ def test_litellm(server: Live, folder: Path) -> None:
     for provider in ("openai", "text-completion-openai", "hosted_vllm"):
         text, tokens, pieces = told[f"text by {provider}"]
         assert (text, tokens, "".join(pieces)) == (ANSWER[:20], 11, ANSWER[:20])
+    for provider in ("openai", "hosted_vllm"):
+        assert "maximum context length is 512 tokens" in told[f"overflow of {provider}"]
     for field, message in (("temperature", "less than or equal to 2, not 5"), ("scheduler", "unknown scheduler")):
         status, said, param = told[f"refusal of {field}"]
         assert (status, param) == (400, field)

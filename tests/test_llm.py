@@ -32,10 +32,12 @@ FIELDS: list[dict[str, Any]] = [
     {"scheduler": "random", "steps": 8, "seed": 3, "temperature": 0.7, "top_p": 0.9, "top_k": 20},
     {"policy": "any-speed", "speed": 0.8, "max_tokens": 48},
     {"cache": "dual:refresh=4", "scheduler": "entropy", "max_forward_passes": 20},
+    {"min_tokens": 80, "scheduler": "threshold"},
 ]
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_tokens": 0}, RequestError, "max_tokens must be an integer of at least 1, not 0"),
     ({"max_tokens": 2.5}, RequestError, "max_tokens must be an integer of at least 1, not 2.5"),
+    ({"min_tokens": 70, "max_tokens": 64}, RequestError, "min_tokens 70 is more than the max_tokens 64; ask for less"),
     ({"max_tokens": 600}, RequestError, "more than the 512 positions of the model; shorten one of them"),
     ({"block_length": True}, RequestError, "block_length must be an integer of at least 1, not True"),
     ({"temperature": "hot"}, RequestError, "temperature must be a number from 0 to 2, not 'hot'"),

@@ -56,7 +56,7 @@ def test_body_that_does_not_say_how_long_it_is_is_refused_once_too_long(server: 
 def test_canvas_may_be_limited(server: Live) -> None:
     error = refusal(server, 400, prompt="abc", max_tokens=POSITIONS - 2)
     assert (error["param"], error["code"]) == ("max_tokens", "context_length_exceeded")
-    assert f"the {POSITIONS} positions" in error["message"]
+    assert error["message"].startswith(f"This model's maximum context length is {POSITIONS} tokens; ")
     assert server.http.get("/v1/models").json()["data"][0]["max_model_len"] == POSITIONS
 
 

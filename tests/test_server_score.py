@@ -27,13 +27,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"completion": [1, 2], "patterns": []}, "patterns", "at least 1 item"),
     ({"completion": [1, 2], "coupled_pairs": 65}, "coupled_pairs", "less than or equal to 64"),
     ({"completion": [1, 2], "likelihood_samples": 0}, "likelihood_samples", "greater than or equal to 1"),
-    ({"completion": [1] * 300, "input_ids": [1] * 300}, "completion", "more than the 512 positions"),
+    ({"completion": [1] * 300, "input_ids": [1] * 300}, "completion", "make 600; at most 212 fit, shorten one of them"),
     (
         {"completion": [1] * 511, "patterns": [[0]] * 1024, "likelihood_samples": 1024, "coupled_pairs": 64},
         "completion",
         "asks for passes over 1112447 tokens in total",
     ),
-    ({"completion": "a", "max_tokens": 3}, "max_tokens", "is unknown; the fields are: model, prompt"),
+    ({"completion": "a", "max_tokens": 3}, "max_tokens", "unknown field 'max_tokens'; the fields are: model, prompt"),
 ]
 
 

@@ -21,7 +21,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("/tokenize", {}, "prompt", "exactly one of the fields prompt, messages"),
     ("/tokenize", {"prompt": "a", "messages": CHAT}, "prompt", "exactly one of"),
     ("/tokenize", {"prompt": 5}, "prompt", "must be a valid string"),
-    ("/tokenize", {"prompt": "a", "x": 1}, "x", "unknown; the fields are: model, prompt"),
+    ("/tokenize", {"prompt": "a", "x": 1}, "x", "unknown field 'x'; the fields are: model, prompt"),
     ("/tokenize", {"prompt": "a" * 100_000}, "prompt", "more than the 32768 that could fit"),
     ("/tokenize", {"messages": CHAT, "add_special_tokens": True}, "add_special_tokens", "not for messages"),
     ("/detokenize", {}, "tokens", "is missing"),

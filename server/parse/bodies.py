@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from unmask.errors import unknown
 from unmask.server.errors import BadRequestError, show
 
 BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
@@ -24,6 +26,7 @@ MOST_BYTES = 8 << 20  # of the default; a text of that size is parsed in a momen
 MAX_VALUES = 1 << 18  # separated by commas; this many take a twentieth of a second
 MAX_NAMES = 1 << 15  # objects, lists and names of fields, each of which costs as much as several numbers
 MAX_DIGITS = 400  # of a number, more than any float has; the time to read one grows with their square
+MAX_SHOWN = 40  # characters of an unknown name
 PIECE = 1 << 16  # bytes per count
 
 T = TypeVar("T", bound=BaseModel)
@@ -49,6 +52,9 @@ class BodyRoute(APIRoute):
         assert issubclass(kind, BaseModel)
 
         async def read_first(request: Request) -> Response:
+            if (coding := request.headers.get("content-encoding", "identity").lower()) not in ("", "identity"):
+                message = f"content-encoding {show(coding)} is not supported; send the body as it is"
+                raise HTTPException(415, message, {"Accept-Encoding": "identity"})
             if not _is_json(request.headers.get("content-type", "")):
                 raise BadRequestError(_NO_OBJECT)
             body = await asyncio.to_thread(read_body, await request.body(), kind)
@@ -122,10 +128,12 @@ def _refusal(found: ErrorDetails, kind: type[BaseModel]) -> BadRequestError:
         return BadRequestError(f"the body is not JSON: {context['error']}{remedy}", code="invalid_json")
     if found["type"] == "body":
         path = [*found["loc"], context["param"]] if context["param"] else found["loc"]
-        return BadRequestError(found["msg"], ".".join(map(str, path)) or None)
+        return BadRequestError(found["msg"], ".".join(map(str, path)) or None, context["code"])
     if not found["loc"]:
         return BadRequestError(_NO_OBJECT)
     field = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        return BadRequestError(unknown("field", field[:MAX_SHOWN], kind.model_fields), field, "unknown_parameter")
     return BadRequestError(f"field {show(field)} {_remedy(found, kind)}", field)
 
 
@@ -133,8 +141,6 @@ def _remedy(found: ErrorDetails, kind: type[BaseModel]) -> str:
     if found["type"] == "missing":
         return "is missing; give it"
     if found["type"] == "extra_forbidden":
-        return "is unknown; " + (
-            f"the fields are: {', '.join(kind.model_fields)}" if len(found["loc"]) == 1 else "leave it out"
-        )
+        return "is unknown; leave it out"
     must = re.sub(r"^\w+ should", "must", found["msg"]).partition(" after validation")[0]
     return f"{must}, not {show(found['input'])}"

@@ -10,26 +10,26 @@ MAX_SCORED_TOKENS = 1 << 20  # a text of 1024 tokens, each seen from those befor
 CONTEXT_LENGTH = "context_length_exceeded"
 
 
+def too_long(what: str, field: str, model: Model) -> BadRequestError:
+    """The error for what does not fit. It begins with OpenAI's words, by which clients know this fault."""
+    message = f"This model's maximum context length is {model.max_positions} tokens; {what}"
+    return BadRequestError(message, field, CONTEXT_LENGTH)
+
+
 def check_characters(characters: int, field: str, model: Model) -> None:
     """Raise BadRequestError for a text that cannot fit."""
     if characters > (most := CHARACTERS_PER_TOKEN * model.max_positions):
-        raise BadRequestError(
-            f"field {field!r} has {characters} characters, more than the {most} that could fit into the "
-            f"{model.max_positions} positions of the model; shorten it",
+        raise too_long(
+            f"field {field!r} has {characters} characters, more than the {most} that could fit; shorten it",
             field,
-            CONTEXT_LENGTH,
+            model,
         )
 
 
 def check_count(tokens: int, field: str, model: Model) -> None:
     """Raise BadRequestError for more tokens than the model has positions."""
     if tokens > model.max_positions:
-        raise BadRequestError(
-            f"field {field!r} holds {tokens} tokens, more than the {model.max_positions} positions of the model; "
-            "send fewer",
-            field,
-            CONTEXT_LENGTH,
-        )
+        raise too_long(f"field {field!r} holds {tokens}; send fewer", field, model)
 
 
 def check_tokens(ids: Sequence[int], field: str, model: Model) -> None:

@@ -1,12 +1,14 @@
 """From texts and conversations to token ids, checked before and after."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unmask.models.loading import Model
 from unmask.server.errors import BadRequestError
 from unmask.server.parse.limits import check_characters, check_tokens
-from unmask.server.wire.fields import Message
 from unmask.server.wire.generate import GenerateRequest
+from unmask.server.wire.messages import Message
 from unmask.server.wire.score import ScoreRequest
 from unmask.server.wire.tokenize import TokenizeRequest
 
@@ -17,10 +19,15 @@ def encoded(text: str, field: str, model: Model) -> list[int]:
     return model.tokenizer.encode(text)
 
 
-def conversation(messages: Sequence[Message], model: Model) -> list[int]:
-    """The token ids of a conversation, up to where the answer begins. Raises BadRequestError or ChatTemplateError."""
-    check_characters(sum(len(message.text) for message in messages), "messages", model)
-    return model.tokenizer.chat([message.for_template() for message in messages])
+def conversation(messages: Sequence[Message], values: Mapping[str, Any] | None, model: Model) -> list[int]:
+    """The token ids of a conversation, up to where the answer begins; `values` are for the template.
+
+    Raises BadRequestError or ChatTemplateError.
+    """
+    said = [message.for_template() for message in messages]
+    check_characters(sum(len(message["content"]) + len(message.get("name", "")) for message in said), "messages", model)
+    check_characters(len(json.dumps(values)), "chat_template_kwargs", model)
+    return model.tokenizer.chat(said, values or {})
 
 
 def given_prompt(body: GenerateRequest | ScoreRequest, model: Model) -> tuple[str, Sequence[int]]:
@@ -28,7 +35,7 @@ def given_prompt(body: GenerateRequest | ScoreRequest, model: Model) -> tuple[st
     if body.prompt is not None:
         return "prompt", encoded(body.prompt, "prompt", model)
     if body.messages is not None:
-        return "messages", conversation(body.messages, model)
+        return "messages", conversation(body.messages, body.chat_template_kwargs, model)
     check_tokens(body.input_ids or (), "input_ids", model)
     return "input_ids", body.input_ids or ()
 
@@ -58,7 +65,7 @@ def checked(ids: Sequence[int], field: str, model: Model) -> tuple[int, ...]:
 def tokens_of(body: TokenizeRequest, model: Model) -> list[int]:
     """The tokens of a body of `POST /tokenize`. Raises BadRequestError or ChatTemplateError."""
     if body.messages is not None:
-        return conversation(body.messages, model)
+        return conversation(body.messages, body.chat_template_kwargs, model)
     text = body.prompt or ""
     check_characters(len(text), "prompt", model)
     return model.tokenizer.encode(text, add_special_tokens=bool(body.add_special_tokens))

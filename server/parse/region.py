@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unmask.models.loading import Model
 from unmask.server.errors import BadRequestError
-from unmask.server.parse.limits import CONTEXT_LENGTH, check_characters, check_tokens
+from unmask.server.parse.limits import check_characters, check_tokens, too_long
 
 DEFAULT_MARKER = "[MASK]"
 _CLOSING = "])>}"  # a marker that ends in one of these may hold a count before it
@@ -52,18 +52,29 @@ def region_of(canvas: str | Sequence[int | None], marker: str | None, prompt: Se
     return Region((*prompt, *before), len(template), pinned, after, start=len(prompt))
 
 
+def room_for(prompt: Sequence[int], suffix: Sequence[int], field: str, model: Model, least: int = 1) -> int:
+    """The longest generation region between a prompt and a suffix.
+
+    Raises BadRequestError, about `field`, if it is shorter than `least`.
+    """
+    room = model.max_positions - len(prompt) - len(suffix)
+    if room < least:
+        left = f"has {len(prompt)} tokens" + (f" and the suffix {len(suffix)}" if suffix else "")
+        raise too_long(f"the prompt {left}, which leaves no room for an answer; shorten it", field, model)
+    return room
+
+
 def check_length(region: Region, field: str, model: Model) -> None:
     """Raise BadRequestError if the canvas is too long for the model. `field` sets the length of the region."""
-    around = f"the prompt of {len(region.prompt)} tokens"
-    if region.suffix:
-        around += f", the suffix of {len(region.suffix)}"
-    length = len(region.prompt) + region.max_tokens + len(region.suffix)
-    if length > model.max_positions:
-        raise BadRequestError(
-            f"{around} and {field!r} of {region.max_tokens} make {length}, more than the {model.max_positions} "
-            "positions of the model; shorten one of them",
+    around, length = len(region.prompt) + len(region.suffix), region.max_tokens
+    around_it = f"the prompt of {len(region.prompt)} tokens"
+    around_it += f", the suffix of {len(region.suffix)}" if region.suffix else ""
+    if around + length > model.max_positions:
+        fit = max(model.max_positions - around, 0)
+        raise too_long(
+            f"{around_it} and {field!r} of {length} make {around + length}; at most {fit} fit, shorten one of them",
             field,
-            CONTEXT_LENGTH,
+            model,
         )
 
 
@@ -74,12 +85,7 @@ def _from_text(text: str, marker: str, model: Model) -> list[int | None]:
     for found in re.finditer(_pattern(marker), text):  # one by one, as one call would hold Python's lock for long
         count = int((found[1] or "1")[:_DIGITS])
         if (total := total + count) > model.max_positions:
-            raise BadRequestError(
-                f"field 'canvas' holds {total} masks, more than the model's {model.max_positions} positions; send "
-                "fewer",
-                "canvas",
-                CONTEXT_LENGTH,
-            )
+            raise too_long(f"field 'canvas' holds {total} masks; send fewer", "canvas", model)
         tokens += model.tokenizer.encode(text[end : found.start()])
         tokens += [None] * count
         end = found.end()

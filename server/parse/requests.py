@@ -14,7 +14,7 @@ from unmask.server.parse.context import Context
 from unmask.server.parse.limits import check_scored
 from unmask.server.parse.policies import check_policy
 from unmask.server.parse.prompts import checked, conversation, encoded, given_prompt, prompt_ids, split_prompts
-from unmask.server.parse.region import Region, check_length, region_of
+from unmask.server.parse.region import Region, check_length, region_of, room_for
 from unmask.server.settings import ServeSettings
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
@@ -34,8 +34,11 @@ def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Re
         field, region = "canvas", region_of(body.canvas, body.mask_marker, prompt, model)
     else:
         prompt = checked(prompt, field, model)
-        field, region = "max_tokens", Region(prompt, body.max_tokens or context.settings.default_max_tokens)
-    return _request(body, region, field, _seed(body), _scheduler(body, context.settings), context), region
+        default = min(_default_length(body, context.settings.default_max_tokens), room_for(prompt, (), field, model))
+        field, region = "max_tokens", Region(prompt, body.max_tokens or default)
+    check_length(region, field, model)
+    _check_least(body, region.max_tokens)
+    return _request(body, region, _seed(body), _scheduler(body, context.settings), context), region
 
 
 def parse_completion(body: CompletionRequest, context: Context) -> list[Request]:
@@ -48,33 +51,44 @@ def parse_completion(body: CompletionRequest, context: Context) -> list[Request]
     ids = [prompt_ids(prompt, context.model) for prompt in prompts]
     if body.echo and body.logprobs is not None:
         check_scored(sum(len(prompt) ** 2 for prompt in ids), "echo")
-    max_tokens = COMPLETION_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     suffix = _suffix(body.suffix, context.model)
-    return _choices(body, [Region(prompt, max_tokens, suffix=suffix) for prompt in ids], context)
+    regions = [_region(body, prompt, suffix, "prompt", COMPLETION_MAX_TOKENS, context.model) for prompt in ids]
+    return _choices(body, regions, context)
 
 
 def parse_chat(body: ChatRequest, context: Context) -> list[Request]:
     """The requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
     _check_choices(body, "messages", 1, context.settings)
-    model = context.model
-    max_tokens = body.max_tokens or context.settings.default_max_tokens
-    return _choices(body, [Region(checked(conversation(body.messages, model), "messages", model), max_tokens)], context)
+    model, default = context.model, context.settings.default_max_tokens
+    prompt = checked(conversation(body.messages, body.chat_template_kwargs, model), "messages", model)
+    return _choices(body, [_region(body, prompt, (), "messages", default, model)], context)
 
 
 def parse_fim(body: FimRequest, context: Context) -> list[Request]:
     """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
     _check_choices(body, "prompt", 1, context.settings)
-    model = context.model
+    model, default = context.model, context.settings.default_max_tokens
     prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
-    max_tokens = body.max_tokens or context.settings.default_max_tokens
-    return _choices(body, [Region(prompt, max_tokens, suffix=_suffix(body.suffix, model))], context)
+    return _choices(body, [_region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)], context)
+
+
+def _region(
+    body: OpenAIFields, prompt: tuple[int, ...], suffix: tuple[int, ...], field: str, default: int, model: Model
+) -> Region:
+    """The region for a body of OpenAI's: there `max_tokens` is an upper bound, so it is cut to the room that there is.
+
+    Raises BadRequestError, about the field of the prompt, if there is none.
+    """
+    _check_least(body, body.max_tokens)
+    asked = _default_length(body, default) if body.max_tokens is None else body.max_tokens
+    return Region(prompt, min(asked, room_for(prompt, suffix, field, model, least=min(asked, 1))), suffix=suffix)
 
 
 def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
     """n requests for each region, with seeds that count up."""
     first, scheduler = _seed(body), _scheduler(body, context.settings)
     seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
-    return [_request(body, region, "max_tokens", seed, scheduler, context) for region in regions for seed in seeds]
+    return [_request(body, region, seed, scheduler, context) for region in regions for seed in seeds]
 
 
 def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
@@ -100,11 +114,22 @@ def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
     return tuple(encoded(text, "suffix", model))
 
 
-def _request(
-    body: GenerationFields, region: Region, field: str, seed: int, scheduler: SchedulerSpec, context: Context
-) -> Request:
-    """The engine's request; `field` is the one that decides the length of the region."""
-    check_length(region, field, context.model)
+def _default_length(body: GenerationFields, default: int) -> int:
+    """The length of a region for which none is given."""
+    return max(default, body.min_tokens or 0)
+
+
+def _check_least(body: GenerationFields, most: int | None) -> None:
+    """Raise BadRequestError for a least number of tokens that is more than the most, where that is given."""
+    if most is not None and (body.min_tokens or 0) > most:
+        raise BadRequestError(
+            f"field 'min_tokens' of {body.min_tokens} is more than the {most} tokens that are asked for; ask for less",
+            "min_tokens",
+        )
+
+
+def _request(body: GenerationFields, region: Region, seed: int, scheduler: SchedulerSpec, context: Context) -> Request:
+    """The engine's request."""
     architecture, settings = context.model.network.architecture, context.settings
     return Request(
         id=uuid.uuid4().hex,
@@ -123,6 +148,7 @@ def _request(
         cache=choose_cache(body.cache or settings.cache, architecture),
         template=region.template,
         suffix=region.suffix,
+        min_tokens=min(body.min_tokens or 0, region.max_tokens),
         ignore_eos=bool(body.ignore_eos),
         top_logprobs=body.alternatives or 0,
         client=context.client,

@@ -29,7 +29,7 @@ def token_steps(result: Result) -> dict[str, Any]:
 
 
 def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
-    """The fields of `Diffusion`, the figures of some results. The requests differ in prompt and seed only."""
+    """The fields of `Diffusion`, the figures of some results. The requests differ in prompt, seed and length."""
     order = _ar_ness(results) if with_order else None
     response = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
     return response.model_dump(exclude_none=True, by_alias=True)

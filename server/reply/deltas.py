@@ -42,6 +42,7 @@ class Delta:
     """What has settled of one answer since its last delta; of snapshots, the whole text so far.
 
     choice  which answer
+    opens   whether this stands for the first step of an answer; then it holds nothing else
     tokens  of the text, where they were asked for
     first   whether no delta with text came before
     echo    with the first delta: the prompt, if the answer begins with it
@@ -56,6 +57,7 @@ class Delta:
     echo: Echo = NO_ECHO
     end: tuple[Token, ...] = ()
     result: Result | None = None
+    opens: bool = False
 
 
 def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Delta:
@@ -67,13 +69,15 @@ def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Delta:
 
 
 async def deltas(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Delta]:
-    """Deltas until every answer has ended. Only a last one may be empty.
+    """Deltas until every answer has ended. Only the first and the last one of an answer may be empty.
 
     with_tokens  whether deltas hold their tokens
     echoes       one per answer
     """
     answers = [_Progress(choice, echo) for choice, echo in enumerate(echoes)]
     async for choice, step in generations.steps():
+        if step.index == 0:
+            yield Delta(choice, "", opens=True)
         delta = answers[choice].take(step, with_tokens)
         if delta.text or delta.tokens or delta.result is not None:
             yield delta
@@ -83,6 +87,8 @@ async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIter
     """After every step the whole text of an answer, masks included; the last one is the answer itself."""
     canvases: list[dict[int, Reveal]] = [{} for _ in generations.requests]
     async for choice, step in generations.steps():
+        if step.index == 0:
+            yield Delta(choice, "", opens=True)
         _apply(step, canvases[choice])
         length = generations.requests[choice].max_tokens
         text = step.result.text if step.result else _snapshot(canvases[choice], length, tokenizer)

@@ -5,7 +5,7 @@ and with one block over the whole length it arrives late and in bursts. With `di
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -82,8 +82,6 @@ class OpenAIReply:
 
     async def chunks(self) -> AsyncIterator[str]:
         """The stream as server-sent events."""
-        for chunk in self._openings():
-            yield event(chunk)
         try:
             async for chunk in self._delta_chunks():
                 yield event(chunk)
@@ -91,18 +89,23 @@ class OpenAIReply:
             yield event({"error": error_body(error)})
         yield END_OF_STREAM
 
-    def _openings(self) -> Iterator[JSON]:
-        """The chunks that open the choices, before any text. The first one holds the prompt's ids."""
-        once = self._prompt_ids()
-        for i in range(len(self.generations.requests) if self.shape.opening else 0):
-            choice = {"index": i, **self.shape.opening, "logprobs": None, "finish_reason": None}
-            yield self.head | once | self._usage_so_far(0) | {"choices": [choice]}
-            once = {}
+    def _opening(self, choice: int, first: bool, sent: int) -> JSON:
+        """The chunk that opens a choice, before any text. The first one of all holds the prompt's ids."""
+        opened = {"index": choice, **self.shape.opening, "logprobs": None, "finish_reason": None}
+        return self.head | (self._prompt_ids() if first else {}) | self._usage_so_far(sent) | {"choices": [opened]}
 
     async def _delta_chunks(self) -> AsyncIterator[JSON]:
-        """A chunk per delta; the last chunk holds `diffusion`, and `usage` if asked for."""
-        sent, results = 0, dict[int, Result]()
+        """A chunk per delta; the last chunk holds `diffusion`, and `usage` if asked for.
+
+        A choice opens with its first step, not before: clients that measure take its first chunk for the first token.
+        """
+        sent, opened, results = 0, 0, dict[int, Result]()
         async for delta in self._deltas():
+            if delta.opens:
+                if self.shape.opening:
+                    yield self._opening(delta.choice, not opened, sent)
+                opened += 1
+                continue
             sent += len(delta.tokens)
             chunk = self.head | self._usage_so_far(sent) | {"choices": [self._choice(delta, self.shape.delta(delta))]}
             if delta.result is not None:

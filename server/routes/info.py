@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["information"])
 
 
+@router.get("/v1/models/", include_in_schema=False)  # the next route would take it for a model without a name
 @router.get("/v1/models", responses={503: ERRORS[503]})
 async def models(backend: BackendOf) -> dict[str, Any]:
     """The one model that is served."""

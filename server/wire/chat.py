@@ -1,62 +1,19 @@
 """The JSON of `POST /v1/chat/completions`."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_MESSAGES, Message, about, check_same
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
-
-NOT_IGNORED = ("audio", "function_call", "tool_calls")  # the answer would depend on them
-
-
-class ChatMessage(Message):
-    """One turn of a conversation as OpenAI's clients send it. Unknown names are ignored."""
-
-    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_unknown_names(cls, message: Any) -> Any:
-        """The message without them. A value that is not an object is refused later."""
-        known = (*cls.model_fields, *NOT_IGNORED)
-        return {name: message[name] for name in known if name in message} if isinstance(message, dict) else message
-
-
-ChatMessages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+from unmask.server.wire.fields import about
+from unmask.server.wire.messages import Messages, TemplateValues
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 
 
 class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`: OpenAI's fields and ours."""
 
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = {
-        **NEUTRAL,
-        "add_generation_prompt": (True,),
-        "audio": (),
-        "chat_template": (),
-        "chat_template_kwargs": ({},),
-        "continue_final_message": (False,),
-        "documents": ([],),
-        "echo": (False,),
-        "function_call": ("none", "auto"),
-        "functions": ([],),
-        "modalities": (["text"],),
-        "parallel_tool_calls": (True, False),
-        "prediction": (),
-        "prompt": (),
-        "reasoning_effort": ("none",),
-        "store": (False,),
-        "suffix": ("",),
-        "tool_choice": ("none", "auto"),
-        "tools": ([],),
-        "web_search_options": (),
-    }
-
-    messages: ChatMessages = Field(description="a conversation, put through the chat template")
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
-    )
-
+    messages: Messages = Field(description="a conversation, put through the chat template")
+    chat_template_kwargs: TemplateValues = None
     logprobs: bool | None = Field(None, description="return each token's log-probability at the step that revealed it")
     top_logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: return this many of the most probable tokens too"
@@ -70,12 +27,6 @@ class ChatRequest(OpenAIFields):
     def _logprobs_for_the_top(self) -> "ChatRequest":
         if self.top_logprobs and not self.logprobs:
             raise about("top_logprobs", "field 'top_logprobs' needs 'logprobs': true; set it or leave the field out")
-        return self
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "ChatRequest":
-        check_same(self, "max_tokens", "max_completion_tokens")
-        self.max_tokens = self.max_tokens or self.max_completion_tokens
         return self
 
 

@@ -1,11 +1,11 @@
 """The JSON of `POST /v1/completions`."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
-from unmask.server.wire.openai import MAX_TOP_LOGPROBS, NEUTRAL, Choice, OpenAIFields, OpenAIResponse
+from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 
 MAX_PROMPTS = 1 << 14
 
@@ -20,8 +20,6 @@ Prompts = Annotated[
 
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`: OpenAI's fields and ours."""
-
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = {**NEUTRAL, "messages": (), "tools": ([],), "top_logprobs": (0,)}
 
     max_tokens: int | None = Field(
         None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and describes the prompt alone"

@@ -1,8 +1,8 @@
 """The fields that the bodies of all generation endpoints share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
 MAX_COUNT = 2**31 - 1  # the engine keeps numbers as 32-bit integers
@@ -12,26 +12,28 @@ MAX_STOP_LENGTH = 256  # characters; each step searches for every prefix of each
 MAX_NAME = 128  # characters of names and short settings
 MAX_PATH = 4096  # characters
 MAX_OPTIONS = 64
-MAX_MESSAGES = 8192
-MAX_PARTS = 1024
 MAX_TOKENS = 1 << 20  # more than any model reads
 
 
 def expect(what: str) -> WrapValidator:
-    """Report a value that fits no member of a union in one sentence, not one per member."""
+    """Report a value that fits no member of a union in one sentence, not one per member: an error of `about`, if one
+    is among them."""
 
     def check(value: Any, handler: Any) -> Any:
         try:
             return handler(value)
-        except ValidationError:
+        except ValidationError as error:
+            told = next((found["ctx"] for found in error.errors() if found["type"] == "body"), None)
+            if told is not None:
+                raise about(told["param"], told["message"], told["code"]) from None
             raise PydanticCustomError("expected", "Input should be {what}", {"what": what}) from None
 
     return WrapValidator(check)
 
 
-def about(field: str | None, message: str) -> PydanticCustomError:
-    """An error of a whole object, about one of its fields."""
-    return PydanticCustomError("body", "{message}", {"message": message, "param": field})
+def about(field: str | None, message: str, code: str | None = None) -> PydanticCustomError:
+    """An error of a whole object, about one of its fields; `code` is for programs."""
+    return PydanticCustomError("body", "{message}", {"message": message, "param": field, "code": code})
 
 
 def check_same(body: BaseModel, field: str, other: str) -> None:
@@ -88,7 +90,15 @@ class GenerationFields(Body):
     max_forward_passes: int | None = Field(
         None, ge=1, le=MAX_COUNT, description="after this many passes, all remaining masks are revealed at once"
     )
-    ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
+    min_tokens: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_COUNT,
+        description="no end of text is written among this many first tokens; at most max_tokens",
+    )
+    ignore_eos: bool | None = Field(
+        None, description="no end of text is written: the whole generation region is filled with text"
+    )
     cache: str | None = Field(
         None,
         max_length=MAX_NAME,
@@ -114,56 +124,3 @@ class GenerationFields(Body):
         """The scheduler options that are given as separate fields."""
         given = {name: getattr(self, name) for name in ("steps", "threshold", "policy", "speed")}
         return {name: value for name, value in given.items() if value is not None}
-
-
-class TextPart(BaseModel):
-    """A part of a message; only texts are supported. Unknown names are ignored, as clients send their own."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    type: Literal["text"] = Field(description="only texts are supported")
-    text: str = Field(description="the text")
-
-
-Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
-PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
-
-
-class Message(BaseModel):
-    """One turn of a conversation. Fields that are null or an empty list are ignored."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="developer, OpenAI's newer word, means system"
-    )
-    content: Annotated[str | Parts | None, expect(PARTS)] = Field(
-        description="the text; parts are joined by line breaks. Null is an empty answer of the assistant"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_fields(cls, message: Any) -> Any:
-        """Clients send answers back unchanged, with every field that OpenAI's answers may have."""
-        if not isinstance(message, dict):
-            return message
-        return {name: value for name, value in message.items() if name in cls.model_fields or value not in (None, [])}
-
-    @model_validator(mode="after")
-    def _something(self) -> "Message":
-        if self.content is None and self.role != "assistant":
-            raise about("content", f"field 'content' of a message must be {PARTS}, not None")
-        return self
-
-    @property
-    def text(self) -> str:
-        if self.content is None:
-            return ""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
-
-    def for_template(self) -> dict[str, str]:
-        """The message as chat templates expect it."""
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.text}
-
-
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]

@@ -1,25 +1,16 @@
 """The JSON of `POST /v1/fim/completions`, in Mistral's and Inception's shapes at once."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from unmask.server.wire.chat import AnswerMessage
 from unmask.server.wire.fields import MAX_SEED, check_same
-from unmask.server.wire.openai import NEUTRAL, Choice, OpenAIFields, OpenAIResponse
+from unmask.server.wire.openai import Choice, OpenAIFields, OpenAIResponse
 
 
 class FimRequest(OpenAIFields):
     """`POST /v1/fim/completions`: the text between a prompt and a suffix."""
-
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = {
-        **NEUTRAL,
-        "echo": (False,),
-        "logprobs": (),
-        "messages": (),
-        "tools": ([],),
-        "top_logprobs": (0,),
-    }
 
     prompt: str = Field(description="text before the generation region")
     suffix: str | None = Field(None, description="text after the generation region")

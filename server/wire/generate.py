@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, Messages, TokenIds, about, expect
+from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, TokenIds, about, expect
+from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 
@@ -15,6 +16,7 @@ class GenerateRequest(GenerationFields):
 
     prompt: str | None = Field(None, description="raw text; no special tokens are added")
     messages: Messages | None = Field(None, description="a conversation, put through the chat template")
+    chat_template_kwargs: TemplateValues = None
     input_ids: TokenIds | None = Field(None, description="token ids")
     canvas: Annotated[
         str | Annotated[list[int | None], Field(max_length=MAX_TOKENS, fail_fast=True)] | None,
@@ -41,6 +43,7 @@ class GenerateRequest(GenerationFields):
                 "prompt",
                 f"give exactly one of the fields {', '.join(names)}, or a canvas, not {' and '.join(given) or 'none'}",
             )
+        check_template_values(self.messages, self.chat_template_kwargs)
         if self.canvas is not None and self.max_tokens is not None:
             raise about("max_tokens", "field 'max_tokens' is not for a canvas; its masks set the length, leave it out")
         if self.mask_marker is not None and not isinstance(self.canvas, str):

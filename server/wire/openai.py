@@ -1,46 +1,15 @@
 """The fields that OpenAI's generation endpoints share."""
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.errors import show
-from unmask.server.wire.fields import GenerationFields, about
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
+from unmask.server.wire.unsupported import check_unsupported
 
 MAX_CHOICES = 128
 MAX_TOP_LOGPROBS = 20
-
-# Fields of OpenAI and of other servers that are not implemented, with the values, other than null, that change nothing.
-NEUTRAL: dict[str, tuple[object, ...]] = {
-    "add_special_tokens": (False,),
-    "allowed_token_ids": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "canvas": (),
-    "frequency_penalty": (0,),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "include_stop_str_in_output": (False,),
-    "length_penalty": (1,),
-    "logit_bias": ({},),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "presence_penalty": (0,),
-    "priority": (0,),
-    "prompt_logprobs": (),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "return_tokens_as_token_ids": (False,),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-}
 
 
 class StreamOptions(BaseModel):
@@ -57,14 +26,15 @@ class StreamOptions(BaseModel):
 class OpenAIFields(GenerationFields):
     """OpenAI's fields that its endpoints share, and ours.
 
-    Fields of OpenAI that are not implemented are accepted only with values that change nothing.
-    Unknown names are ignored, as clients send their own.
+    Fields of other servers that are not implemented are accepted only with values that change nothing.
+    Unknown names are ignored, as clients send their own, unless they are all but those of a field.
     """
 
     model_config = ConfigDict(extra="allow")
 
-    neutral: ClassVar[dict[str, tuple[object, ...]]] = NEUTRAL
-
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
+    )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices per prompt, with seed, seed + 1, ...")
     stream_options: StreamOptions | None = Field(None, description="what a stream holds in addition to the text")
     return_token_ids: bool | None = Field(
@@ -79,12 +49,14 @@ class OpenAIFields(GenerationFields):
     user: str | None = Field(None, description="accepted for compatibility, and ignored")
 
     @model_validator(mode="after")
+    def _one_length(self) -> "OpenAIFields":
+        check_same(self, "max_tokens", "max_completion_tokens")
+        self.max_tokens = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+        return self
+
+    @model_validator(mode="after")
     def _nothing_else(self) -> "OpenAIFields":
-        others = self.model_extra or {}
-        for name in self.neutral.keys() & others.keys():
-            value = others[name]
-            if value is not None and not any(_same(value, asks_nothing) for asks_nothing in self.neutral[name]):
-                raise about(name, f"field {name!r} is not supported with the value {show(value)}; leave it out")
+        check_unsupported(self.model_extra or {}, self.n or 1, type(self).model_fields)
         if self.stream_options is not None and not self.stream:
             raise about(
                 "stream_options", "field 'stream_options' needs 'stream': true; set it or leave the options out"
@@ -129,8 +101,3 @@ class OpenAIResponse(GenerationResponse):
     """Further fields of the responses of OpenAI's endpoints."""
 
     created: int = Field(description="time in seconds since 1970")
-
-
-def _same(value: Any, other: object) -> bool:
-    """Equality for which true is not 1."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)

@@ -19,6 +19,9 @@ class Diffusion(BaseModel):
     """
 
     scheduler: dict[str, Any] = Field(description="name and options")
+    length: int = Field(
+        description="tokens of the generation region, the longest of several; less than `max_tokens` where no more fit"
+    )
     block_length: int = Field(description="tokens per block")
     cache: str = Field(description="keys and values kept from pass to pass")
     steps: int = Field(description="steps taken; a step is one forward pass as a request sees it")

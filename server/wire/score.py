@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, Messages, TokenIds, about, expect
+from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, TokenIds, about, expect
+from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 from unmask.server.wire.responses import Usage
 
 MAX_PATTERNS = 1024
@@ -23,6 +24,7 @@ class ScoreRequest(Body):
     model: str | None = Field(None, description="name of the model; optional, as the server has one model")
     prompt: str | None = Field(None, description="raw text before the completion")
     messages: Messages | None = Field(None, description="a conversation before it, put through the chat template")
+    chat_template_kwargs: TemplateValues = None
     input_ids: TokenIds | None = Field(None, description="token ids before it")
     completion: Annotated[str | TokenIds, expect("a text or a list of token ids")] = Field(
         description="the text to score; it holds no mask"
@@ -59,6 +61,7 @@ class ScoreRequest(Body):
         given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise about("prompt", f"give at most one of the fields {', '.join(names)}, not {' and '.join(given)}")
+        check_template_values(self.messages, self.chat_template_kwargs)
         return self
 
 

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.chat import ChatMessages
 from unmask.server.wire.fields import Body, TokenIds, about
+from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 
 
 class TokenizeRequest(Body):
@@ -13,9 +13,10 @@ class TokenizeRequest(Body):
 
     model: str | None = Field(None, description="name of the model; optional, as the server has one model")
     prompt: str | None = Field(None, description="raw text")
-    messages: ChatMessages | None = Field(
+    messages: Messages | None = Field(
         None, description="a conversation, put through the chat template up to the start of the answer"
     )
+    chat_template_kwargs: TemplateValues = None
     add_special_tokens: bool | None = Field(
         None,
         description="with `prompt`: add the tokens that the tokenizer adds at the ends of a text. By default nothing "
@@ -27,6 +28,7 @@ class TokenizeRequest(Body):
     def _one_text(self) -> "TokenizeRequest":
         if (self.prompt is None) == (self.messages is None):
             raise about("prompt", "give exactly one of the fields prompt, messages")
+        check_template_values(self.messages, self.chat_template_kwargs)
         if self.messages is not None and self.add_special_tokens:
             raise about("add_special_tokens", "field 'add_special_tokens' is for a prompt, not for messages")
         return self

@@ -40,7 +40,8 @@ class Fields(TypedDict, total=False):
     n                   answers per prompt, with seeds that count up; 1
     max_forward_passes  at this number, everything left is revealed at once; four per mask
     cache               keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block; "auto"
-    ignore_eos          an end of text ends nothing; False
+    min_tokens          no end of text is written among this many first tokens; 0
+    ignore_eos          no end of text is written at all; False
     suffix              text or token ids after the generation region
     """
 
@@ -59,6 +60,7 @@ class Fields(TypedDict, total=False):
     n: int | None
     max_forward_passes: int | None
     cache: str | None
+    min_tokens: int | None
     ignore_eos: bool | None
     suffix: Prompt | None
 
@@ -67,6 +69,7 @@ class Fields(TypedDict, total=False):
 NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]] = {
     "max_tokens": (int, lambda n: n >= 1, "an integer of at least 1"),
     "block_length": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "min_tokens": (int, lambda n: n >= 0, "an integer of at least 0"),
     "temperature": (float, lambda t: 0 <= t <= 2, "a number from 0 to 2"),
     "top_p": (float, lambda p: 0 < p <= 1, "a number above 0 and at most 1"),
     "top_k": (int, lambda k: k >= -1, "an integer of at least 0, or -1 for all tokens"),
@@ -110,7 +113,10 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
 
 def _plain(given: Mapping[str, Any], model: Model) -> Request:
     """A request with all but id, prompt and seed."""
-    a, max_tokens = model.network.architecture, given.get("max_tokens", defaults.MAX_TOKENS)
+    a, least = model.network.architecture, given.get("min_tokens", 0)
+    max_tokens = given.get("max_tokens", max(defaults.MAX_TOKENS, least))
+    if least > max_tokens:
+        raise RequestError(f"min_tokens {least} is more than the max_tokens {max_tokens}; ask for less", "min_tokens")
     return Request(
         id="",
         prompt=(),
@@ -123,6 +129,7 @@ def _plain(given: Mapping[str, Any], model: Model) -> Request:
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
         cache=choose_cache(given.get("cache", defaults.CACHE), a),
+        min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
     )

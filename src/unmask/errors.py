@@ -20,9 +20,9 @@ class UsageError(UserError):
     exit_code: ClassVar[int] = 2
 
 
-def closest(word: str, names: Iterable[str]) -> str | None:
-    """The name that a mistyped word most probably stands for; None if none is near."""
-    return next(iter(get_close_matches(word.lower(), list(names), n=1)), None)
+def closest(word: str, names: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The name that a mistyped word most probably stands for; None if none is as like it, from 0 to 1."""
+    return next(iter(get_close_matches(word.lower(), list(names), n=1, cutoff=likeness)), None)
 
 
 def unknown(kind: str, word: str, names: Iterable[str]) -> str:

@@ -1,0 +1,99 @@
+"""Conversations as clients send them, on every endpoint that takes messages."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about, expect
+
+MAX_MESSAGES = 8192
+MAX_PARTS = 1024
+PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
+NO_TOOLS = "this server does not call tools"
+TEXT_ONLY = "the model reads text only"
+REFUSED = {"audio": TEXT_ONLY, "function_call": NO_TOOLS, "tool_calls": NO_TOOLS}  # the answer would depend on them
+
+
+class TextPart(BaseModel):
+    """A part of a message; only texts are supported. Unknown names are ignored, as clients send their own."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["text"] = Field(description="only texts are supported; a part `refusal` is the text of its `refusal`")
+    text: str = Field(description="the text")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_text(cls, part: Any) -> Any:
+        """A plain text is a part as well, and a refusal is what the assistant said."""
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "refusal":
+            return {"type": "text", "text": part.get("refusal")}
+        if isinstance(kind, str) and kind != "text":
+            message = f"parts of type {kind[:MAX_NAME]!r} are not supported: {TEXT_ONLY}; leave them out"
+            raise about(None, message, "unsupported_value")
+        return part
+
+
+Parts = Annotated[list[TextPart], Field(max_length=MAX_PARTS, fail_fast=True)]
+
+
+class Message(BaseModel):
+    """One turn of a conversation. Unknown names are ignored, as clients send their own and answers as they came."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"additionalProperties": True})
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="developer, OpenAI's newer word, means system"
+    )
+    content: Annotated[str | Parts | None, expect(PARTS)] = Field(
+        description="the text; parts are joined by line breaks. Null is an empty answer of the assistant"
+    )
+    name: str | None = Field(None, description="who speaks, for chat templates that know names; others ignore it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tools(cls, message: Any) -> Any:
+        """Refuse what the answer would depend on. A value that is not an object is refused later."""
+        if not isinstance(message, dict):
+            return message
+        if message.get("role") in ("tool", "function"):
+            refused = f"messages of the role {message['role']!r} are not supported: {NO_TOOLS}; leave them out"
+            raise about("role", refused, "unsupported_value")
+        for field, why in REFUSED.items():
+            if message.get(field) not in (None, [], {}, ""):
+                refused = f"field {field!r} of a message is not supported: {why}; leave it out"
+                raise about(field, refused, "unsupported_parameter")
+        return message
+
+    @model_validator(mode="after")
+    def _something(self) -> "Message":
+        if self.content is None and self.role != "assistant":
+            raise about("content", f"field 'content' of a message must be {PARTS}, not None")
+        return self
+
+    @property
+    def text(self) -> str:
+        if self.content is None:
+            return ""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+    def for_template(self) -> dict[str, str]:
+        """The message as chat templates expect it."""
+        message = {"role": "system" if self.role == "developer" else self.role, "content": self.text}
+        return message if self.name is None else {**message, "name": self.name}
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
+TemplateValues = Annotated[
+    dict[Annotated[str, Field(max_length=MAX_NAME)], Any] | None,
+    Field(max_length=MAX_OPTIONS, description="further values for the chat template, by name, as `enable_thinking`"),
+]
+
+
+def check_template_values(messages: object, values: object) -> None:
+    """Raise an error for values of a template that nothing goes through."""
+    if values and messages is None:
+        raise about("chat_template_kwargs", "field 'chat_template_kwargs' is for messages; leave it out")
