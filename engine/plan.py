@@ -11,6 +11,8 @@ from torch import Tensor
 from unmask.engine.canvas import Canvas
 from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import columns_to_compute
+from unmask.engine.structure.constrain import StructureInputs
+from unmask.engine.structure.inputs import structure_inputs
 from unmask.models.architecture import Architecture
 from unmask.models.packing import SIZES, Array, NetworkInputs, Segment, Shapes, joined, pack_segments
 from unmask.schedulers import View, in_block
@@ -56,7 +58,8 @@ class StepInputs:
 
     network    what the network computes
     last_pass  (B,) bool  rows that may have no forward pass after this one
-    draws      the predictions of rows with a temperature; None if nothing is drawn
+    draws      the predictions of free rows with a temperature; None if nothing is drawn
+    structure  what structured rows need; None if there are none
     """
 
     network: NetworkInputs
@@ -64,6 +67,7 @@ class StepInputs:
     rows: RowInputs
     last_pass: Tensor
     draws: Draws | None
+    structure: StructureInputs | None
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
@@ -121,6 +125,7 @@ def plan_step(
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
         draws=_draws(canvases, wanted, SIZES[shapes]),
+        structure=structure_inputs(canvases, wanted, [seed(canvas) for canvas in canvases]),
     )
     return Plan(inputs, computed_columns, recurs)
 
@@ -160,9 +165,9 @@ def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
 
 
 def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
-    """The predictions of rows with a temperature."""
+    """The predictions of free rows with a temperature."""
     ends = np.cumsum([len(columns) for columns in wanted])
-    drawing = [row for row, canvas in enumerate(canvases) if canvas.request.temperature > 0]
+    drawing = [row for row, canvas in enumerate(canvases) if _draws_freely(canvas)]
     if not drawing:
         return None
     counts = [len(wanted[row]) for row in drawing]
@@ -181,6 +186,10 @@ def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
         top_p=repeated([request.top_p for request in requests], np.float32),
         top_k=repeated([request.top_k for request in requests], np.int64),
     )
+
+
+def _draws_freely(canvas: Canvas) -> bool:
+    return canvas.request.temperature > 0 and canvas.progress is None
 
 
 def seed(canvas: Canvas) -> int:

@@ -1,0 +1,68 @@
+"""What the structured rows of a step need on the device, made on the host."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from unmask.engine.canvas import Canvas
+from unmask.engine.structure.constrain import Noise, StructureInputs
+from unmask.models.packing import Array
+
+
+def structure_inputs(
+    canvases: Sequence[Canvas], wanted: Sequence[Array], seeds: Sequence[int]
+) -> StructureInputs | None:
+    """Those of some running requests; None if none has a structure.
+
+    wanted  the positions to predict of each, counted from the start of its window
+    seeds   of each one's random stream at this step
+    """
+    offsets = np.cumsum([0, *map(len, wanted)])
+    chosen = [row for row, canvas in enumerate(canvases) if canvas.progress is not None]
+    if not chosen:
+        return None
+    width = max(canvases[row].block_end - canvases[row].block_start for row in chosen)
+    rows = [
+        _row(i, canvases[row], wanted[row], int(offsets[row]), width, seeds[row]) for i, row in enumerate(chosen)
+    ]
+    automata = [progress.automaton for canvas in canvases if (progress := canvas.progress) is not None]
+    predictions, fixed, states = (np.concatenate(part, axis=1) for part in zip(*rows, strict=True))
+    index, row_of, column, seed, position = torch.from_numpy(predictions).unbind()
+    requests = [canvases[row].request for row in chosen]
+    temperature = torch.tensor([request.temperature for request in requests])[row_of]
+    noise = Noise(
+        seed=seed,
+        position=position,
+        temperature=temperature,
+        top_p=torch.tensor([request.top_p for request in requests])[row_of],
+        top_k=torch.tensor([request.top_k for request in requests])[row_of],
+    )
+    return StructureInputs(
+        index,
+        row_of,
+        column,
+        *torch.from_numpy(fixed).unbind(),
+        *torch.from_numpy(states).unbind(),
+        width=width,
+        classes=max(automaton.classes for automaton in automata),
+        widest=max(automaton.widest for automaton in automata),
+        noise=noise if bool((temperature > 0).any()) else None,
+    )
+
+
+def _row(row: int, canvas: Canvas, wanted: Array, offset: int, width: int, seed: int) -> tuple[Array, Array, Array]:
+    """One row's predictions (5, n), revealed tokens (3, f), and state (3, 1), as `StructureInputs` names them."""
+    assert canvas.progress is not None
+    start, end = canvas.block_start, canvas.block_end
+    region = slice(canvas.column(0), canvas.column(canvas.request.max_tokens))
+    ids, masked = canvas.ids[region], canvas.masked[region]
+    positions = canvas.window[0] + wanted
+    index = np.flatnonzero((positions >= start) & (positions < end) & masked[positions])
+    fixed = start + np.flatnonzero(~masked[start:end])
+    begin = width - (end - start)
+    columns = positions[index] - start + begin
+    predictions = np.stack(np.broadcast_arrays(offset + index, row, columns, seed, positions[index]))
+    revealed = np.stack(np.broadcast_arrays(row, fixed - start + begin, ids[fixed]))
+    state = canvas.progress.state_at(start, ids)
+    return predictions, revealed, np.array([[state], [begin], [canvas.request.max_tokens - end]])
