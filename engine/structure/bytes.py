@@ -4,6 +4,9 @@ outlines-core makes it: its `Index` is a deterministic automaton with explicit s
 for the most probable text needs (`engine/structure/paths.py`). llguidance and xgrammar tell which tokens may follow a
 text that is written from the left, and nothing about texts with masks in them.
 
+The library makes the automaton of texts that hold a match anywhere, too, which may be exponentially larger: at each
+byte, a match may begin. So all texts begin with a byte, zero, that hardly any expression allows elsewhere.
+
 A short expression may have millions of states, and the library cannot be interrupted. So a process of its own makes
 the automaton, with bounds on its memory and its time.
 """
@@ -32,7 +35,7 @@ resource.setrlimit(resource.RLIMIT_CPU, ({MAX_SECONDS}, {MAX_SECONDS}))
 from outlines_core import Index, Vocabulary
 one_each = Vocabulary({BYTES}, {{bytes([byte]): [byte] for byte in range({BYTES})}})
 try:
-    index = Index(sys.stdin.buffer.read().decode(), one_each)
+    index = Index("\\x00(?:" + sys.stdin.buffer.read().decode() + ")", one_each)
 except ValueError as error:
     json.dump({{"error": str(error)}}, sys.stdout)
     sys.exit()
@@ -40,7 +43,11 @@ transitions = index.get_transitions()
 if len(transitions) > {MAX_STATES}:
     sys.exit(1)
 rows = {{state: list(row.items()) for state, row in transitions.items()}}
-json.dump({{"first": index.get_initial_state(), "last": list(index.get_final_states()), "rows": rows}}, sys.stdout)
+first = transitions.get(index.get_initial_state(), {{}}).get(0)
+if first is None:
+    json.dump({{"error": "no text matches it"}}, sys.stdout)
+    sys.exit()
+json.dump({{"first": first, "last": list(index.get_final_states()), "rows": rows}}, sys.stdout)
 """
 
 
@@ -59,9 +66,13 @@ class ByteAutomaton:
 def byte_automaton(regex: str) -> ByteAutomaton:
     """The smallest automaton for a regular expression. Raises StructureError if it is wrong, or too large."""
     try:
+        written = regex.encode()
+    except UnicodeEncodeError:
+        raise StructureError("it holds half of a surrogate pair, which is no text; leave it out") from None
+    try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _PROGRAM],
-            input=regex.encode(),
+            input=written,
             capture_output=True,
             timeout=PATIENCE * MAX_SECONDS,
         )
@@ -71,7 +82,7 @@ def byte_automaton(regex: str) -> ByteAutomaton:
         raise _too_large()
     found = json.loads(done.stdout)
     if "error" in found:
-        raise StructureError(f"the regular expression is not understood: {found['error']}; correct it")
+        raise StructureError(f"its regular expression does not work: {found['error']}; correct it")
     return _smallest(_as_table(found))
 
 
