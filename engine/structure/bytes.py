@@ -28,26 +28,26 @@ PATIENCE = 6  # how many times as long the process may take on a busy machine
 DEAD = -1
 BYTES = 256
 
-_PROGRAM = f"""
+# Its arguments are the bounds: bytes of memory, seconds, and states.
+_PROGRAM = """
 import json, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, ({MAX_MEMORY}, {MAX_MEMORY}))
-resource.setrlimit(resource.RLIMIT_CPU, ({MAX_SECONDS}, {MAX_SECONDS}))
+memory, seconds, states = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 from outlines_core import Index, Vocabulary
-one_each = Vocabulary({BYTES}, {{bytes([byte]): [byte] for byte in range({BYTES})}})
+one_each = Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
 try:
     index = Index("\\x00(?:" + sys.stdin.buffer.read().decode() + ")", one_each)
 except ValueError as error:
-    json.dump({{"error": str(error)}}, sys.stdout)
+    nothing = "Found no transitions" in str(error)
+    json.dump({"error": "no text matches it" if nothing else str(error)}, sys.stdout)
     sys.exit()
 transitions = index.get_transitions()
-if len(transitions) > {MAX_STATES}:
+if len(transitions) > states:
     sys.exit(1)
-rows = {{state: list(row.items()) for state, row in transitions.items()}}
-first = transitions.get(index.get_initial_state(), {{}}).get(0)
-if first is None:
-    json.dump({{"error": "no text matches it"}}, sys.stdout)
-    sys.exit()
-json.dump({{"first": first, "last": list(index.get_final_states()), "rows": rows}}, sys.stdout)
+rows = {state: list(row.items()) for state, row in transitions.items()}
+first = transitions[index.get_initial_state()][0]
+json.dump({"first": first, "last": list(index.get_final_states()), "rows": rows}, sys.stdout)
 """
 
 
@@ -71,7 +71,7 @@ def byte_automaton(regex: str) -> ByteAutomaton:
         raise StructureError("it holds half of a surrogate pair, which is no text; leave it out") from None
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _PROGRAM],
+            [sys.executable, "-I", "-c", _PROGRAM, *map(str, (MAX_MEMORY, MAX_SECONDS, MAX_STATES))],
             input=written,
             capture_output=True,
             timeout=PATIENCE * MAX_SECONDS,

@@ -23,9 +23,7 @@ def structure_inputs(
     if not chosen:
         return None
     width = max(canvases[row].block_end - canvases[row].block_start for row in chosen)
-    rows = [
-        _row(i, canvases[row], wanted[row], int(offsets[row]), width, seeds[row]) for i, row in enumerate(chosen)
-    ]
+    rows = [_row(i, canvases[row], wanted[row], int(offsets[row]), width, seeds[row]) for i, row in enumerate(chosen)]
     automata = [progress.automaton for canvas in canvases if (progress := canvas.progress) is not None]
     predictions, fixed, states = (np.concatenate(part, axis=1) for part in zip(*rows, strict=True))
     index, row_of, column, seed, position = torch.from_numpy(predictions).unbind()

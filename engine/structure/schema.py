@@ -63,7 +63,7 @@ def object_regex() -> str:
 
 
 def _any_value(depth: int) -> str:
-    plain = f'{_string_of(ANY_CHARACTER, 0, None)}|{number_regex(None, None)}|true|false|null'
+    plain = f"{_string_of(ANY_CHARACTER, 0, None)}|{number_regex(None, None)}|true|false|null"
     if depth == 0:
         return f"(?:{plain})"
     inner = _any_value(depth - 1)
@@ -115,7 +115,9 @@ class _Converter:
             return _any_value(JSON_DEPTH - 1)
         if not isinstance(schema, Mapping):
             raise StructureError(f"{where} must be an object, not {schema!r:.60}; correct it")
-        schema = {word: value for word, value in schema.items() if word not in REMARKS and not _says_nothing(word, value)}
+        schema = {
+            word: value for word, value in schema.items() if word not in REMARKS and not _says_nothing(word, value)
+        }
         if "$ref" in schema:
             return self._reference(schema, where, within)
         if "allOf" in schema:
@@ -279,7 +281,9 @@ def _string(schema: Schema, where: str) -> str:
     least, most = _bounds(schema, "Length", where)
     given = [word for word in ("pattern", "format") if word in schema]
     if len(given) == 2 or (given and ("minLength" in schema or "maxLength" in schema)):
-        raise StructureError(f"{where}: 'pattern', 'format' and a length exclude each other; put the length in a pattern")
+        raise StructureError(
+            f"{where}: 'pattern', 'format' and a length exclude each other; put the length in a pattern"
+        )
     if "pattern" in schema:
         try:
             return f'"{pattern_regex(schema["pattern"])}"'
@@ -304,7 +308,9 @@ def _number(kind: str, schema: Schema, where: str) -> str:
     upper = None if high is None else (-high[0], high[1])
     regex = (integer_regex if kind == "integer" else number_regex)(low, upper)
     if regex is None:
-        raise StructureError(f"{where}: no {kind} that can be written without a power lies between its bounds; widen them")
+        raise StructureError(
+            f"{where}: no {kind} that can be written without a power lies between its bounds; widen them"
+        )
     return regex
 
 
