@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from unmask.server.wire.structure import ResponseFormat, StructuredOutputs
+
 MAX_COUNT = 2**31 - 1  # the engine keeps numbers as 32-bit integers
 MAX_SEED = 2**63 - 1
 MAX_STOPS = 16  # OpenAI accepts 4; evaluation harnesses send more
@@ -89,6 +91,12 @@ class GenerationFields(Body):
         None, ge=1, le=MAX_COUNT, description="after this many passes, all remaining masks are revealed at once"
     )
     ignore_eos: bool | None = Field(None, description="fill the whole generation region, past any end of text")
+    response_format: ResponseFormat | None = Field(
+        None, description="the form of the answer, whatever the model proposes; a stop text may still cut it"
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="the form of the answer, as vLLM's clients send it"
+    )
     cache: str | None = Field(
         None,
         max_length=MAX_NAME,

@@ -27,6 +27,7 @@ class Diffusion(BaseModel):
     tokens_per_second: float = Field(description="the same per second of generating")
     queue_seconds: float = Field(description="from submission to the first pass")
     generate_seconds: float = Field(description="from the first pass to the last")
+    forced_tokens: int = Field(description="tokens that the form of the answer left no choice for")
     ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
 
 
