@@ -120,8 +120,8 @@ class Engine:
             )
 
     def prepare(self, request: Request) -> Canvas:
-        """The canvas of a request that has been checked, for `enqueue`. Any thread may call this. It makes the automaton
-        of a new structure, which may take seconds.
+        """The canvas of a request that has been checked, for `enqueue`. Any thread may call this. The automaton of a
+        new structure is made here, which may take seconds.
 
         Raises RequestError, or SchedulerError if the scheduler cannot be made.
         """

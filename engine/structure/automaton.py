@@ -13,7 +13,7 @@ from unmask.engine.structure.request import StructureError
 from unmask.models.loading import Model
 
 MAX_TOKEN_BYTES = 64  # longer tokens are left out of structured answers
-MAX_TOKEN_STATES = 8192
+MAX_TOKEN_STATES = 4096
 MAX_EDGES = 4_000_000
 NEVER = np.iinfo(np.int32).max  # distance of a state from which no text can end
 

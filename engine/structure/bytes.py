@@ -74,6 +74,7 @@ def byte_automaton(regex: str) -> ByteAutomaton:
             [sys.executable, "-I", "-c", _PROGRAM, *map(str, (MAX_MEMORY, MAX_SECONDS, MAX_STATES))],
             input=written,
             capture_output=True,
+            check=False,
             timeout=PATIENCE * MAX_SECONDS,
         )
     except subprocess.TimeoutExpired:

@@ -57,8 +57,8 @@ class Structures:
             raise structure.refused(str(error)) from None
         if automaton.needed > length:
             raise structure.refused(
-                f"its shortest answer has {automaton.needed} tokens with the end of text, and 'max_tokens' is {length}; "
-                f"raise max_tokens to at least {automaton.needed}"
+                f"its shortest answer has {automaton.needed} tokens with the end of text, and there is room for "
+                f"{length}; raise max_tokens to at least {automaton.needed}"
             )
         return Progress(automaton, tables)
 

@@ -36,12 +36,18 @@ def structure_inputs(
         top_p=torch.tensor([request.top_p for request in requests])[row_of],
         top_k=torch.tensor([request.top_k for request in requests])[row_of],
     )
+    fixed_row, fixed_column, fixed_token = torch.from_numpy(fixed).unbind()
+    state, begin, left = torch.from_numpy(states).unbind()
     return StructureInputs(
-        index,
-        row_of,
-        column,
-        *torch.from_numpy(fixed).unbind(),
-        *torch.from_numpy(states).unbind(),
+        index=index,
+        row=row_of,
+        column=column,
+        fixed_row=fixed_row,
+        fixed_column=fixed_column,
+        fixed_token=fixed_token,
+        state=state,
+        begin=begin,
+        left=left,
         width=width,
         classes=max(automaton.classes for automaton in automata),
         widest=max(automaton.widest for automaton in automata),

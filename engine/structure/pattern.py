@@ -109,7 +109,7 @@ def _set(text: str) -> str:
     parts = []
     for found in re.finditer(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|-|[^\\]", inner, re.DOTALL):
         piece = found[0]
-        if piece == "-" and 0 < found.start() and found.end() < len(inner):
+        if piece == "-" and found.start() > 0 and found.end() < len(inner):
             parts.append("-")
         elif len(piece) == 1:
             parts.append(f"\\x{{{ord(piece):x}}}")

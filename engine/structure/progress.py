@@ -1,4 +1,4 @@
-"""How far a structured answer has come: the state at the start of its block, and the tokens that have no alternative."""
+"""How far a structured answer has come: the state at the start of its block, and tokens without an alternative."""
 
 import numpy as np
 from numpy.typing import NDArray

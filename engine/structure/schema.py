@@ -32,8 +32,10 @@ FORMATS["date-time"] = f"{FORMATS['date']}T{FORMATS['time']}"
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 # Words that say nothing about which JSON is valid.
 REMARKS = frozenset(
-    ("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description", "discriminator")
-    + ("example", "examples", "readOnly", "strict", "title", "writeOnly", "contentEncoding", "contentMediaType")
+    (
+        *("$comment", "$defs", "$id", "$schema", "definitions", "deprecated", "description", "discriminator", "title"),
+        *("contentEncoding", "contentMediaType", "default", "example", "examples", "readOnly", "strict", "writeOnly"),
+    )
 )
 WORDS: dict[str, frozenset[str]] = {
     "object": frozenset(("properties", "required", "additionalProperties", "minProperties", "maxProperties")),
@@ -121,7 +123,7 @@ class _Converter:
         if "$ref" in schema:
             return self._reference(schema, where, within)
         if "allOf" in schema:
-            return self._part(self._merged(schema, where, within), where, within)
+            return self._part(self._merged(schema, where), where, within)
         for word in ("anyOf", "oneOf"):
             if word in schema:
                 return self._alternatives(schema, word, where, within)
@@ -142,19 +144,18 @@ class _Converter:
         if not isinstance(name, str) or not (name == "#" or name.startswith("#/")):
             raise StructureError(f"{where}.$ref is {name!r:.60}; only references into the schema, as '#/$defs/x', work")
         found = self._root
-        for step in name.split("/")[1:]:
-            step = step.replace("~1", "/").replace("~0", "~")
+        for step in (part.replace("~1", "/").replace("~0", "~") for part in name.split("/")[1:]):
             if not isinstance(found, Mapping) or step not in found:
                 raise StructureError(f"{where}.$ref names {name!r:.60}, which the schema does not hold; correct it")
             found = found[step]
         return found
 
-    def _merged(self, schema: Schema, where: str, within: tuple[str, ...]) -> Schema:
+    def _merged(self, schema: Schema, where: str) -> Schema:
         """An `allOf` of parts that no word occurs in twice, as one."""
         merged = {word: value for word, value in schema.items() if word != "allOf"}
-        for i, part in enumerate(_sequence(schema["allOf"], f"{where}.allOf")):
-            if isinstance(part, Mapping) and set(part) - REMARKS == {"$ref"}:
-                part = self._resolved(part["$ref"], where)
+        for i, given in enumerate(_sequence(schema["allOf"], f"{where}.allOf")):
+            refers = isinstance(given, Mapping) and set(given) - REMARKS == {"$ref"}
+            part = self._resolved(given["$ref"], where) if refers else given
             if not isinstance(part, Mapping):
                 raise StructureError(f"{where}.allOf[{i}] must be an object, not {part!r:.60}; correct it")
             if nested := part.keys() & {"$ref", "allOf"}:

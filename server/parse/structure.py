@@ -41,4 +41,6 @@ def _schema(given: object, param: str) -> object:
     try:
         return json.loads(given)
     except (ValueError, RecursionError):
-        raise BadRequestError(f"field '{param}.json' is a text that is no JSON; send the schema itself", param) from None
+        raise BadRequestError(
+            f"field '{param}.json' is a text that is no JSON; send the schema itself", param
+        ) from None
