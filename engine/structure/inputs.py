@@ -1,9 +1,12 @@
 """What the structured rows of a step need on the device, made on the host."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.structure.constrain import Noise, StructureInputs
@@ -26,18 +29,14 @@ def structure_inputs(
     rows = [_row(i, canvases[row], wanted[row], int(offsets[row]), width, seeds[row]) for i, row in enumerate(chosen)]
     automata = [progress.automaton for canvas in canvases if (progress := canvas.progress) is not None]
     predictions, fixed, states = (np.concatenate(part, axis=1) for part in zip(*rows, strict=True))
-    index, row_of, column, seed, position = torch.from_numpy(predictions).unbind()
+    index, row_of, column, seed, position = _tensors(predictions)
     requests = [canvases[row].request for row in chosen]
-    temperature = torch.tensor([request.temperature for request in requests])[row_of]
-    noise = Noise(
-        seed=seed,
-        position=position,
-        temperature=temperature,
-        top_p=torch.tensor([request.top_p for request in requests])[row_of],
-        top_k=torch.tensor([request.top_k for request in requests])[row_of],
-    )
-    fixed_row, fixed_column, fixed_token = torch.from_numpy(fixed).unbind()
-    state, begin, left = torch.from_numpy(states).unbind()
+    drawing = any(request.temperature > 0 for request in requests)
+    floats = np.array([(request.temperature, request.top_p) for request in requests], dtype=np.float32)
+    temperature, top_p = _tensors(floats[predictions[1]].T)
+    top_k = torch.from_numpy(np.array([request.top_k for request in requests])[predictions[1]])
+    fixed_row, fixed_column, fixed_token = _tensors(fixed)
+    state, begin, left = _tensors(states)
     return StructureInputs(
         index=index,
         row=row_of,
@@ -51,8 +50,13 @@ def structure_inputs(
         width=width,
         classes=max(automaton.classes for automaton in automata),
         widest=max(automaton.widest for automaton in automata),
-        noise=noise if bool((temperature > 0).any()) else None,
+        noise=Noise(seed, position, temperature, top_p, top_k) if drawing else None,
     )
+
+
+def _tensors(array: NDArray[Any]) -> tuple[Tensor, ...]:
+    """The rows of an array."""
+    return torch.from_numpy(np.ascontiguousarray(array)).unbind()
 
 
 def _row(row: int, canvas: Canvas, wanted: Array, offset: int, width: int, seed: int) -> tuple[Array, Array, Array]:
