@@ -168,7 +168,9 @@ class Canvas:
             return
         length = self.request.max_tokens
         end, start = min(end, length if self.step else length - 1), self.column(0)
-        found = self.progress.force(self.block_start, end, self.ids[start:], self.masked[start:], length)
+        found = self.progress.force(
+            self.block_start, end, self.ids[start:], self.masked[start:], length, not self.needs.remask
+        )
         for position, token in found.items():
             self._write(position, token, masked=False)
             self._reveals[position] = Reveal(position, token, 1.0, self.step)

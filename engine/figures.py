@@ -20,7 +20,6 @@ class Figures:
     tokens_per_second  the same per second of generating
     queue_seconds      from submission to the first pass
     generate_seconds   from the first pass to the last
-    forced_tokens      tokens of the text that its structure left no choice for
     """
 
     scheduler: dict[str, Any]
@@ -32,7 +31,6 @@ class Figures:
     tokens_per_second: float
     queue_seconds: float
     generate_seconds: float
-    forced_tokens: int
 
 
 def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
@@ -50,5 +48,4 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
         tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
         queue_seconds=round(max(result.queue_seconds for result in results), 6),
         generate_seconds=round(seconds, 6),
-        forced_tokens=sum(result.forced for result in results),
     )

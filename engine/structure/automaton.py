@@ -96,17 +96,13 @@ class Automaton:
     only: Ints
 
     @property
-    def states(self) -> int:
-        return len(self.distance)
-
-    @property
     def classes(self) -> int:
         return len(self.only)
 
     @property
-    def end(self) -> int:
-        """The state after the end of text."""
-        return self.states - 1
+    def end_token(self) -> int:
+        """The token that ends a text."""
+        return int(self.only[-1])
 
     @cached_property
     def widest(self) -> int:

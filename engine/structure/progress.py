@@ -30,11 +30,13 @@ class Progress:
         return self._state
 
     def force(
-        self, start: int, end: int, region: NDArray[np.int64], masked: NDArray[np.bool_], length: int
+        self, start: int, end: int, region: NDArray[np.int64], masked: NDArray[np.bool_], length: int, stays: bool
     ) -> dict[int, int]:
-        """The masks from start to end that one token alone can fill, with these: those that a known text leads to.
+        """The masks from start to end that one token alone can fill, with these: those that a known text leads to, and
+        those after an end of text.
 
-        region, masked (L,), of which the first `length` are the generation region.
+        region, masked (L,), of which the first `length` are the generation region; stays, whether revealed tokens never
+        become masks again. Otherwise only settled text and forced tokens count as known.
         """
         state, found = self.state_at(start, region), dict[int, int]()
         for position in range(start, end):
@@ -44,7 +46,13 @@ class Progress:
                 if only is None:
                     break
                 token = found[position] = only
+            elif not stays and position not in self.forced:
+                break
             state = self._walk(state, [token])
+        ends = np.flatnonzero((region[start:end] == self.automaton.end_token) & ~masked[start:end])
+        if stays and len(ends):
+            after = start + ends[0] + np.flatnonzero(masked[start + ends[0] : end])
+            found |= dict.fromkeys(after.tolist(), self.automaton.end_token)
         self.forced |= found.keys()
         return found
 
