@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.settled import SettledText
+from unmask.engine.structure.progress import Progress
 from unmask.models.tokenizer import Tokenizer
 from unmask.schedulers import Needs
 
@@ -28,6 +29,7 @@ class Canvas:
                   whose blocks are counted from the start of the generation region
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
+    progress      through the automaton of a structured answer; None for a free one
 
     The tokens are kept on the host. Each step sends the columns that it computes, and reads what it revealed once.
     """
@@ -38,6 +40,7 @@ class Canvas:
     mask_id: int
     model_block: int | None
     needs: Needs
+    progress: Progress | None = None
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
@@ -60,6 +63,7 @@ class Canvas:
     _gaps: NDArray[np.int64] = field(init=False)  # positions that were masks at first
     _blocks: NDArray[np.int64] = field(init=False)  # indexes of the blocks that had masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
+    _forced: list[Reveal] = field(default_factory=list)  # that the next step reports
 
     def __post_init__(self) -> None:
         prompt, suffix = self.request.prompt, self.request.suffix
@@ -139,6 +143,7 @@ class Canvas:
             self._write(reveal.position, reveal.token_id, masked=False)
             self._reveals.pop(reveal.position, None)
             self._reveals[reveal.position] = reveal
+        remasked = tuple(position for position in remasked if not self._is_forced(position))
         for position in remasked:
             self._write(position, self.mask_id, masked=True)
             del self._reveals[position]
@@ -146,6 +151,7 @@ class Canvas:
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
             self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
+        self._force(block_end)
         self.step += 1
         self.block_step += 1
         ended = finish and not self._has_masks(self.block_start, block_end)
@@ -156,6 +162,8 @@ class Canvas:
         before = self._reported
         self._reported = len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
         offsets = tuple(self._answer.offsets[before : self._reported])
+        revealed = tuple(sorted((*revealed, *self._forced), key=lambda reveal: reveal.position))
+        self._forced = []
         index, text = self.step - 1, self.text
         return Step(
             self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
@@ -163,8 +171,29 @@ class Canvas:
 
     def _skip_full_blocks(self) -> None:
         """Go on to the next block with masks: a block without masks needs no pass."""
-        while self.block_start < self.request.max_tokens and not self._has_masks(self.block_start, self.block_end):
+        while self.block_start < self.request.max_tokens:
+            self._force(self.block_end)
+            if self._has_masks(self.block_start, self.block_end):
+                return
             self.block_start = self.block_end
+
+    def _force(self, end: int) -> None:
+        """Fill the masks of the block up to `end` that the structure leaves no choice for. Of a region that has had no
+        pass, the last mask stays: a request has at least one pass."""
+        if self.progress is None:
+            return
+        length = self.request.max_tokens
+        end, start = min(end, length if self.step else length - 1), self.column(0)
+        found = self.progress.force(
+            self.block_start, end, self.ids[start:], self.masked[start:], length, not self.needs.remask
+        )
+        for position, token in found.items():
+            self._write(position, token, masked=False)
+            self._reveals[position] = Reveal(position, token, 1.0, self.step)
+            self._forced.append(self._reveals[position])
+
+    def _is_forced(self, position: int) -> bool:
+        return self.progress is not None and position in self.progress.forced
 
     def _has_masks(self, start: int, end: int) -> bool:
         return bool(self.masked[self.column(start) : self.column(end)].any())
@@ -241,4 +270,5 @@ class Canvas:
             generate_seconds=now - started,
             end=end,
             offsets=tuple(self._answer.offsets[:count]),
+            forced=sum(map(self._is_forced, kept)),
         )

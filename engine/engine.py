@@ -27,6 +27,8 @@ from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
+from unmask.engine.structure.compiled import Structures
+from unmask.engine.structure.constrain import constrain
 from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
 from unmask.models.cache import KeyValues
@@ -79,6 +81,7 @@ class Engine:
         self._room = Room(model, max_rows, memory_fraction)
         self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
+        self._structures = Structures(model)
         self.reset()
 
     def reset(self) -> None:
@@ -120,7 +123,8 @@ class Engine:
             )
 
     def prepare(self, request: Request) -> Canvas:
-        """The canvas of a request that has been checked, for `enqueue`. Any thread may call this.
+        """The canvas of a request that has been checked, for `enqueue`. Any thread may call this. The automaton of a
+        new structure is made here, which may take seconds.
 
         Raises RequestError, or SchedulerError if the scheduler cannot be made.
         """
@@ -131,7 +135,8 @@ class Engine:
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
         model_block = self._architecture.block_size
-        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs)
+        progress = self._structures.progress(request)
+        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs, progress)
 
     def enqueue(self, canvas: Canvas) -> None:
         """Let a request wait; it joins at the next step that has room."""
@@ -193,6 +198,10 @@ class Engine:
             standing = inputs.window.standing() if needs.current else None
             parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
             proposal = Proposal.merge(parts, len(hidden))
+            if inputs.structure is not None:
+                tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
+                head = self.model.network.head
+                proposal = constrain(proposal, head, hidden, self._forbidden, inputs.structure, tables)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):

@@ -11,6 +11,8 @@ from torch import Tensor
 from unmask.engine.canvas import Canvas
 from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import columns_to_compute
+from unmask.engine.structure.constrain import StructureInputs
+from unmask.engine.structure.inputs import structure_inputs
 from unmask.models.architecture import Architecture
 from unmask.models.packing import SIZES, Array, NetworkInputs, Segment, Shapes, joined, pack_segments
 from unmask.schedulers import View, in_block
@@ -82,6 +84,7 @@ class StepInputs:
     network    what the network computes
     last_pass  (B,) bool  rows that may have no forward pass after this one
     parts      all predictions, by what they may propose
+    structure  what structured rows need; None if there are none
     """
 
     network: NetworkInputs
@@ -89,6 +92,7 @@ class StepInputs:
     rows: RowInputs
     last_pass: Tensor
     parts: tuple[Part, ...]
+    structure: StructureInputs | None
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
@@ -148,6 +152,7 @@ def plan_step(
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
         parts=_parts(canvases, wanted, SIZES[shapes]),
+        structure=structure_inputs(canvases, wanted, [seed(canvas) for canvas in canvases]),
     )
     return Plan(inputs, computed_columns, recurs)
 
@@ -205,9 +210,9 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
 
 
 def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
-    """The predictions of rows with a temperature."""
+    """The predictions of free rows with a temperature."""
     ends = np.cumsum([len(columns) for columns in wanted])
-    drawing = [row for row, c in enumerate(canvases) if c.request.temperature > 0 and len(wanted[row])]
+    drawing = [row for row, canvas in enumerate(canvases) if _draws_freely(canvas) and len(wanted[row])]
     if not drawing:
         return None
     counts = [len(wanted[row]) for row in drawing]
@@ -226,6 +231,10 @@ def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
         top_p=repeated([request.top_p for request in requests], np.float32),
         top_k=repeated([request.top_k for request in requests], np.int64),
     )
+
+
+def _draws_freely(canvas: Canvas) -> bool:
+    return canvas.request.temperature > 0 and canvas.progress is None
 
 
 def seed(canvas: Canvas) -> int:

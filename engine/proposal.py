@@ -146,17 +146,17 @@ def propose(
     it.
     """
     kernels = kernels or Kernels.of(compiled=False)
-    chunks = _chunks(hidden, forbidden)
-    tokens = [None] * len(chunks) if standing is None else _chunks(standing, forbidden)
+    chunks = in_chunks(hidden, forbidden)
+    tokens = [None] * len(chunks) if standing is None else in_chunks(standing, forbidden)
     pairs = zip(chunks, tokens, strict=True)
     proposal = Proposal.join([kernels.most_probable(head, chunk, forbidden, needs, now) for chunk, now in pairs])
     if before is not None:
-        moves = zip(chunks, _chunks(before, forbidden), strict=True)
+        moves = zip(chunks, in_chunks(before, forbidden), strict=True)
         proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in moves]))
     if sampling is None:
         return proposal
     # The logits of drawn positions are computed again instead of being kept.
-    columns = (_chunks(x, forbidden, DRAWING) for x in (hidden[sampling.index], *sampling.numbers()))
+    columns = (in_chunks(x, forbidden, DRAWING) for x in (hidden[sampling.index], *sampling.numbers()))
     drawn = [kernels.draw(head, chunk, forbidden, *numbers) for chunk, *numbers in zip(*columns, strict=True)]
     ids, confidence = (torch.cat(column) for column in zip(*drawn, strict=True))
     return replace(
@@ -178,7 +178,7 @@ def widened(needs: Needs, vocabulary: int) -> Needs:
     return replace(needs, top_k=min(many, vocabulary))
 
 
-def _chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...]:
+def in_chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...]:
     """x (M, ...) in parts whose sizes differ by one at most, for work whose memory is `times` that of the logits."""
     largest = max(1, CHUNK_BYTES // (4 * len(forbidden) * times))
     if len(x) <= largest:

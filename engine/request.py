@@ -5,6 +5,7 @@ from typing import Literal
 
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.errors import RequestError
+from unmask.engine.structure.request import Structure
 from unmask.models.architecture import Architecture
 from unmask.schedulers import SchedulerSpec, State
 
@@ -31,6 +32,7 @@ class Request:
     min_tokens         no end of text is proposed at this many first positions of the region
     ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
+    structure          the form that the answer has, whatever the model proposes; None for any
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
     """
@@ -53,6 +55,7 @@ class Request:
     ignore_eos: bool = False
     top_logprobs: int = 0
     client: tuple[str, ...] = ()
+    structure: Structure | None = None
 
     @property
     def length(self) -> int:
@@ -149,6 +152,7 @@ class Result:
     reveals        all positions that are revealed at the end, those after the end of text included, in the order of
                    their last reveal or write
     end            the end of text that ended it, if one did
+    forced         how many of the token_ids the structure left no choice for
     """
 
     token_ids: tuple[int, ...]
@@ -163,3 +167,4 @@ class Result:
     generate_seconds: float
     end: Reveal | None = None
     offsets: tuple[int, ...] = ()
+    forced: int = 0

@@ -32,7 +32,8 @@ def leaves(tree: object) -> list[Tensor]:
 
 def pack(tree: object) -> Tensor:
     """All tensors of a tree as one, (bytes,) uint8."""
-    return torch.cat([leaf.contiguous().view(-1).view(torch.uint8) for leaf in _aligned(leaves(tree))])
+    filled = [leaf for leaf in _aligned(leaves(tree)) if leaf.numel()]  # those without elements may have any stride
+    return torch.cat([leaf.contiguous().view(-1).view(torch.uint8) for leaf in filled])
 
 
 def unpack(packed: Tensor, like: T) -> T:

@@ -104,6 +104,15 @@ class Tokenizer:
             return bytes(_BYTES[character] for character in written)
         return written.encode()  # an added token, which is written as it is
 
+    @property
+    def byte_level(self) -> bool:
+        """Whether a text is the bytes of its tokens, one after another."""
+        return self._byte_level
+
+    def text_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token adds to a text without special tokens: `token_bytes`, but none for these."""
+        return b"" if self.token_string(token_id) in self._special else self.token_bytes(token_id) or b""
+
     def detokenizer(self, skip_special_tokens: bool = True) -> Detokenizer:
         """For the text of tokens that come one after another: that of `decode`, or of `decode_all`."""
         skipped = {"", *self._special} if skip_special_tokens else {""}

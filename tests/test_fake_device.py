@@ -13,6 +13,7 @@ from tests.fake_device import run
 from tests.synthetic_block import FAMILIES
 from unmask.engine import Request
 from unmask.engine.caching import parse_cache
+from unmask.engine.structure import matching
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse_scheduler, scheduler_names
@@ -47,6 +48,7 @@ def requests(a: Architecture) -> Iterator[Request]:
             top_logprobs=(0, 0, 3)[i % 3],
             suffix=(4, 5) if i == 1 and a.block_size is None else (),
             template=(7, None) * 2 if i == 2 and a.block_size is None else (),
+            structure=matching("&*", "regex") if i in (3, 4, 5) else None,
         )
 
 

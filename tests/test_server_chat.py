@@ -51,7 +51,6 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "messages.0.audio", "reads text only"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
     ({"tool_choice": "required"}, "tool_choice", "not supported with the value 'required'"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
     ({"continue_final_message": True}, "continue_final_message", "not supported"),
     ({"frequency_penalty": 1}, "frequency_penalty", "not supported with the value 1"),
     ({"presence_penalty": True}, "presence_penalty", "not supported with the value True"),

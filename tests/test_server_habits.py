@@ -35,16 +35,15 @@ NOTHING: list[dict[str, Any]] = [
     {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "verbosity": "low"},
     {"chat_id": "a", "session_id": "b", "tool_ids": [], "features": {}, "model_item": {}, "background_tasks": {}},
     {"best_of": 2, "n": 2},
-    {"extra_body": {}, "format": "", "repeat_penalty": 1.0, "structured_outputs": {}, "chat_template_kwargs": {}},
+    {"extra_body": {}, "format": "", "repeat_penalty": 1.0, "chat_template_kwargs": {}},
 ]
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"tools": TOOLS}, "tools", "unsupported_parameter", "does not call tools; send 'tool_choice': 'none'"),
     ({"tools": TOOLS, "tool_choice": "required"}, "tools", "unsupported_parameter", "does not call tools"),
     ({"tool_choice": "required"}, "tool_choice", "unsupported_value", "with the value 'required'"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value", "does not constrain"),
     ({"extra_body": {"scheduler": "topk"}}, "extra_body", "unsupported_parameter", "beside the others"),
     *(
-        ({name: value}, name, "unsupported_parameter", "does not constrain what is written")
+        ({name: value}, name, "unsupported_parameter", "asked for by 'response_format'")
         for name, value in {
             "ebnf": "root ::= a",
             "format": "json",
@@ -52,7 +51,6 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
             "guided_regex": "a",
             "json_schema": {"type": "object"},
             "regex": "a+",
-            "structured_outputs": {"regex": "a"},
         }.items()
     ),
     ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_value", "no penalties"),

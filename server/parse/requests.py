@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.request import Request
+from unmask.engine.structure import Structure
 from unmask.models.loading import Model
 from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
 from unmask.server.errors import BadRequestError, show
@@ -15,6 +16,7 @@ from unmask.server.parse.limits import check_scored
 from unmask.server.parse.policies import check_policy
 from unmask.server.parse.prompts import checked, conversation, encoded, given_prompt, prompt_ids, split_prompts
 from unmask.server.parse.region import Region, check_length, region_of, room_for
+from unmask.server.parse.structure import structure_of
 from unmask.server.settings import ServeSettings
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
@@ -38,7 +40,8 @@ def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Re
         field, region = "max_tokens", Region(prompt, body.max_tokens or default)
     check_length(region, field, model)
     _check_least(body, region.max_tokens)
-    return _request(body, region, _seed(body), _scheduler(body, context.settings), context), region
+    scheduler, structure = _scheduler(body, context.settings), structure_of(body)
+    return _request(body, region, _seed(body), scheduler, structure, context), region
 
 
 def parse_completion(body: CompletionRequest, context: Context) -> list[Request]:
@@ -86,9 +89,9 @@ def _region(
 
 def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
     """n requests for each region, with seeds that count up."""
-    first, scheduler = _seed(body), _scheduler(body, context.settings)
+    first, scheduler, structure = _seed(body), _scheduler(body, context.settings), structure_of(body)
     seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
-    return [_request(body, region, seed, scheduler, context) for region in regions for seed in seeds]
+    return [_request(body, region, seed, scheduler, structure, context) for region in regions for seed in seeds]
 
 
 def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
@@ -128,7 +131,14 @@ def _check_least(body: GenerationFields, most: int | None) -> None:
         )
 
 
-def _request(body: GenerationFields, region: Region, seed: int, scheduler: SchedulerSpec, context: Context) -> Request:
+def _request(
+    body: GenerationFields,
+    region: Region,
+    seed: int,
+    scheduler: SchedulerSpec,
+    structure: Structure | None,
+    context: Context,
+) -> Request:
     """The engine's request."""
     architecture, settings = context.model.network.architecture, context.settings
     return Request(
@@ -152,6 +162,7 @@ def _request(body: GenerationFields, region: Region, seed: int, scheduler: Sched
         ignore_eos=bool(body.ignore_eos),
         top_logprobs=body.alternatives or 0,
         client=context.client,
+        structure=structure,
     )
 
 

@@ -31,7 +31,8 @@ def token_steps(result: Result) -> dict[str, Any]:
 def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
     """The fields of `Diffusion`, the figures of some results. The requests differ in prompt, seed and length."""
     order = _ar_ness(results) if with_order else None
-    response = Diffusion(**asdict(figures(requests, results)), ar_ness=order)
+    forced = None if requests[0].structure is None else sum(result.forced for result in results)
+    response = Diffusion(**asdict(figures(requests, results)), forced_tokens=forced, ar_ness=order)
     return response.model_dump(exclude_none=True, by_alias=True)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from unmask.server.wire.structure import ResponseFormat, StructuredOutputs
+
 MAX_COUNT = 2**31 - 1  # the engine keeps numbers as 32-bit integers
 MAX_SEED = 2**63 - 1
 MAX_STOPS = 16  # OpenAI accepts 4; evaluation harnesses send more
@@ -98,6 +100,12 @@ class GenerationFields(Body):
     )
     ignore_eos: bool | None = Field(
         None, description="no end of text is written: the whole generation region is filled with text"
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="the form of the answer, whatever the model proposes; a stop text may still cut it"
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="the form of the answer, as vLLM's clients send it"
     )
     cache: str | None = Field(
         None,

@@ -30,6 +30,9 @@ class Diffusion(BaseModel):
     tokens_per_second: float = Field(description="the same per second of generating")
     queue_seconds: float = Field(description="from submission to the first pass")
     generate_seconds: float = Field(description="from the first pass to the last")
+    forced_tokens: int | None = Field(
+        None, description="with a form of the answer: tokens that it left no choice for, which cost no step"
+    )
     ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
 
 

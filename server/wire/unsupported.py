@@ -13,7 +13,7 @@ from unmask.server.wire.messages import NO_TOOLS, TEXT_ONLY
 
 NEAR = 0.85  # similarity from which an unknown name counts as a field that was mistyped
 LEAST_LETTERS = 4  # of a mistyped name
-_FREE = "this server does not constrain what is written"
+_FREE = "the form of an answer is asked for by 'response_format' or 'structured_outputs'"
 _PENALTY = "this server has no penalties"
 _LEAVE = "leave it out"
 
@@ -26,10 +26,9 @@ UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
     "function_call": (("none", "auto"), NO_TOOLS, _LEAVE),
     "parallel_tool_calls": ((True, False), NO_TOOLS, _LEAVE),
     "extra_body": (({},), "only the openai package takes it apart", "send the fields in it beside the others"),
-    "response_format": (({"type": "text"},), _FREE, _LEAVE),
     **dict.fromkeys(("guided_choice", "guided_grammar", "guided_json", "guided_regex"), ((), _FREE, _LEAVE)),
     **dict.fromkeys(("ebnf", "format", "grammar", "regex"), (("",), _FREE, _LEAVE)),
-    **{name: (({},), _FREE, _LEAVE) for name in ("json_schema", "structured_outputs")},
+    "json_schema": (({},), _FREE, _LEAVE),
     "allowed_token_ids": ((), _FREE, _LEAVE),
     "bad_words": (([],), _FREE, _LEAVE),
     "logit_bias": (({},), "this server does not change logits", _LEAVE),
@@ -86,7 +85,7 @@ def check_unsupported(others: Mapping[str, Any], n: int, fields: Iterable[str]) 
         if value is None or any(_same(value, asks_nothing) for asks_nothing in neutral) or _is_off(name, others, n):
             continue
         # Where some value is taken, another may be: that is OpenAI's distinction, too.
-        scalar = any(isinstance(one, str | int | float) and one != "" for one in neutral) or name == "response_format"
+        scalar = any(isinstance(one, str | int | float) and one != "" for one in neutral)
         what = f" with the value {show(value)}" if scalar else ""
         code = "unsupported_value" if scalar else "unsupported_parameter"
         raise about(name, f"field {name!r} is not supported{what}: {why}; {remedy}", code)

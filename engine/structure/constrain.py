@@ -1,0 +1,150 @@
+"""Between proposal and scheduler: the proposals of structured rows become those of the best text that they may hold.
+
+A row's score of a token is its log-probability or, with a temperature, that over the temperature plus Gumbel noise.
+The token with the highest such score is a draw from the softmax (Gumbel, 1954), so where the structure leaves all
+tokens, tokens are drawn as elsewhere; where it does not, the text with the highest sum is taken
+(perturb-and-MAP, Papandreou and Yuille, ICCV 2011). Tokens that top-p or top-k exclude are taken only if no
+other text remains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unmask.engine.proposal import DRAWING, SAMPLING_STREAM, Head, Proposal, in_chunks
+from unmask.engine.structure.automaton import Tables
+from unmask.engine.structure.paths import Union, best_paths
+from unmask.schedulers import counter_uniform
+
+LOWEST = -1e12  # score of a token that the model excludes; the text may still need it
+EXCLUDED = 1e4  # less is the score of a token that top-p or top-k excludes
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How tokens are drawn, per prediction; n predictions.
+
+    seed, position  (n,) long  name the random numbers
+    temperature, top_p (n,) float32, 0 and 1 where nothing is drawn; top_k (n,) long, 0 for all
+    """
+
+    seed: Tensor
+    position: Tensor
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+
+
+@dataclass(frozen=True)
+class StructureInputs:
+    """What structured rows need on the device at one step: R rows, n predictions, f revealed tokens in their windows.
+
+    Windows end at column W; narrower ones begin later.
+
+    index         (n,) long  which of the M predictions
+    row, column   (n,) long  where each stands
+    fixed_row, fixed_column, fixed_token  (f,) long  the revealed tokens
+    state, begin, left  (R,) long  as in `best_paths`
+    width         W
+    classes       the most classes of a row
+    widest        the most transitions of a state
+    noise         None if nothing is drawn
+    """
+
+    index: Tensor
+    row: Tensor
+    column: Tensor
+    fixed_row: Tensor
+    fixed_column: Tensor
+    fixed_token: Tensor
+    state: Tensor
+    begin: Tensor
+    left: Tensor
+    width: int
+    classes: int
+    widest: int
+    noise: Noise | None
+
+
+def constrain(
+    proposal: Proposal,
+    head: Head,
+    hidden: Tensor,
+    forbidden: Tensor,
+    inputs: StructureInputs,
+    tables: Sequence[Tables],
+) -> Proposal:
+    """The proposal (M,) with the tokens of structured rows, and the confidence in these. `tables` are of the R rows."""
+    classes = inputs.classes
+    union = Union.of(tables, classes, inputs.widest)
+    class_of = torch.stack([table.class_of.clamp(max=classes) for table in tables])  # (R, V)
+    values, ids, log_p = _best_of_classes(head, hidden, forbidden, inputs, class_of, classes)
+    scores = torch.full((inputs.width, len(tables), classes), -torch.inf, dtype=torch.float64, device=hidden.device)
+    scores.index_put_((inputs.column, inputs.row), values)
+    fixed = class_of[inputs.fixed_row, inputs.fixed_token]
+    scores.index_put_((inputs.fixed_column, inputs.fixed_row, fixed), torch.zeros_like(fixed, dtype=scores.dtype))
+    chosen = best_paths(union, scores, inputs.state, inputs.begin, inputs.left)[inputs.row, inputs.column][:, None]
+    return replace(
+        proposal,
+        ids=proposal.ids.index_copy(0, inputs.index, ids.gather(1, chosen).squeeze(1)),
+        confidence=proposal.confidence.index_copy(0, inputs.index, log_p.gather(1, chosen).squeeze(1).exp()),
+    )
+
+
+def _best_of_classes(
+    head: Head, hidden: Tensor, forbidden: Tensor, inputs: StructureInputs, class_of: Tensor, classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each class at each of n predictions: its highest score, the token that has it, and the log-probability of that
+    token. (n, C) each; float64, long, float32.
+
+    The logits of these positions are computed again instead of being kept.
+    """
+    parts = (in_chunks(x, forbidden, DRAWING) for x in (hidden[inputs.index], inputs.row, *_numbers(inputs.noise)))
+    found = [
+        _of_chunk(head(x).float(), class_of[row], classes, Noise(*numbers) if numbers else None)
+        for x, row, *numbers in zip(*parts, strict=True)
+    ]
+    values, ids, log_p = (torch.cat(column) for column in zip(*found, strict=True))
+    return values, ids, log_p
+
+
+def _numbers(noise: Noise | None) -> tuple[Tensor, ...]:
+    return () if noise is None else tuple(vars(noise).values())
+
+
+def _of_chunk(logits: Tensor, class_of: Tensor, classes: int, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`_best_of_classes` for logits (m, V); class_of (m, V), C for tokens that no text has."""
+    log_p = logits - logits.logsumexp(-1, keepdim=True)
+    score = log_p.nan_to_num(LOWEST, neginf=LOWEST)
+    if noise is not None:
+        score = _perturbed(score, class_of == classes, noise)
+    best = torch.full((len(score), classes + 1), -torch.inf, device=score.device)
+    best.scatter_reduce_(1, class_of, score, "amax")
+    tokens = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    tokens = torch.where(score == best.gather(1, class_of), tokens, score.shape[1] - 1)
+    ids = torch.full_like(best, score.shape[1] - 1, dtype=torch.long).scatter_reduce_(1, class_of, tokens, "amin")
+    best, ids = best[:, :classes], ids[:, :classes]
+    return best.double(), ids, log_p.gather(1, ids)
+
+
+def _perturbed(score: Tensor, silent: Tensor, noise: Noise) -> Tensor:
+    """Scores (m, V) with noise where there is a temperature; silent (m, V) bool, tokens that no text has."""
+    drawn = noise.temperature > 0
+    scaled = score / torch.where(drawn, noise.temperature, 1.0)[:, None]
+    counter = noise.position[:, None] * score.shape[1] + torch.arange(score.shape[1], device=score.device)
+    uniform = counter_uniform(noise.seed[:, None], counter, SAMPLING_STREAM).clamp(min=2.0**-25)
+    gumbel = -(-uniform.log()).log()
+    excluded = _excluded(scaled.masked_fill(silent, -torch.inf), noise)
+    return torch.where(drawn[:, None], scaled + gumbel - EXCLUDED * excluded, score)
+
+
+def _excluded(scaled: Tensor, noise: Noise) -> Tensor:
+    """What top-k and top-p exclude of the tokens with text, (m, V) bool."""
+    values, order = scaled.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(values.shape[-1], device=values.device)
+    too_low = (rank >= noise.top_k[:, None]) & (noise.top_k[:, None] > 0)
+    p = values.masked_fill(too_low, -torch.inf).softmax(-1)
+    beyond = (p.cumsum(-1) - p >= noise.top_p[:, None]) & (noise.top_p[:, None] < 1)
+    return torch.zeros_like(too_low).scatter(1, order, (too_low | beyond) & (rank > 0))
