@@ -31,7 +31,8 @@ from unmask.schedulers import parse_scheduler, scheduler_names
 
 DRAWS = 3000
 SAMPLING_ERROR = 0.05  # more than five standard deviations of a frequency of DRAWS
-NAMES = [name for name in scheduler_names() if name != "policy"]
+EDITING = ("credit", "joint")  # may write other tokens than the proposals
+NAMES = [name for name in scheduler_names() if name not in ("policy", *EDITING)]
 PERSON = json_of(
     {
         "type": "object",
@@ -288,7 +289,14 @@ def test_regexes_that_do_not_work_are_refused(
         Engine(llada).prepare(make(structure=matching(regex, "structured_outputs")))
 
 
-@pytest.mark.parametrize("fields", [{"ignore_eos": True}, {"template": (5, *[None] * 46, 5)}])
+@pytest.mark.parametrize("fields", [{"ignore_eos": True}, {"min_tokens": 2}, {"template": (5, *[None] * 46, 5)}])
 def test_fields_that_exclude_a_structure_are_refused(llada: Model, fields: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="leave one of the two out"):
         Engine(llada).prepare(make(**fields))
+
+
+@pytest.mark.parametrize("scheduler", EDITING)
+def test_schedulers_that_write_other_tokens_are_refused(llada: Model, scheduler: str) -> None:
+    request = Request("one", (3, 4), 48, 48, parse_scheduler(scheduler), structure=PERSON)
+    with pytest.raises(RequestError, match=f"scheduler '{scheduler}' writes other tokens than the proposals"):
+        Engine(llada).submit(request)

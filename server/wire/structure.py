@@ -73,4 +73,4 @@ class StructuredOutputs(BaseModel):
 
 
 def _error(message: str) -> PydanticCustomError:
-    return PydanticCustomError("body", "{message}", {"message": message, "param": None})
+    return PydanticCustomError("body", "{message}", {"message": message, "param": None, "code": None})
