@@ -23,6 +23,7 @@ SHORT: dict[str, Any] = {"prompt": "hello", "max_tokens": 16, "block_length": 8,
 DIFFUSION = {
     "scheduler",
     "block_length",
+    "length",
     "cache",
     "steps",
     "forward_passes",
