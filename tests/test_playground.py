@@ -260,6 +260,7 @@ def test_an_empty_canvas_is_explained(page: Page, complaints: list[str]) -> None
     page.select_option("#mode", "canvas")
     page.click("#run")
     expect(page.locator("#canvas-error")).to_have_text("field 'canvas' holds no mask; write [MASK] for each")
+    page.wait_for_load_state("networkidle")  # each lane's request is refused, and complained of
     complaints.clear()
 
 

@@ -14,10 +14,15 @@ TEXT_ONLY = "the model reads text only"
 REFUSED = {"audio": TEXT_ONLY, "function_call": NO_TOOLS, "tool_calls": NO_TOOLS}  # the answer would depend on them
 
 
+def _or_plain(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema of a part that it may be a plain text, too."""
+    schema["type"] = ["object", "string"]
+
+
 class TextPart(BaseModel):
     """A part of a message; only texts are supported. Unknown names are ignored, as clients send their own."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", json_schema_extra=_or_plain)
 
     type: Literal["text"] = Field(description="only texts are supported; a part `refusal` is the text of its `refusal`")
     text: str = Field(description="the text")
