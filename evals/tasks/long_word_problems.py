@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.styles import draw_style, lines_of
-from unmask.evals.tasks.word_problems import GAINS, ITEMS, LOSSES, NAMES, TIMES
+from unmask.evals.tasks.word_problems import GAINS, ITEMS, LOSSES, NAMES, TIMES, marked_answer
 
 STEPS = (3, 8)
 LARGEST_START = 30
@@ -28,7 +28,6 @@ LARGEST_OPERAND = 9
 LARGEST_TOTAL = 99
 LONGEST_LINE = 4  # operations
 
-_ANSWER = re.compile(r"####\s*(-?\d+)")
 _OPERATION = re.compile(r" [-+*] \d")
 
 
@@ -40,8 +39,7 @@ class LongWordProblem:
 
     def grade(self, completion: str) -> bool:
         """Right when the first marked answer, `#### n`, is the answer."""
-        found = _ANSWER.search(completion)
-        return found is not None and int(found[1]) == self.answer
+        return marked_answer(completion) == self.answer
 
     def style(self, completion: str) -> str:
         """`merged` when a line holds more than one operation, `plain` when none does, `bare` without any operation."""

@@ -28,6 +28,12 @@ LARGEST_TOTAL = 20
 _ANSWER = re.compile(r"####\s*(-?\d+)")
 
 
+def marked_answer(completion: str) -> int | None:
+    """The first answer marked `#### n`; None if there is none."""
+    found = _ANSWER.search(completion)
+    return None if found is None else int(found[1])
+
+
 @dataclass(frozen=True)
 class WordProblem:
     prompt: str
@@ -36,8 +42,7 @@ class WordProblem:
 
     def grade(self, completion: str) -> bool:
         """Right when the first marked answer, `#### n`, is the answer."""
-        found = _ANSWER.search(completion)
-        return found is not None and int(found[1]) == self.answer
+        return marked_answer(completion) == self.answer
 
 
 def draw(rng: random.Random) -> WordProblem:
