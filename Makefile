@@ -53,7 +53,7 @@ else
 	$(PYTEST) -m slow
 endif
 
-test-quick: install ## run the tests that take about a minute in all; ARGS="..." adds arguments for pytest
+test-quick: install ## run the quick files of tests, about three minutes on two cores; ARGS="..." adds arguments for pytest
 	$(PYTEST) -m "not slow" $(ARGS)
 
 # Without its metadata unmask knows no scheduler, so it is installed, apart and alone.
