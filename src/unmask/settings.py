@@ -74,7 +74,7 @@ class ModelSettings(CommandSettings):
         "model": "model revision device dtype quantization compile memory_fraction",
     }
 
-    model: str = Field(DEFAULT_MODEL, description="a checkpoint: the embedded llada-nano, a folder, or a Hub id")
+    model: str = Field(DEFAULT_MODEL, description="a checkpoint: an embedded one, llada-nano or llada-micro, a folder, or a Hub id")
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto",
