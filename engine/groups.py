@@ -89,6 +89,8 @@ class SchedulerGroups:
             window="generation",
             **{name: any(getattr(needs, name) for needs in asked) for name in SWITCHES},
         )
+        if any(canvas.request.input_state.softens for canvas in canvases):
+            self.needs = replace(self.needs, current=True)
 
     def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> Choice:
         """What is done now.

@@ -136,6 +136,8 @@ class MaskedTransformer(nn.Module):
         cache  holds the keys and values that the pass does not compute, and takes those that it keeps
         """
         x = self.embed(batch.tokens)
+        if batch.given is not None:
+            x = x.index_copy(0, batch.given.index, batch.given.vectors)
         rotate = Rotation(self.architecture, batch.positions, x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotate, batch, cache, layer == len(self.blocks) - 1)
