@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unmask.engine.caching import NO_CACHE, choose_cache, require_cache
+from unmask.engine.input_state import MASK, choose_input_state, require_input_state
 from unmask.evals.measure import label
 from unmask.evals.plot import check_plot, draw
 from unmask.evals.settings import EvalSettings, TrainModelSettings
@@ -31,12 +32,15 @@ def evaluate(settings: EvalSettings) -> None:
     known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
     for text in settings.cache:
         require_cache(text)
+    for text in settings.input_state:
+        require_input_state(text)
     for task in sweep.tasks:  # now, not after hours
         take(task, sweep.problems, sweep.seed)
     model = load_configured(settings)
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
     how = {name: getattr(settings, name) for name in ("rows", "memory_fraction", "batch_invariant")}
-    points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
+    states = [choose_input_state(text, model) for text in settings.input_state]
+    points = run_cells(model, sweep.cells(caches, settings.raw, states), settings.json_file, known, **how)
     for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
         Console().print(_table(list(panel)))
     print(LEGEND)
@@ -113,8 +117,9 @@ def _table(points: Sequence[Point]) -> Table:
         padding=0,
     )
     for r in (point.measurement for point in points):
+        fed = "" if r.input_state == MASK.name else f"\n  {r.input_state}"
         table.add_row(
-            _in_lines(label(r)),
+            _in_lines(label(r)) + fed,
             f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
             f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
             f"{r.local_ar:.2f}",

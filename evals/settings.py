@@ -7,7 +7,7 @@ from pydantic import Field
 
 from unmask import defaults
 from unmask.evals.tasks import DATASETS, EMBEDDED, TASKS
-from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, OutFile, Several
+from unmask.settings import BATCH_INVARIANT, INPUT_STATE, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
 
 class EvalSettings(ModelSettings):
@@ -15,7 +15,7 @@ class EvalSettings(ModelSettings):
     with commas, or repeat the flag."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "what to measure": "task scheduler sweep block_length max_tokens cache problems seed raw",
+        "what to measure": "task scheduler sweep block_length max_tokens cache input_state problems seed raw",
         "results": "json_file plot",
         "batch": "rows batch_invariant",
         **ModelSettings.GROUPS,
@@ -46,6 +46,7 @@ class EvalSettings(ModelSettings):
     cache: Several[str] = Field(
         (defaults.CACHE,), description="caches: none, prefix, dual, dual:refresh=8, block, or auto"
     )
+    input_state: Several[str] = Field((defaults.INPUT_STATE,), description=INPUT_STATE)
     problems: int = Field(500, ge=2, description="held-out problems per row of the table")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")

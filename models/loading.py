@@ -20,7 +20,7 @@ from unmask.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
-MAX_COMPILED_VERSIONS = 16
+MAX_COMPILED_VERSIONS = 32
 # How the names of checkpoints begin that were trained with another input state than masks. No config.json tells it:
 # RCD (arXiv 2601.22954) is published as yuezhouhu/RCD-*, DMax (arXiv 2604.08302) as Zigeng/DMax-*.
 INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
@@ -142,8 +142,8 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
     if compiled is None:
         compiled = device.type == "cuda"
     if compiled:
-        # Computed keys, cached ones or both, kept or not, one row or several: torch must not give up before all of them
-        # are compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add versions.
+        # Computed keys, cached ones or both, kept or not, one row or several, with vectors in place of some tokens or
+        # without: torch must not give up before all of them are compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add versions.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
+from unmask.engine.input_state import choose_input_state, require_input_state
 from unmask.engine.request import Request, Result, Step, fit_block_length
 from unmask.errors import UserError
 from unmask.models.loading import Model, load_configured
@@ -30,6 +31,7 @@ def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
     scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
     require_cache(settings.cache)
+    require_input_state(settings.input_state)
     # For a single answer, compiling the kernels takes longer than they save.
     model = load_configured(settings.model_copy(update={"compile": bool(settings.compile)}))
     request = Request(
@@ -41,6 +43,7 @@ def generate(settings: GenerateSettings) -> None:
         temperature=settings.temperature,
         seed=settings.seed,
         cache=choose_cache(settings.cache, model.network.architecture),
+        input_state=choose_input_state(settings.input_state, model),
     )
     steps = Engine(model, max_rows=1, memory_fraction=settings.memory_fraction).run([request])
     console = Console()
