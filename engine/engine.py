@@ -210,6 +210,8 @@ class Engine:
                 proposal = constrain(proposal, head, hidden, self._forbidden, inputs.structure, tables)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
+            if needs.hidden:
+                proposal = replace(proposal, hidden=hidden)
         with self._phase("scheduler"):
             view = inputs.view(proposal)
             top_logprobs = batch.groups.top_logprobs

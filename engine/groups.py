@@ -12,7 +12,7 @@ from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 DECLARED = ("remask", "write", "choice", "finish")  # of a decision, what needs must declare under the same name
-SWITCHES = ("entropy", "kl", "stops", "current", *DECLARED)
+SWITCHES = ("entropy", "kl", "stops", "current", "hidden", *DECLARED)
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,7 @@ def _asked_for(view: View, needs: Needs) -> View:
         kl=view.kl if needs.kl else None,
         stops=view.stops if needs.stops else None,
         current=view.current if needs.current else None,
+        hidden=view.hidden if needs.hidden else None,
     )
 
 

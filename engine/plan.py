@@ -129,6 +129,7 @@ class StepInputs:
             kl=spread.kl,
             stops=spread.stops,
             current=None if spread.current is None else spread.current.masked_fill(window.masked, 0.0),
+            hidden=spread.hidden,
             **vars(rows),
         )
 

@@ -17,7 +17,7 @@ from unmask.schedulers import Needs, counter_uniform
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
 MANY = 32  # most probable tokens that compiled code computes if more than two are needed
-BLENDING = 2  # memory of blending as a multiple of that of a proposal: probabilities, their logarithms, and products
+COMPARING = 2  # memory of entropy, KL and blends as a multiple of the logits': probabilities, logarithms, products
 DRAWING = 13  # memory of drawing as a multiple of the logits': a sort, and sums in float64
 
 
@@ -25,8 +25,8 @@ DRAWING = 13  # memory of drawing as a multiple of the logits': a sort, and sums
 class Proposal:
     """What the model would write at each of M masks; or, after `scatter`, at each place of a view, zeros elsewhere.
 
-    Shapes are (M,) and (M, K), or those of `View`. `fed` (M, D) is what the next pass is fed where it is still a mask;
-    it is never scattered.
+    Shapes are (M,), (M, K) and (M, D), or those of `View`. `fed` (M, D) is what the next pass is fed at what is a mask
+    still; it is never scattered.
     """
 
     ids: Tensor
@@ -37,6 +37,7 @@ class Proposal:
     kl: Tensor | None = None
     stops: Tensor | None = None
     current: Tensor | None = None
+    hidden: Tensor | None = None
     fed: Tensor | None = None
 
     def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
@@ -164,7 +165,7 @@ def propose(
     it.
     """
     kernels = kernels or Kernels.of(compiled=False)
-    times = 1 if blend is None else BLENDING
+    times = COMPARING if needs.entropy or needs.kl or blend is not None else 1
     chunks = in_chunks(hidden, forbidden, times)
     tokens = [None] * len(chunks) if standing is None else in_chunks(standing, forbidden, times)
     blends = [None] * len(chunks) if blend is None else blend.in_chunks(forbidden, times)

@@ -143,7 +143,8 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
         compiled = device.type == "cuda"
     if compiled:
         # Computed keys, cached ones or both, kept or not, one row or several, with vectors in place of some tokens or
-        # without: torch must not give up before all of them are compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add versions.
+        # not: torch must not give up before all of them are compiled. Sizes that are equal by chance must not be
+        # assumed to be always equal: that would add versions.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)
