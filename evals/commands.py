@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unmask.engine.caching import NO_CACHE, choose_cache, require_cache
-from unmask.engine.input_state import MASK, choose_input_state, require_input_state
+from unmask.engine.input_state import MASK, choose_input_state, parse_input_state, require_input_state
 from unmask.evals.measure import label
 from unmask.evals.plot import check_plot, draw
 from unmask.evals.settings import EvalSettings, TrainModelSettings
@@ -56,7 +56,13 @@ def train_model(settings: TrainModelSettings) -> None:
 
     settings.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(
-        settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed, model=settings.model
+        settings.steps,
+        settings.batch_size,
+        settings.learning_rate,
+        seed=settings.seed,
+        model=settings.model,
+        residual=settings.residual,
+        start=settings.start,
     )
     device = choose_device(settings.device)
     Trainer(recipe, settings.out, device, settings.compile, settings.workers).run(settings.save_every)
@@ -64,8 +70,10 @@ def train_model(settings: TrainModelSettings) -> None:
         model = load_model(str(settings.out))
         tasks = [task for name, task in BLUEPRINTS[recipe.model].tasks.items() if name in TASKS]
         sweep = Sweep(tasks, (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))
-        results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE]))]
-        how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
+        states = [parse_input_state("residual" if settings.residual else MASK.name)]
+        results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE], input_states=states))]
+        where = f"in {model.dtype} on {model.device}, with input state {states[0]}"
+        how = f"Measured on {settings.problems} held-out problems a cell, {where}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
 
 

@@ -73,6 +73,12 @@ class TrainModelSettings(CommandSettings):
     learning_rate: float = Field(3e-3, gt=0, description="highest learning rate")
     seed: int = Field(0, description="seed of weights, problems and masks")
     save_every: int = Field(100, ge=1, description="steps between savings")
+    residual: str | None = Field(
+        None,
+        description="train for the input state residual: own, where the model's own first forward gives what masks are "
+        "fed, or a checkpoint that gives it and stays as it is. Name --out RCD-..., then residual is its default",
+    )
+    start: str | None = Field(None, description="a checkpoint to take the first weights from")
     device: str = Field("auto", description="auto, cpu or cuda; auto is CUDA where there is a device")
     workers: int = Field(1, ge=0, description="processes that draw problems; a GPU needs about fifteen")
     compile: bool = Field(True, description="compile the network with torch.compile; faster, needs a C++ compiler")
