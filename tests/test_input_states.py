@@ -253,3 +253,24 @@ def test_checkpoints_that_need_one_say_so_and_have_it(
     assert choose_input_state("auto", model) == parse_input_state(state)
     assert choose_input_state("iter-smooth", model) == parse_input_state("iter-smooth")
     assert (f"{name} was trained with input state {state!r}" in caplog.text) is (state != "mask")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_scheduler_of_masks_sees_nothing_of_revealed_tokens(llada: Model, state: str) -> None:
+    """Although `soft` has them predicted again; and nothing of what the next pass is fed."""
+    seen: list[View] = []
+
+    class Watcher:
+        needs = Needs(top_k=2, entropy=True, hidden=True)
+
+        def decide(self, view: View, scheduler_state: State) -> Decision:
+            seen.append(view)
+            return Decision(view.most_confident())
+
+    watcher = SchedulerSpec("watcher", NoOptions(), Watcher())  # type: ignore[arg-type]
+    Engine(llada).results([replace(make(llada, i, state), scheduler=watcher) for i in range(3)])
+    for view in seen:
+        for name in ("proposal", "confidence", "top_ids", "top_probabilities", "entropy", "hidden"):
+            assert not getattr(view, name)[~view.mask].any()
+        assert view.current is None
+    assert any((~view.mask & view.in_block).any() for view in seen)
