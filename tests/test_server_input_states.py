@@ -48,7 +48,8 @@ def test_every_endpoint_takes_one_and_says_which(server: Live, path: str) -> Non
 
 def test_the_default_is_the_servers_and_else_the_models(tmp_path: Path) -> None:
     folder = synthetic_llada(tmp_path / "RCD-tiny")
-    for settings, found in (({}, "residual"), ({"input_state": "soft"}, "soft")):
+    cases: list[tuple[dict[str, Any], str]] = [({}, "residual"), ({"input_state": "soft"}, "soft")]
+    for settings, found in cases:
         with live(folder, **settings) as server:
             assert ask(server, "/generate")["diffusion"]["input_state"]["name"] == found
             assert ask(server, "/generate", input_state="mask")["diffusion"]["input_state"] == {"name": "mask"}
