@@ -24,6 +24,7 @@ class PolicyShape:
     remask      whether it also says which revealed tokens it wants kept, which the paper's does not
     vocabulary  how many token ids it tells apart, those beyond falling together with others; 0, as in the paper, if it
                 reads no tokens and does not know where in the answer it is
+    hidden      width of the model whose last hidden states it reads; 0, as in the paper, if it reads none
     """
 
     hidden_size: int = 128
@@ -34,6 +35,7 @@ class PolicyShape:
     speed: bool = False
     remask: bool = False
     vocabulary: int = 0
+    hidden: int = 0
 
 
 class PolicyNetwork(nn.Module):
@@ -49,6 +51,7 @@ class PolicyNetwork(nn.Module):
         self.register_buffer("speed_shifts", torch.zeros(SPEED_KNOTS) if shape.speed else None)
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.hidden_size) if shape.vocabulary else None
         self.position_proj = nn.Linear(shape.hidden_size, shape.hidden_size) if shape.vocabulary else None
+        self.hidden_proj = nn.Linear(shape.hidden, shape.hidden_size) if shape.hidden else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden_size)
         self.output_proj = nn.Linear(shape.hidden_size, 1)
@@ -79,6 +82,7 @@ class PolicyNetwork(nn.Module):
         seen: Tensor,
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, W).
 
@@ -89,6 +93,7 @@ class PolicyNetwork(nn.Module):
         seen        (B, W) bool  positions that there are; the others are padding
         tokens      (B, W) long  what stands at each position or is proposed for it, and
         positions   (B, W) long  where that is; both looked at by networks with `shape.vocabulary` only
+        hidden      (B, W, H)    the model's last hidden states; looked at by networks with `shape.hidden` only
         """
         x = self.confidence_proj(confidence)
         if self.token_embedding is not None and self.position_proj is not None:
@@ -96,6 +101,9 @@ class PolicyNetwork(nn.Module):
             assert positions is not None
             x = x + self.token_embedding(tokens % self.shape.vocabulary)
             x = x + self.position_proj(_position_embedding(positions, self.shape.hidden_size).to(x.dtype))
+        if self.hidden_proj is not None:
+            assert hidden is not None
+            x = x + self.hidden_proj(hidden.to(x.dtype))
         conditioning = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
         condition = self.mask_embedding(mask.long()) + conditioning[:, None]
         for block in self.transformer_blocks:

@@ -14,7 +14,18 @@ SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and
 
 def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
-    return Needs(top_k=network.shape.top_k, remask=network.shape.remask, window=config.observation)
+    shape = network.shape
+    return Needs(top_k=shape.top_k, remask=shape.remask, hidden=shape.hidden > 0, window=config.observation)
+
+
+def _hidden(view: View, width: int) -> Tensor:
+    hidden = view.need("hidden")
+    if hidden.shape[-1] != width:
+        raise ValueError(
+            f"the policy reads hidden states of {width} numbers and the model's have {hidden.shape[-1]}; use it with "
+            "the model that it was trained for"
+        )
+    return hidden
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Observation:
     seen: Tensor
     tokens: Tensor
     positions: Tensor
+    hidden: Tensor
     eligible: Tensor
 
     @staticmethod
@@ -48,12 +60,14 @@ class Observation:
             seen=view.positions < end[:, None],
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
+            hidden=_hidden(view, network.shape.hidden) if network.shape.hidden else confidence[..., :0],
             eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return policy(self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions)
+        inputs = (self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions)
+        return policy(*inputs, self.hidden)
 
     def decision(self, chosen: Tensor) -> Decision:
         """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""

@@ -1,7 +1,7 @@
 """The recipe of a policy: the settings that decide its weights."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from unmask.errors import UserError
@@ -42,6 +42,7 @@ class PolicyRecipe:
     steering: bool
     remask: bool
     tokens: int
+    hidden: bool
     verification: int
     imitation: int
     start: float
@@ -73,15 +74,21 @@ class PolicyRecipe:
         return PolicyConfig(
             observation=self.observation,
             block_length=self.block_length,
-            heads=self.shape.heads,
+            heads=self.heads,
             confidence=self.confidence,
             speed=self.any_speed,
         )
 
     @property
-    def shape(self) -> PolicyShape:
-        paper = PolicyShape(speed=self.any_speed, remask=self.remask)
-        return replace(paper, heads=TOKEN_HEADS, vocabulary=self.tokens) if self.tokens else paper
+    def heads(self) -> int:
+        return TOKEN_HEADS if self.tokens else PolicyShape.heads
+
+    def shape(self, width: int) -> PolicyShape:
+        """For a model whose hidden states have this width."""
+        hidden = width if self.hidden else 0
+        return PolicyShape(
+            heads=self.heads, speed=self.any_speed, remask=self.remask, vocabulary=self.tokens, hidden=hidden
+        )
 
     @property
     def warm(self) -> int:

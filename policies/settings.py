@@ -37,7 +37,7 @@ class TrainPolicySettings(ModelSettings):
 
     GROUPS: ClassVar[dict[str, str]] = {
         "what to learn": "out recipe task block_length alpha reward any_speed observation confidence mode "
-        "remask tokens",
+        "remask tokens hidden",
         "warm start": "imitation teacher verification initial start",
         "reinforcement learning": "batches prompts group updates steering epsilon learning_rate warmup seed",
         "run": "rows save_every tensorboard problems",
@@ -75,6 +75,9 @@ class TrainPolicySettings(ModelSettings):
     )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
+    hidden: bool = Field(
+        False, description="let the policy read the model's last hidden states; it then suits this model alone"
+    )
     verification: int = Field(
         0, ge=0, description="first batches, in which a policy that reads tokens learns which of them go together"
     )

@@ -131,4 +131,5 @@ def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Pa
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
     vocabulary = len(tensors.get("token_embedding.weight", ()))
     remask = "keep_proj.weight" in tensors
-    return PolicyShape(hidden_size, config.heads, ffn_size, blocks, top_k, config.speed, remask, vocabulary)
+    hidden = tensors["hidden_proj.weight"].shape[-1] if "hidden_proj.weight" in tensors else 0
+    return PolicyShape(hidden_size, config.heads, ffn_size, blocks, top_k, config.speed, remask, vocabulary, hidden)
