@@ -189,8 +189,9 @@ class Engine:
         with _memory_for(largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
-                given = None if inputs.feed is None else batch.feed.given(inputs.feed)
-                network = replace(inputs.network, given=given)
+                network = inputs.network
+                if inputs.feed is not None:
+                    network = replace(network, given=batch.feed.given(inputs.feed))
                 hidden = self._hidden(network, cache, plan.recurs)[: len(inputs.window.target)]
             return self._propose_and_choose(batch, hidden, inputs, groups)
 

@@ -219,9 +219,11 @@ def _unseen(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[
 
 
 def _softened(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Tensor | None:
+    """The predictions of rows whose tokens are softened."""
+    if not any(canvas.request.input_state.softens for canvas in canvases):
+        return None
     soft = [np.full(len(columns), c.request.input_state.softens) for c, columns in zip(canvases, wanted, strict=True)]
-    found = np.flatnonzero(np.concatenate(soft))
-    return joined([found], size) if len(found) else None
+    return joined([np.flatnonzero(np.concatenate(soft))], size)
 
 
 def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
