@@ -224,7 +224,7 @@ def test_what_a_structure_alone_wrote_is_fed_as_it_is(llada: Model, given: list[
         ("residual:beta=1", "unknown option 'beta'"),
         ("residual:alpha=2", "from 0 to 1, not 2"),
         ("soft:alpha=1", "unknown option 'alpha'"),
-        ({"name": "iter-smooth", "weight": -1}, "at least 0, not -1"),
+        ({"name": "iter-smooth", "weight": -1}, "from 0 to 10, not -1"),
         ({"weight": 1}, "input_state.name"),
         ({"name": "residual", "temperature": float("nan")}, "not nan"),
     ],
