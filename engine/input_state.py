@@ -57,7 +57,7 @@ class Residual:
 
 @dataclass(frozen=True)
 class IterSmooth:
-    weight: float = option(0.3, "the highest weight of the mixture, which is added to the mask", minimum=0.0, maximum=10.0)
+    weight: float = option(0.3, "the highest weight of the mixture, which is added", minimum=0.0, maximum=10.0)
     initial: float = option(0.15, "its weight after the first pass", minimum=0.0, maximum=10.0)
     growth: float = option(0.02, "by which the weight grows with each pass", minimum=0.0, maximum=10.0)
     temperature: float = option(1.0, "divides the logits before the mixture", minimum=0.01)
