@@ -81,7 +81,6 @@ class Engine:
         self._stops[sorted(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
         self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
-        self._embeddings = Embeddings(model.network.embed.weight, model.mask_id)
         self._kernels = Kernels.of(model.compiled)
         self._structures = Structures(model)
         self.reset()
@@ -353,6 +352,11 @@ class Engine:
                 self._slots.release(canvas)
         self._batches = deque(batch for batch in self._batches if batch.canvases)
         return gone
+
+    @property
+    def _embeddings(self) -> Embeddings:
+        """What input states mix."""
+        return Embeddings(self.model.network.embed.weight, self.model.mask_id)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
