@@ -15,7 +15,8 @@ SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and
 def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
     shape = network.shape
-    return Needs(top_k=shape.top_k, remask=shape.remask, hidden=shape.hidden > 0, window=config.observation)
+    more = {"stops": shape.stops, "hidden": shape.hidden > 0}
+    return Needs(top_k=shape.top_k, remask=shape.remask, window=config.observation, **more)
 
 
 def _hidden(view: View, width: int) -> Tensor:
@@ -42,6 +43,7 @@ class Observation:
     seen: Tensor
     tokens: Tensor
     positions: Tensor
+    stops: Tensor
     hidden: Tensor
     eligible: Tensor
 
@@ -60,14 +62,14 @@ class Observation:
             seen=view.positions < end[:, None],
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
+            stops=view.need("stops") & view.mask if network.shape.stops else torch.zeros_like(view.mask),
             hidden=_hidden(view, network.shape.hidden) if network.shape.hidden else confidence[..., :0],
             eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        inputs = (self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions)
-        return policy(*inputs, self.hidden)
+        return policy(**{name: tensor for name, tensor in self.tensors().items() if name != "eligible"})
 
     def decision(self, chosen: Tensor) -> Decision:
         """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""

@@ -42,12 +42,14 @@ class PolicyRecipe:
     steering: bool
     remask: bool
     tokens: int
-    hidden: bool
+    sees: tuple[Literal["positions", "stops", "hidden"], ...]
+    top_k: int
     verification: int
     imitation: int
     start: float
     initial: str
     teacher: tuple[str, ...]
+    teacher_block: int
     confidence: Literal["probability", "log-odds"]
     seed: int
 
@@ -85,9 +87,15 @@ class PolicyRecipe:
 
     def shape(self, width: int) -> PolicyShape:
         """For a model whose hidden states have this width."""
-        hidden = width if self.hidden else 0
         return PolicyShape(
-            heads=self.heads, speed=self.any_speed, remask=self.remask, vocabulary=self.tokens, hidden=hidden
+            heads=self.heads,
+            top_k=self.top_k,
+            speed=self.any_speed,
+            remask=self.remask,
+            vocabulary=self.tokens,
+            positions="positions" in self.sees,
+            stops="stops" in self.sees,
+            hidden=width if "hidden" in self.sees else 0,
         )
 
     @property

@@ -130,6 +130,16 @@ def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Pa
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
     vocabulary = len(tensors.get("token_embedding.weight", ()))
-    remask = "keep_proj.weight" in tensors
-    hidden = tensors["hidden_proj.weight"].shape[-1] if "hidden_proj.weight" in tensors else 0
-    return PolicyShape(hidden_size, config.heads, ffn_size, blocks, top_k, config.speed, remask, vocabulary, hidden)
+    return PolicyShape(
+        hidden_size,
+        config.heads,
+        ffn_size,
+        blocks,
+        top_k,
+        config.speed,
+        remask="keep_proj.weight" in tensors,
+        vocabulary=vocabulary,
+        positions=not vocabulary and "position_proj.weight" in tensors,
+        stops="stop_embedding.weight" in tensors,
+        hidden=tensors["hidden_proj.weight"].shape[-1] if "hidden_proj.weight" in tensors else 0,
+    )

@@ -102,8 +102,8 @@ def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
     tokens = torch.arange(steps * width).view(steps, width)
     eligible = torch.arange(width).expand(steps, -1) < 9
     zeros = torch.zeros(steps)
-    hidden = torch.ones(steps, width, 3)
-    seen = Observation(eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, hidden, eligible)
+    shown = (eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible)
+    seen = Observation(*shown, hidden=torch.ones(steps, width, 3), eligible=eligible)
     wanted = (torch.arange(width) % 2).float().expand(steps, -1)
     changed, still = replaced(seen, wanted, torch.Generator().manual_seed(1))
     moved = changed.tokens != tokens
@@ -246,8 +246,9 @@ KINDS = [
     {"observation": "block", "block_length": (16, "full")},
     {"tokens": 100, "verification": 1, "confidence": "log-odds"},
     {"remask": True, "tokens": 100, "verification": 1, "teacher": ("threshold",)},
-    {"hidden": True, "observation": "block", "block_length": (16, 32)},
-    {"hidden": True, "tokens": 100, "verification": 1},
+    {"sees": ("positions", "stops"), "top_k": 2, "teacher": ("threshold",), "teacher_block": 16},
+    {"sees": ("hidden",), "observation": "block", "block_length": (16, 32)},
+    {"sees": ("hidden", "stops"), "tokens": 100, "verification": 1},
 ]
 
 
