@@ -4,6 +4,7 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -210,7 +211,7 @@ def test_a_model_is_trained_for_residual_input_and_is_known_by_its_name(tmp_path
     trainer.out.mkdir()
     trainer.run(save_every=20)
     losses = [sum(json.loads(line)["loss"].values()) for line in (trainer.out / "train.jsonl").read_text().splitlines()]
-    assert max(losses) < 2  # a model that knows its tasks has started; new weights have a loss of 12
+    assert median(losses) < 1  # a model that knows its tasks has started; new weights have a loss of 12
     model = load_model(str(trainer.out), device="cpu")
     assert model.input_state == "residual"
     assert not torch.equal(model.network.embed.weight, load_model("llada-nano", device="cpu").network.embed.weight)
