@@ -12,7 +12,7 @@ from rich.text import Text
 
 from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
-from unmask.engine.input_state import choose_input_state, require_input_state
+from unmask.engine.input_state import InputState, choose_input_state, require_input_state
 from unmask.engine.request import Request, Result, Step, fit_block_length
 from unmask.errors import UserError
 from unmask.models.loading import Model, load_configured
@@ -50,7 +50,7 @@ def generate(settings: GenerateSettings) -> None:
     result = _watch(steps, model, request, settings.delay, console) if console.is_terminal else _last(steps)
     if not console.is_terminal:
         print(result.text)
-    print(_figures(result), file=sys.stderr)
+    print(_figures(result, request.input_state), file=sys.stderr)
     if not result.text.strip():
         print(_why_empty(model), file=sys.stderr)
 
@@ -123,10 +123,10 @@ def _why_empty(model: Model) -> str:
     )
 
 
-def _figures(result: Result) -> str:
-    tokens = len(result.token_ids)
+def _figures(result: Result, input_state: InputState) -> str:
+    tokens, fed = len(result.token_ids), f", input state {input_state}" if input_state.feeds else ""
     return (
         f"{tokens} tokens in {result.forward_passes} forward passes "
         f"({tokens / result.forward_passes:.1f} per pass), {result.generate_seconds:.2f} s, "
-        f"{ENDS.get(result.finish_reason, result.finish_reason)}"
+        f"{ENDS.get(result.finish_reason, result.finish_reason)}{fed}"
     )
