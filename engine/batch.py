@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Change
+from unmask.engine.feed import Feed
 from unmask.engine.groups import SchedulerGroups
 from unmask.engine.previous import PreviousHidden
 from unmask.engine.request import Step
@@ -17,6 +18,7 @@ class Batch:
         self.canvases: list[Canvas] = []  # row i belongs to canvas i
         self.groups = SchedulerGroups()
         self.previous = PreviousHidden()
+        self.feed = Feed()
         self.join(canvases)
 
     def join(self, canvases: Sequence[Canvas]) -> None:

@@ -104,7 +104,21 @@ class Canvas:
     def wanted(self) -> NDArray[np.int64]:
         """Which positions to predict, counted from the start of the window."""
         start, end = map(self.column, self.window)
-        return np.flatnonzero(self.masked[start:end]) if self.needs.window == "masks" else np.arange(end - start)
+        masks_only = self.needs.window == "masks" and not self.request.input_state.softens
+        return np.flatnonzero(self.masked[start:end]) if masks_only else np.arange(end - start)
+
+    def may_be_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """At which positions of the block the next pass may be fed something else than the token."""
+        return ~self.pinned[positions] if self.request.input_state.softens else self.masked[self.column(0) + positions]
+
+    def is_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """At which of the positions that might be it is: those that are still masks, or with `soft` those that are none
+        any more, unless a structure left no choice for them."""
+        masked = self.masked[self.column(0) + positions]
+        if not self.request.input_state.softens:
+            return masked
+        forced = self.progress.forced if self.progress is not None else ()
+        return ~masked & ~np.isin(positions, list(forced))
 
     @property
     def masks(self) -> int:

@@ -18,9 +18,10 @@ from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
-from unmask.engine.groups import GroupInputs
+from unmask.engine.groups import Choice, GroupInputs
+from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
-from unmask.engine.proposal import Kernels, Proposal, propose, widened
+from unmask.engine.proposal import Blend, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
@@ -168,7 +169,9 @@ class Engine:
         batch = self._batches[0]
         first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
-        plan = plan_step(batch.canvases, self._architecture, cache.capacity, self._shapes, self._recurring, first_slot)
+        capacity, kept = cache.capacity, batch.feed.kept
+        a, shapes, recurring = self._architecture, self._shapes, self._recurring
+        plan = plan_step(batch.canvases, a, capacity, shapes, recurring, first_slot, kept)
         steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
         self._batches.rotate(-1)
@@ -185,7 +188,10 @@ class Engine:
         with _memory_for(largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
-                hidden = self._hidden(inputs.network, cache, plan.recurs)[: len(inputs.window.target)]
+                network = inputs.network
+                if inputs.feed is not None:
+                    network = replace(network, given=batch.feed.given(inputs.feed))
+                hidden = self._hidden(network, cache, plan.recurs)[: len(inputs.window.target)]
             return self._propose_and_choose(batch, hidden, inputs, groups)
 
     def _propose_and_choose(
@@ -195,7 +201,7 @@ class Engine:
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
-            standing = inputs.window.standing() if needs.current else None
+            standing = inputs.window.of_each(inputs.window.tokens) if needs.current else None
             parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
             proposal = Proposal.merge(parts, len(hidden))
             if inputs.structure is not None:
@@ -204,6 +210,8 @@ class Engine:
                 proposal = constrain(proposal, head, hidden, self._forbidden, inputs.structure, tables)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
+            if needs.hidden:
+                proposal = replace(proposal, hidden=hidden)
         with self._phase("scheduler"):
             view = inputs.view(proposal)
             top_logprobs = batch.groups.top_logprobs
@@ -213,6 +221,7 @@ class Engine:
                 proposed = proposed.taking(chosen.choice, top_logprobs)
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
+            batch.feed.keep(batch.canvases, self._fed_next(inputs, proposal, standing, proposed, chosen))
         return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
 
     def _propose(
@@ -226,7 +235,24 @@ class Engine:
         forbidden = self._forbidden | self._stops if part.endless else self._forbidden
         sampling = None if part.draws is None else part.draws.sampling()
         head, kernels = self.model.network.head, self._kernels
-        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing)
+        blend = None if part.shares is None else Blend(self._embeddings, part.shares)
+        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing, blend)
+
+    def _fed_next(
+        self, inputs: StepInputs, proposal: Proposal, standing: Tensor | None, proposed: Proposed, chosen: Choice
+    ) -> Tensor | None:
+        """What the next pass may be fed at each of the M positions, (M, D); None if no row has an input state."""
+        index, of_each = inputs.softened, inputs.window.of_each
+        if index is None:
+            return proposal.fed
+        assert standing is not None
+        assert proposal.current is not None
+        changed = of_each(chosen.reveal if chosen.write is None else chosen.reveal | chosen.write)[index]
+        ids = torch.where(changed, of_each(proposed.ids)[index], standing[index])
+        confidence = torch.where(changed, of_each(proposed.confidence)[index], proposal.current[index])
+        vectors = self._embeddings.soften(ids, confidence)
+        others = vectors.new_zeros(len(standing), vectors.shape[1]) if proposal.fed is None else proposal.fed
+        return others.index_copy(0, index, vectors)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""
@@ -326,6 +352,11 @@ class Engine:
                 self._slots.release(canvas)
         self._batches = deque(batch for batch in self._batches if batch.canvases)
         return gone
+
+    @property
+    def _embeddings(self) -> Embeddings:
+        """What input states mix."""
+        return Embeddings(self.model.network.embed.weight, self.model.mask_id)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)

@@ -15,6 +15,7 @@ class Figures:
     length             tokens of the generation region, the longest of several
     block_length       tokens per block
     cache              keys and values kept from pass to pass
+    input_state        what the model was fed in place of masks: name and options
     steps              steps that were taken; a step is a forward pass as a request sees it
     forward_passes     the same number, by its other name
     tokens_per_step    generated tokens before the end of the text, per step
@@ -27,6 +28,7 @@ class Figures:
     length: int
     block_length: int
     cache: str
+    input_state: dict[str, Any]
     steps: int
     forward_passes: int
     tokens_per_step: float
@@ -45,6 +47,7 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
         length=max(request.max_tokens for request in requests),
         block_length=requests[0].block_length,
         cache=str(requests[0].cache),
+        input_state=requests[0].input_state.as_json(),
         steps=passes,
         forward_passes=passes,
         tokens_per_step=round(tokens / passes, 3) if passes else 0.0,

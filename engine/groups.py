@@ -12,7 +12,7 @@ from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
 DECLARED = ("remask", "write", "choice", "finish")  # of a decision, what needs must declare under the same name
-SWITCHES = ("entropy", "kl", "stops", "current", *DECLARED)
+SWITCHES = ("entropy", "kl", "stops", "current", "hidden", *DECLARED)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class SchedulerGroups:
             window="generation",
             **{name: any(getattr(needs, name) for needs in asked) for name in SWITCHES},
         )
+        if any(canvas.request.input_state.softens for canvas in canvases):
+            self.needs = replace(self.needs, current=True)
 
     def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> Choice:
         """What is done now.
@@ -186,6 +188,7 @@ def _asked_for(view: View, needs: Needs) -> View:
         kl=view.kl if needs.kl else None,
         stops=view.stops if needs.stops else None,
         current=view.current if needs.current else None,
+        hidden=view.hidden if needs.hidden else None,
     )
 
 

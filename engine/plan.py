@@ -1,6 +1,6 @@
 """The plan of one step, made on the host: its tensors travel to the device together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.engine.canvas import Canvas
+from unmask.engine.feed import FeedInputs, Kept, feed_inputs
+from unmask.engine.input_state import Shares
 from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import columns_to_compute
 from unmask.engine.structure.constrain import StructureInputs
@@ -28,16 +30,23 @@ class WindowInputs:
     masked  (B, W) bool
     start   (B,) long    the first position of each window
     target  (M,) long    the place of each prediction among the B x W; B x W for padding
+    unseen  (M,) bool    which of them no scheduler is shown; None if all are
     """
 
     tokens: Tensor
     masked: Tensor
     start: Tensor
     target: Tensor
+    unseen: Tensor | None
 
-    def standing(self) -> Tensor:
-        """The token that stands at each of the M positions, (M,) long."""
-        return torch.nn.functional.pad(self.tokens.flatten(), (0, 1))[self.target]
+    def of_each(self, values: Tensor) -> Tensor:
+        """Values (B, W, ...) at the M positions, (M, ...); what there is for padding has no meaning."""
+        return values.flatten(0, 1)[self.target.clamp(max=self.tokens.numel() - 1)]
+
+    @property
+    def shown(self) -> Tensor:
+        """`target` (M,), and B x W for what no scheduler is shown."""
+        return self.target if self.unseen is None else self.target.masked_fill(self.unseen, self.tokens.numel())
 
 
 @dataclass(frozen=True)
@@ -58,18 +67,20 @@ class RowInputs:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the M predictions: those that may propose the same tokens.
+    """Some of the M predictions: those that may propose the same tokens, and leave as much for the next pass.
 
     endless  whether they may propose no end of text
     index    (P,) long  which they are, and padding that repeats the last; None for all
     count    how many are no padding
     draws    those of rows with a temperature; None if nothing is drawn
+    shares   of those that the next pass is fed; None if they are of rows without an input state that blends
     """
 
     endless: bool
     index: Tensor | None
     count: int
     draws: Draws | None
+    shares: Shares | None
 
     @property
     def places(self) -> Tensor | None:
@@ -85,6 +96,8 @@ class StepInputs:
     last_pass  (B,) bool  rows that may have no forward pass after this one
     parts      all predictions, by what they may propose
     structure  what structured rows need; None if there are none
+    feed       what is fed of the last pass; None if nothing is
+    softened   (S,) long   which predictions are of rows whose tokens are softened; None if there are none
     """
 
     network: NetworkInputs
@@ -93,12 +106,14 @@ class StepInputs:
     last_pass: Tensor
     parts: tuple[Part, ...]
     structure: StructureInputs | None
+    feed: FeedInputs | None
+    softened: Tensor | None
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
         window, rows = self.window, self.rows
         count, width = window.tokens.shape
-        spread = proposal.scatter(window.target, count, width)
+        spread = proposal.scatter(window.shown, count, width)
         positions = window.start[:, None] + torch.arange(width, device=window.start.device)
         return View(
             mask=window.masked,
@@ -114,6 +129,7 @@ class StepInputs:
             kl=spread.kl,
             stops=spread.stops,
             current=None if spread.current is None else spread.current.masked_fill(window.masked, 0.0),
+            hidden=spread.hidden,
             **vars(rows),
         )
 
@@ -133,7 +149,13 @@ class Plan:
 
 
 def plan_step(
-    canvases: Sequence[Canvas], a: Architecture, capacity: int, shapes: Shapes, recurring: int = 0, first_slot: int = 0
+    canvases: Sequence[Canvas],
+    a: Architecture,
+    capacity: int,
+    shapes: Shapes,
+    recurring: int = 0,
+    first_slot: int = 0,
+    kept: Mapping[str, Kept] | None = None,
 ) -> Plan:
     """The next step of some running requests.
 
@@ -141,18 +163,22 @@ def plan_step(
     shapes      how alike steps are made, so that compiled code fits again
     recurring   passes with at most this many columns are padded to a few sizes
     first_slot  the slot that the pass counts as its first
+    kept        what the last pass left, by request
     """
     wanted = [canvas.wanted for canvas in canvases]
     segments = [_segment(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
     computed_columns = sum(len(segment.tokens) for segment in segments)
     recurs = computed_columns <= recurring
+    network_shapes: Shapes = "padded" if recurs else shapes
     inputs = StepInputs(
-        network=pack_segments(segments, a, capacity, "padded" if recurs else shapes),
+        network=pack_segments(segments, a, capacity, network_shapes),
         window=_window_inputs(canvases, wanted, SIZES[shapes]),
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
         parts=_parts(canvases, wanted, SIZES[shapes]),
         structure=structure_inputs(canvases, wanted, [seed(canvas) for canvas in canvases]),
+        feed=feed_inputs(canvases, segments, kept, SIZES[network_shapes]) if kept else None,
+        softened=_softened(canvases, wanted, SIZES[shapes]),
     )
     return Plan(inputs, computed_columns, recurs)
 
@@ -177,7 +203,27 @@ def _window_inputs(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Ca
         masked=torch.from_numpy(masked),
         start=torch.tensor([start for start, _ in windows]),
         target=joined([row * width + columns for row, columns in enumerate(wanted)], size, filler=rows * width),
+        unseen=_unseen(canvases, wanted, size),
     )
+
+
+def _unseen(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Tensor | None:
+    """The predictions at revealed positions that are made for an input state alone."""
+    if not any(c.request.input_state.softens and c.needs.window == "masks" for c in canvases):
+        return None
+    hidden = [
+        (c.needs.window == "masks") & ~c.masked[c.column(c.window[0]) + columns]
+        for c, columns in zip(canvases, wanted, strict=True)
+    ]
+    return joined(hidden, size, filler=False)
+
+
+def _softened(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Tensor | None:
+    """The predictions of rows whose tokens are softened."""
+    if not any(canvas.request.input_state.softens for canvas in canvases):
+        return None
+    soft = [np.full(len(columns), c.request.input_state.softens) for c, columns in zip(canvases, wanted, strict=True)]
+    return joined([np.flatnonzero(np.concatenate(soft))], size)
 
 
 def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
@@ -192,20 +238,41 @@ def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
 
 
 def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> tuple[Part, ...]:
-    """The predictions in one part, or in two if only some of them may propose an end of text."""
-    endless = [c.window[0] + columns < c.request.endless for c, columns in zip(canvases, wanted, strict=True)]
-    kinds = sorted({bool(kind) for flags in endless for kind in np.unique(flags)})
-    if len(kinds) <= 1:
-        return (Part(any(kinds), None, sum(map(len, wanted)), _draws(canvases, wanted, size)),)
-    everywhere = np.concatenate(endless)
-    return tuple(
-        Part(
-            kind,
-            joined([np.flatnonzero(everywhere == kind)], size),
-            int((everywhere == kind).sum()),
-            _draws(canvases, [c[flags == kind] for c, flags in zip(wanted, endless, strict=True)], size),
+    """The predictions in one part, or in several if only some of them may propose an end of text, or are blended."""
+    kinds = [
+        (c.window[0] + columns < c.request.endless) + 2 * c.request.input_state.blends  # a number of two bits
+        for c, columns in zip(canvases, wanted, strict=True)
+    ]
+    everywhere = np.concatenate(kinds)
+    found = np.unique(everywhere).tolist()
+    parts = []
+    for kind in found or [0]:
+        here = wanted if len(found) <= 1 else [c[of == kind] for c, of in zip(wanted, kinds, strict=True)]
+        parts.append(
+            Part(
+                endless=bool(kind & 1),
+                index=None if len(found) <= 1 else joined([np.flatnonzero(everywhere == kind)], size),
+                count=sum(map(len, here)),
+                draws=_draws(canvases, here, size),
+                shares=_shares(canvases, here, size) if kind & 2 else None,
+            )
         )
-        for kind in kinds
+    return tuple(parts)
+
+
+def _shares(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Shares:
+    """What counts for each prediction of rows that blend."""
+    pairs = zip(canvases, wanted, strict=True)
+    rows = [(c.request.input_state.share(c.step), len(columns)) for c, columns in pairs if len(columns)]
+    shares, counts = zip(*rows, strict=True)
+
+    def repeated(values: Sequence[float], dtype: type[np.float32 | np.bool_]) -> Tensor:
+        return joined([np.repeat(np.array(values, dtype=dtype), counts)], size)
+
+    return Shares(
+        temperature=repeated([share.temperature for share in shares], np.float32),
+        scale=repeated([share.scale for share in shares], np.float32),
+        by_entropy=repeated([share.by_entropy for share in shares], np.bool_),
     )
 
 

@@ -10,12 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from unmask.engine.input_state import Embeddings, Shares
 from unmask.models.packing import power_of_two
 from unmask.schedulers import Needs, counter_uniform
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
 MANY = 32  # most probable tokens that compiled code computes if more than two are needed
+COMPARING = 2  # memory of entropy, KL and blends as a multiple of the logits': probabilities, logarithms, products
 DRAWING = 13  # memory of drawing as a multiple of the logits': a sort, and sums in float64
 
 
@@ -23,7 +25,8 @@ DRAWING = 13  # memory of drawing as a multiple of the logits': a sort, and sums
 class Proposal:
     """What the model would write at each of M masks; or, after `scatter`, at each place of a view, zeros elsewhere.
 
-    Shapes are (M,) and (M, K), or those of `View`.
+    Shapes are (M,), (M, K) and (M, D), or those of `View`. `fed` (M, D) is what the next pass is fed at what is a mask
+    still; it is never scattered.
     """
 
     ids: Tensor
@@ -34,10 +37,12 @@ class Proposal:
     kl: Tensor | None = None
     stops: Tensor | None = None
     current: Tensor | None = None
+    hidden: Tensor | None = None
+    fed: Tensor | None = None
 
     def scatter(self, target: Tensor, rows: int, width: int) -> "Proposal":
         """Move entry i to place target[i] (M,), counted through rows and columns; one past the last place drops it."""
-        return Proposal(**{name: scatter(value, target, rows, width) for name, value in self._known()})
+        return Proposal(**{name: scatter(value, target, rows, width) for name, value in self._known() if name != "fed"})
 
     @staticmethod
     def join(pieces: list["Proposal"]) -> "Proposal":
@@ -51,16 +56,16 @@ class Proposal:
     @staticmethod
     def merge(parts: list[tuple[Tensor | None, "Proposal"]], count: int) -> "Proposal":
         """One proposal for `count` masks, of parts with the masks that their first P entries are for, (P,) long; None
-        for all."""
-        first = parts[0][1]
+        for all. What a part lacks is zero."""
         if len(parts) == 1 and parts[0][0] is None:
-            return first
-        whole = {name: value.new_zeros(count, *value.shape[1:]) for name, value in first._known()}
+            return parts[0][1]
+        whole: dict[str, Tensor] = {}
         for index, part in parts:
             assert index is not None
-            whole = {
-                name: value.index_copy(0, index, getattr(part, name)[: len(index)]) for name, value in whole.items()
-            }
+            for name, value in part._known():
+                others = whole.get(name)
+                others = value.new_zeros(count, *value.shape[1:]) if others is None else others
+                whole[name] = others.index_copy(0, index, value[: len(index)])
         return Proposal(**whole)
 
     def _known(self) -> Iterator[tuple[str, Tensor]]:
@@ -115,7 +120,7 @@ Head = Callable[[Tensor], Tensor]
 class Kernels:
     """What `propose` does with one chunk of positions, plain or compiled."""
 
-    most_probable: Callable[[Head, Tensor, Tensor, Needs, Tensor | None], Proposal]
+    most_probable: Callable[[Head, Tensor, Tensor, Needs, Tensor | None, "Blend | None"], Proposal]
     moved: Callable[[Head, Tensor, Tensor], Tensor]
     draw: Callable[..., tuple[Tensor, Tensor]]
 
@@ -124,6 +129,19 @@ class Kernels:
         """The kernels, compiled or not."""
         wrap = partial(torch.compile, dynamic=True) if compiled else lambda plain: plain
         return Kernels(wrap(_most_probable), wrap(_moved), wrap(_draw))
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What `propose` needs to say what masks are fed next: of M predictions, or of a chunk of them."""
+
+    embeddings: Embeddings
+    shares: Shares
+
+    def in_chunks(self, forbidden: Tensor, times: int) -> list["Blend"]:
+        """As `in_chunks` of this module."""
+        columns = (in_chunks(column, forbidden, times) for column in vars(self.shares).values())
+        return [Blend(self.embeddings, Shares(*some)) for some in zip(*columns, strict=True)]
 
 
 def propose(
@@ -135,23 +153,28 @@ def propose(
     before: Tensor | None = None,
     kernels: Kernels | None = None,
     standing: Tensor | None = None,
+    blend: Blend | None = None,
 ) -> Proposal:
     """Propose a token at each of M masks and compute the statistics that `needs` asks for.
 
     hidden (M, D), of which `head` makes logits (M, V); forbidden (V,) bool, ids that are never proposed; before
     (M, D), the hidden states of the pass before, if `needs` asks how far predictions have moved; standing (M,) long,
-    the tokens whose probabilities it asks for.
+    the tokens whose probabilities it asks for; blend, for `Proposal.fed`, which takes one product with the embeddings.
     Probabilities are the softmax of the raw logits in float32 over the whole vocabulary, forbidden ids included and at
     temperature 1, as in LLaDA's published loop: temperature, top-p and top-k decide the token, not the confidence in
     it.
     """
     kernels = kernels or Kernels.of(compiled=False)
-    chunks = in_chunks(hidden, forbidden)
-    tokens = [None] * len(chunks) if standing is None else in_chunks(standing, forbidden)
-    pairs = zip(chunks, tokens, strict=True)
-    proposal = Proposal.join([kernels.most_probable(head, chunk, forbidden, needs, now) for chunk, now in pairs])
+    times = COMPARING if needs.entropy or needs.kl or blend is not None else 1
+    chunks = in_chunks(hidden, forbidden, times)
+    tokens = [None] * len(chunks) if standing is None else in_chunks(standing, forbidden, times)
+    blends = [None] * len(chunks) if blend is None else blend.in_chunks(forbidden, times)
+    asked = zip(chunks, tokens, blends, strict=True)
+    proposal = Proposal.join(
+        [kernels.most_probable(head, chunk, forbidden, needs, now, some) for chunk, now, some in asked]
+    )
     if before is not None:
-        moves = zip(chunks, in_chunks(before, forbidden), strict=True)
+        moves = zip(chunks, in_chunks(before, forbidden, times), strict=True)
         proposal = replace(proposal, kl=torch.cat([kernels.moved(head, now, then) for now, then in moves]))
     if sampling is None:
         return proposal
@@ -188,7 +211,12 @@ def in_chunks(x: Tensor, forbidden: Tensor, times: int = 1) -> tuple[Tensor, ...
 
 
 def _most_probable(
-    head: Head, hidden: Tensor, forbidden: Tensor, needs: Needs, standing: Tensor | None = None
+    head: Head,
+    hidden: Tensor,
+    forbidden: Tensor,
+    needs: Needs,
+    standing: Tensor | None = None,
+    blend: Blend | None = None,
 ) -> Proposal:
     logits = head(hidden).float()  # (M, V)
     log_total = logits.logsumexp(-1, keepdim=True)  # (M, 1)
@@ -207,7 +235,8 @@ def _most_probable(
     current = None
     if standing is not None:
         current = (logits.gather(-1, standing[:, None]) - log_total).squeeze(-1).exp()
-    return Proposal(ids, confidence, top_ids, top_probabilities, entropy, current=current)
+    fed = None if blend is None else blend.embeddings.blend(logits, blend.shares)
+    return Proposal(ids, confidence, top_ids, top_probabilities, entropy, current=current, fed=fed)
 
 
 def _moved(head: Head, now: Tensor, before: Tensor) -> Tensor:

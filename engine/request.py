@@ -5,6 +5,7 @@ from typing import Literal
 
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.errors import RequestError
+from unmask.engine.input_state import MASK, InputState
 from unmask.engine.structure.request import Structure
 from unmask.models.architecture import Architecture
 from unmask.schedulers import SchedulerSpec, State
@@ -33,6 +34,7 @@ class Request:
     ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
     structure          the form that the answer has, whatever the model proposes; None for any
+    input_state        what the model is fed at positions that are not settled
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
     """
@@ -56,6 +58,7 @@ class Request:
     top_logprobs: int = 0
     client: tuple[str, ...] = ()
     structure: Structure | None = None
+    input_state: InputState = MASK
 
     @property
     def length(self) -> int:

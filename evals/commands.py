@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unmask.engine.caching import NO_CACHE, choose_cache, require_cache
+from unmask.engine.input_state import MASK, choose_input_state, parse_input_state, require_input_state
 from unmask.evals.measure import label
 from unmask.evals.plot import check_plot, draw
 from unmask.evals.settings import EvalSettings, TrainModelSettings
@@ -31,12 +32,15 @@ def evaluate(settings: EvalSettings) -> None:
     known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
     for text in settings.cache:
         require_cache(text)
+    for text in settings.input_state:
+        require_input_state(text)
     for task in sweep.tasks:  # now, not after hours
         take(task, sweep.problems, sweep.seed)
     model = load_configured(settings)
     caches = [choose_cache(text, model.network.architecture) for text in settings.cache]
     how = {name: getattr(settings, name) for name in ("rows", "memory_fraction", "batch_invariant")}
-    points = run_cells(model, sweep.cells(caches, settings.raw), settings.json_file, known, **how)
+    states = [choose_input_state(text, model) for text in settings.input_state]
+    points = run_cells(model, sweep.cells(caches, settings.raw, states), settings.json_file, known, **how)
     for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
         Console().print(_table(list(panel)))
     print(LEGEND)
@@ -52,7 +56,13 @@ def train_model(settings: TrainModelSettings) -> None:
 
     settings.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(
-        settings.steps, settings.batch_size, settings.learning_rate, seed=settings.seed, model=settings.model
+        settings.steps,
+        settings.batch_size,
+        settings.learning_rate,
+        seed=settings.seed,
+        model=settings.model,
+        residual=settings.residual,
+        start=settings.start,
     )
     device = choose_device(settings.device)
     Trainer(recipe, settings.out, device, settings.compile, settings.workers).run(settings.save_every)
@@ -60,8 +70,10 @@ def train_model(settings: TrainModelSettings) -> None:
         model = load_model(str(settings.out))
         tasks = [task for name, task in BLUEPRINTS[recipe.model].tasks.items() if name in TASKS]
         sweep = Sweep(tasks, (32, FULL), settings.problems, seed=0, curves=_single(SCHEDULERS))
-        results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE]))]
-        how = f"Measured on {settings.problems} held-out problems a cell, in {model.dtype} on {model.device}."
+        states = [parse_input_state("residual" if settings.residual else MASK.name)]
+        results = [point.measurement for point in run_cells(model, sweep.cells([NO_CACHE], input_states=states))]
+        where = f"in {model.dtype} on {model.device}, with input state {states[0]}"
+        how = f"Measured on {settings.problems} held-out problems a cell, {where}."
         write_card(settings.out, recipe, results, training_cost(settings.out), how)
 
 
@@ -113,8 +125,9 @@ def _table(points: Sequence[Point]) -> Table:
         padding=0,
     )
     for r in (point.measurement for point in points):
+        fed = "" if r.input_state == MASK.name else f"\n  {r.input_state}"
         table.add_row(
-            _in_lines(label(r)),
+            _in_lines(label(r)) + fed,
             f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
             f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
             f"{r.local_ar:.2f}",

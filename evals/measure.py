@@ -10,6 +10,7 @@ from unmask.defaults import MEMORY_FRACTION
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.engine import Engine
+from unmask.engine.input_state import MASK, InputState
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.prompts import prompt_ids
@@ -26,6 +27,7 @@ class Measurement:
     accuracy           share of the problems that were solved; Wilson's interval
     forward_passes     mean per problem; normal interval from the sample standard deviation
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
+    input_state        with the options that differ from their defaults
     local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/ar_ness.py`
     global_ar          the same of `global_ar_ness`
     answer_tokens      mean number of tokens before the end of text
@@ -52,6 +54,7 @@ class Measurement:
     tokens_per_second: float
     local_ar: float
     global_ar: float
+    input_state: str = MASK.name
     answer_tokens: float | None = None  # of results that are older than the field
     styles: dict[str, list[float]] = field(default_factory=dict)
 
@@ -73,6 +76,7 @@ class Cell:
     max_tokens: int | None = None
     cache: Cache = NO_CACHE
     raw: bool = False
+    input_state: InputState = MASK
 
     def identity(self, model: Model) -> dict[str, Any]:
         """The fields of a Measurement that say what is measured: where they are equal, so are the others, except for
@@ -87,6 +91,7 @@ class Cell:
             "block_length": fit_block_length(self.block_length, length, model.network.architecture),
             "max_tokens": length,
             "cache": str(self.cache),
+            "input_state": str(self.input_state),
             "problems": self.problems,
             "seed": self.seed,
             "raw": self.raw,
@@ -114,6 +119,7 @@ def measure(
             cell.scheduler,
             seed=i,
             cache=cell.cache,
+            input_state=cell.input_state,
         )
         for i, problem in enumerate(problems)
     ]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from unmask import defaults
 from unmask.evals.tasks import DATASETS, EMBEDDED, TASKS
-from unmask.settings import BATCH_INVARIANT, BlockLength, CommandSettings, ModelSettings, OutFile, Several
+from unmask.settings import BATCH_INVARIANT, INPUT_STATE, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
 
 class EvalSettings(ModelSettings):
@@ -15,7 +15,7 @@ class EvalSettings(ModelSettings):
     with commas, or repeat the flag."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "what to measure": "task scheduler sweep block_length max_tokens cache problems seed raw",
+        "what to measure": "task scheduler sweep block_length max_tokens cache input_state problems seed raw",
         "results": "json_file plot",
         "batch": "rows batch_invariant",
         **ModelSettings.GROUPS,
@@ -46,6 +46,7 @@ class EvalSettings(ModelSettings):
     cache: Several[str] = Field(
         (defaults.CACHE,), description="caches: none, prefix, dual, dual:refresh=8, block, or auto"
     )
+    input_state: Several[str] = Field((defaults.INPUT_STATE,), description=INPUT_STATE)
     problems: int = Field(500, ge=2, description="held-out problems per row of the table")
     seed: int = Field(0, description="draws the problems; another seed draws others")
     rows: int = Field(64, ge=1, description="problems that run side by side")
@@ -72,6 +73,12 @@ class TrainModelSettings(CommandSettings):
     learning_rate: float = Field(3e-3, gt=0, description="highest learning rate")
     seed: int = Field(0, description="seed of weights, problems and masks")
     save_every: int = Field(100, ge=1, description="steps between savings")
+    residual: str | None = Field(
+        None,
+        description="train for the input state residual: own, where the model's own first forward gives what masks are "
+        "fed, or a checkpoint that gives it and stays as it is. Name --out RCD-..., then residual is its default",
+    )
+    start: str | None = Field(None, description="a checkpoint to take the first weights from")
     device: str = Field("auto", description="auto, cpu or cuda; auto is CUDA where there is a device")
     workers: int = Field(1, ge=0, description="processes that draw problems; a GPU needs about fifteen")
     compile: bool = Field(True, description="compile the network with torch.compile; faster, needs a C++ compiler")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unmask.engine.caching import Cache
+from unmask.engine.input_state import MASK, InputState
 from unmask.errors import UserError
 from unmask.evals.measure import Cell, Measurement, measure
 from unmask.evals.tasks import Task
@@ -48,18 +49,19 @@ class Sweep:
     curves: Sequence[Curve]
     max_tokens: int | None = None
 
-    def cells(self, caches: Sequence[Cache], raw: bool = False) -> list[tuple[str, Cell]]:
-        """(label of the curve, cell), panel by panel. With several caches each has curves of its own."""
-        return [
-            (
-                curve.label if len(caches) == 1 else f"{curve.label}, {cache}",
-                Cell(
-                    task, scheduler, self._tokens(length, task), self.problems, self.seed, self.max_tokens, cache, raw
-                ),
-            )
-            for task, length, cache, curve in product(self.tasks, self.block_lengths, caches, self.curves)
-            for scheduler in curve.schedulers
-        ]
+    def cells(
+        self, caches: Sequence[Cache], raw: bool = False, input_states: Sequence[InputState] = (MASK,)
+    ) -> list[tuple[str, Cell]]:
+        """(label of the curve, cell), panel by panel. With several caches, or input states, each has its own."""
+        found = []
+        panels = product(self.tasks, self.block_lengths, caches, self.curves, input_states)
+        for task, length, cache, curve, input_state in panels:
+            words = [curve.label, *[str(cache)] * (len(caches) > 1), *[str(input_state)] * (len(input_states) > 1)]
+            for scheduler in curve.schedulers:
+                tokens = self._tokens(length, task)
+                cell = Cell(task, scheduler, tokens, self.problems, self.seed, self.max_tokens, cache, raw, input_state)
+                found.append((", ".join(words), cell))
+        return found
 
     def _tokens(self, length: BlockLength, task: Task) -> int:
         return self.max_tokens or task.max_tokens if length == FULL else int(length)

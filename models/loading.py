@@ -20,7 +20,10 @@ from unmask.settings import ModelSettings
 
 log = logging.getLogger(__name__)
 
-MAX_COMPILED_VERSIONS = 16
+MAX_COMPILED_VERSIONS = 32
+# How the names of checkpoints begin that were trained with another input state than masks. No config.json tells it:
+# RCD (arXiv 2601.22954) is published as yuezhouhu/RCD-*, DMax (arXiv 2604.08302) as Zigeng/DMax-*.
+INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,6 +39,7 @@ class Model:
     max_positions  longest canvas, in tokens
     compiled       whether calling the network runs compiled kernels
     quantization   how the matrices of the network's blocks are kept; None in the dtype
+    input_state    what it was trained to be fed in place of masks, by its name
     """
 
     name: str
@@ -49,6 +53,7 @@ class Model:
     dtype: torch.dtype
     compiled: bool = False
     quantization: str | None = None
+    input_state: str = "mask"
 
     @property
     def precision(self) -> str:
@@ -108,6 +113,8 @@ def load_model(
         "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
     )
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
+    if (input_state := trained_input_state(found.name)) != "mask":
+        log.info("%s was trained with input state %r, which its requests get by default", found.name, input_state)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -120,7 +127,14 @@ def load_model(
         dtype=as_dtype,
         compiled=compile_network(network, on, compiled),
         quantization=quantization,
+        input_state=input_state,
     )
+
+
+def trained_input_state(name: str) -> str:
+    """What a checkpoint of this name, a Hub id or a folder's, was trained to be fed in place of masks."""
+    last = name.rpartition("/")[2]
+    return next((state for prefix, state in INPUT_STATES.items() if last.startswith(prefix)), "mask")
 
 
 def compile_network(network: MaskedTransformer, device: torch.device, compiled: bool | None) -> bool:
@@ -128,8 +142,9 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
     if compiled is None:
         compiled = device.type == "cuda"
     if compiled:
-        # Computed keys, cached ones or both, kept or not, one row or several: torch must not give up before all of them
-        # are compiled. Sizes that are equal by chance must not be assumed to be always equal: that would add versions.
+        # Computed keys, cached ones or both, kept or not, one row or several, with vectors in place of some tokens or
+        # not: torch must not give up before all of them are compiled. Sizes that are equal by chance must not be
+        # assumed to be always equal: that would add versions.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)

@@ -97,6 +97,18 @@ class GroupLayout:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Tokens that are fed other vectors than the embeddings of their ids. A token may be there twice, with equal ones.
+
+    index    (P,) long   which of the packed tokens
+    vectors  (P, D)      what the first block reads for them
+    """
+
+    index: Tensor
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """One pass over N packed tokens, M of them wanted.
 
@@ -106,6 +118,7 @@ class PackedBatch:
     wanted_tokens      the M wanted ones
     write_from         (Z,) long or None  the tokens whose keys and values are written to the cache
     slot_mapping       (Z,) long or None  where in the cache they are written
+    given              None if every token is fed its embedding
     """
 
     tokens: Tensor
@@ -115,6 +128,7 @@ class PackedBatch:
     wanted_tokens: GroupLayout
     write_from: Tensor | None
     slot_mapping: Tensor | None
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,7 @@ class NetworkInputs:
     wanted_tokens: Places
     key_lengths: tuple[Tensor | None, ...]
     block_size: int | None
+    given: Given | None = None
 
     def batch(self) -> PackedBatch:
         """The pass, on the device that its tensors are on."""
@@ -156,6 +171,7 @@ class NetworkInputs:
             wanted_tokens=self._layout(self.wanted_tokens, self.positions[self.wanted]),
             write_from=self.write_from,
             slot_mapping=self.slot_mapping,
+            given=self.given,
         )
 
     def _layout(self, places: Places, positions: Tensor) -> GroupLayout:

@@ -5,6 +5,7 @@ LLaDA, Dream and their relatives differ in widths, biases, norms, experts and na
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.layers import FeedForward, RMSNorm, fused, kept
-from unmask.models.packing import PackedBatch, whole_rows
+from unmask.models.packing import Given, PackedBatch, whole_rows
 from unmask.models.quantization import Pack
 
 
@@ -136,14 +137,19 @@ class MaskedTransformer(nn.Module):
         cache  holds the keys and values that the pass does not compute, and takes those that it keeps
         """
         x = self.embed(batch.tokens)
+        if batch.given is not None:
+            x = x.index_copy(0, batch.given.index, batch.given.vectors)
         rotate = Rotation(self.architecture, batch.positions, x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, rotate, batch, cache, layer == len(self.blocks) - 1)
         return self.norm(x)
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i."""
-        batch = whole_rows(tokens, self.architecture)
+    def logits(self, tokens: Tensor, given: Given | None = None) -> Tensor:
+        """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i.
+
+        given  vectors in place of some embeddings, the tokens counted through all rows
+        """
+        batch = replace(whole_rows(tokens, self.architecture), given=given)
         return self.head(self(batch)).view(*tokens.shape, -1)
 
     def matrices(self) -> list[list[Tensor]]:

@@ -27,6 +27,7 @@ class PolicyShape:
     positions   whether it knows where in the answer each position is, which the paper's does not; one that reads
                 tokens always does
     stops       whether it knows which proposals are an end of text, which the paper's does not
+    hidden      width of the model whose last hidden states it reads; 0, as in the paper, if it reads none
     """
 
     hidden_size: int = 128
@@ -39,6 +40,7 @@ class PolicyShape:
     vocabulary: int = 0
     positions: bool = False
     stops: bool = False
+    hidden: int = 0
 
 
 class PolicyNetwork(nn.Module):
@@ -56,6 +58,7 @@ class PolicyNetwork(nn.Module):
         placed = shape.vocabulary or shape.positions
         self.position_proj = nn.Linear(shape.hidden_size, shape.hidden_size) if placed else None
         self.stop_embedding = nn.Embedding(2, shape.hidden_size) if shape.stops else None
+        self.hidden_proj = nn.Linear(shape.hidden, shape.hidden_size) if shape.hidden else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden_size)
         self.output_proj = nn.Linear(shape.hidden_size, 1)
@@ -87,6 +90,7 @@ class PolicyNetwork(nn.Module):
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
         stops: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, W).
 
@@ -98,6 +102,7 @@ class PolicyNetwork(nn.Module):
         tokens      (B, W) long  what stands at each position or is proposed for it
         positions   (B, W) long  where that is
         stops       (B, W) bool  masks whose proposal is an end of text
+        hidden      (B, W, H)    the model's last hidden states
 
         What the shape does not have is not looked at.
         """
@@ -111,6 +116,9 @@ class PolicyNetwork(nn.Module):
         if self.position_proj is not None:
             assert positions is not None
             x = x + self.position_proj(_position_embedding(positions, self.shape.hidden_size).to(x.dtype))
+        if self.hidden_proj is not None:
+            assert hidden is not None
+            x = x + self.hidden_proj(hidden.to(x.dtype))
         conditioning = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
         condition = self.mask_embedding(mask.long()) + conditioning[:, None]
         for block in self.transformer_blocks:

@@ -15,7 +15,18 @@ SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and
 def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
     shape = network.shape
-    return Needs(top_k=shape.top_k, remask=shape.remask, stops=shape.stops, window=config.observation)
+    more = {"stops": shape.stops, "hidden": shape.hidden > 0}
+    return Needs(top_k=shape.top_k, remask=shape.remask, window=config.observation, **more)
+
+
+def _hidden(view: View, width: int) -> Tensor:
+    hidden = view.need("hidden")
+    if hidden.shape[-1] != width:
+        raise ValueError(
+            f"the policy reads hidden states of {width} numbers and the model's have {hidden.shape[-1]}; use it with "
+            "the model that it was trained for"
+        )
+    return hidden
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,7 @@ class Observation:
     tokens: Tensor
     positions: Tensor
     stops: Tensor
+    hidden: Tensor
     eligible: Tensor
 
     @staticmethod
@@ -51,14 +63,13 @@ class Observation:
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
             stops=view.need("stops") & view.mask if network.shape.stops else torch.zeros_like(view.mask),
+            hidden=_hidden(view, network.shape.hidden) if network.shape.hidden else confidence[..., :0],
             eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return policy(
-            self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions, self.stops
-        )
+        return policy(**{name: tensor for name, tensor in self.tensors().items() if name != "eligible"})
 
     def decision(self, chosen: Tensor) -> Decision:
         """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""

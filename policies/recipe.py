@@ -1,7 +1,7 @@
 """The recipe of a policy: the settings that decide its weights."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from unmask.errors import UserError
@@ -42,7 +42,7 @@ class PolicyRecipe:
     steering: bool
     remask: bool
     tokens: int
-    sees: tuple[Literal["positions", "stops"], ...]
+    sees: tuple[Literal["positions", "stops", "hidden"], ...]
     top_k: int
     verification: int
     imitation: int
@@ -76,16 +76,27 @@ class PolicyRecipe:
         return PolicyConfig(
             observation=self.observation,
             block_length=self.block_length,
-            heads=self.shape.heads,
+            heads=self.heads,
             confidence=self.confidence,
             speed=self.any_speed,
         )
 
     @property
-    def shape(self) -> PolicyShape:
-        more = dict.fromkeys(self.sees, True)
-        paper = PolicyShape(top_k=self.top_k, speed=self.any_speed, remask=self.remask, **more)
-        return replace(paper, heads=TOKEN_HEADS, vocabulary=self.tokens) if self.tokens else paper
+    def heads(self) -> int:
+        return TOKEN_HEADS if self.tokens else PolicyShape.heads
+
+    def shape(self, width: int) -> PolicyShape:
+        """For a model whose hidden states have this width."""
+        return PolicyShape(
+            heads=self.heads,
+            top_k=self.top_k,
+            speed=self.any_speed,
+            remask=self.remask,
+            vocabulary=self.tokens,
+            positions="positions" in self.sees,
+            stops="stops" in self.sees,
+            hidden=width if "hidden" in self.sees else 0,
+        )
 
     @property
     def warm(self) -> int:

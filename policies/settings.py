@@ -78,10 +78,10 @@ class TrainPolicySettings(ModelSettings):
     )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
-    sees: Several[Literal["positions", "stops"]] = Field(
+    sees: Several[Literal["positions", "stops", "hidden"]] = Field(
         (),
         description="what the policy sees beside the paper's: positions, where in the answer each position is; stops, "
-        "which proposals are an end of text",
+        "which proposals are an end of text; hidden, the model's last hidden states, which makes it this model's alone",
     )
     top_k: int = Field(1, ge=1, description="how many of the highest probabilities of each position the policy sees")
     verification: int = Field(

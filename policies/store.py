@@ -141,4 +141,5 @@ def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Pa
         vocabulary=vocabulary,
         positions=not vocabulary and "position_proj.weight" in tensors,
         stops="stop_embedding.weight" in tensors,
+        hidden=tensors["hidden_proj.weight"].shape[-1] if "hidden_proj.weight" in tensors else 0,
     )

@@ -55,7 +55,7 @@ class PolicyTrainer:
         self.recipe, self.out, self._idle = recipe, out, 0
         self._accelerator = Accelerator(cpu=model.device.type == "cpu")
         self._engine = Engine(model, max_rows=rows, memory_fraction=0.01, static=False)
-        self.network = PolicyNetwork(recipe.shape).to(model.device)
+        self.network = PolicyNetwork(recipe.shape(model.network.architecture.hidden_size)).to(model.device)
         self.network.start_at(recipe.start)
         if recipe.initial:
             self._go_on_from(recipe.initial)

@@ -44,7 +44,7 @@ def imitation(
 
 
 def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[Observation, Tensor]:
-    """Replace some proposals by tokens from other positions of the same answer, and hide the confidence.
+    """Replace some proposals by tokens from other positions of the same answer, and hide what the model thought.
 
     Returns what the policy sees, and `wanted` (S, W) float with 0 for the replaced ones. Then only the tokens
     show which are wanted. This is ELECTRA's replaced token detection (arXiv 2003.10555).
@@ -55,7 +55,8 @@ def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[O
     places = torch.rand(steps, width, generator=rng).to(device) * seen.seen.sum(1, keepdim=True)
     others = seen.tokens.gather(1, places.long())
     tokens = torch.where(hit, others, seen.tokens)
-    return replace(seen, tokens=tokens, confidence=torch.zeros_like(seen.confidence)), wanted * (tokens == seen.tokens)
+    blind = {name: torch.zeros_like(getattr(seen, name)) for name in ("confidence", "hidden")}
+    return replace(seen, tokens=tokens, **blind), wanted * (tokens == seen.tokens)
 
 
 def followed(rollouts: Rollouts) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 Window = Literal["masks", "block", "generation"]
 
-ASKED_BY = {"top_ids": "top_k=1", "top_probabilities": "top_k=1", "entropy": "entropy=True", "kl": "kl=True"}
+ASKED_BY = {"top_ids": "top_k=1", "top_probabilities": "top_k=1"}
+ASKED_BY |= {name: f"{name}=True" for name in ("entropy", "kl", "stops", "current", "hidden")}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Needs:
              twice
     stops    whether the view says which proposals are an end of text
     current  whether the view holds the probability of the token that stands at each revealed position
+    hidden   whether the view holds the hidden state that the head makes each prediction of
     remask   whether the scheduler may turn revealed tokens back into masks; the engine refuses it otherwise
     write    whether it may write over revealed tokens
     choice   whether it may have another of the `top_k` most probable tokens written than the proposal
@@ -45,6 +47,7 @@ class Needs:
     kl: bool = False
     stops: bool = False
     current: bool = False
+    hidden: bool = False
     remask: bool = False
     write: bool = False
     choice: bool = False
@@ -92,6 +95,8 @@ class View:
     stops        (B, W) bool     the proposal is an end of text, if `Needs.stops` asks for it
     current      (B, W) float32  probability of the token that stands there, by the raw logits, if `Needs.current` asks
                                  for it; 0 at masks
+    hidden       (B, W, D)       what the head predicts from, in the model's dtype, if `Needs.hidden` asks for it: the
+                                 hidden state after the last norm
     """
 
     mask: Tensor
@@ -117,6 +122,7 @@ class View:
     kl: Tensor | None = None
     stops: Tensor | None = None
     current: Tensor | None = None
+    hidden: Tensor | None = None
 
     def option(self, name: str) -> Tensor:
         """One option as a column (B, 1), ready to compare with (B, W) statistics."""

@@ -105,8 +105,13 @@ def parse_instance(instance: Scheduler, options: Mapping[str, object] | None = N
 
 def parse_scheduler_text(text: str) -> SchedulerSpec:
     """The same from one word of a command line: `topk`, `topk:n=4`, `name:option=value:option=value`."""
+    return parse_scheduler(*split_text(text))
+
+
+def split_text(text: str) -> tuple[str, dict[str, object]]:
+    """(name, options) of `name:option=value:option=value`. Raises OptionError."""
     name, *settings = text.split(":")
-    options = {}
+    options: dict[str, object] = {}
     for setting in settings:
         option, equals, value = setting.partition("=")
         if not equals:
@@ -114,7 +119,7 @@ def parse_scheduler_text(text: str) -> SchedulerSpec:
                 option, f"{setting!r} in {text!r} is not option=value; write for example threshold:threshold=0.8"
             )
         options[option] = _value(value)
-    return parse_scheduler(name, options)
+    return name, options
 
 
 def _value(text: str) -> object:

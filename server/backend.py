@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
 from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
+from unmask.engine.input_state import choose_input_state
 from unmask.engine.request import Request, Step, fit_block_length
 from unmask.engine.scoring import Question, Scored, passes
 from unmask.engine.service import (
@@ -288,6 +289,7 @@ class Backend:
             block_length=fit_block_length(length, length, a),
             scheduler=parse_scheduler(self.settings.default_scheduler),
             cache=choose_cache(self.settings.cache, a),
+            input_state=choose_input_state(self.settings.input_state, model),
             max_forward_passes=1,
         )
         if not model.compiled:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from unmask import defaults
-from unmask.settings import BATCH_INVARIANT, ModelSettings, Several
+from unmask.settings import BATCH_INVARIANT, INPUT_STATE, ModelSettings, Several
 
 # What the extra `otel` installs and server/ops/tracing.py imports.
 TRACING = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
@@ -25,7 +25,7 @@ class ServeSettings(ModelSettings):
         **ModelSettings.GROUPS,
         "server": "host port served_model_name chat_template log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
-        "defaults of requests": "default_scheduler default_block_length default_max_tokens cache",
+        "defaults of requests": "default_scheduler default_block_length default_max_tokens cache input_state",
         "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
         "times": "keep_alive_interval idle_timeout shutdown_seconds step_timeout",
     }
@@ -81,6 +81,7 @@ class ServeSettings(ModelSettings):
         defaults.CACHE,
         description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
+    input_state: str = Field(defaults.INPUT_STATE, description=f"for requests that name none: {INPUT_STATE}")
     default_max_tokens: int = Field(
         defaults.MAX_TOKENS,
         ge=1,
@@ -143,4 +144,12 @@ class ServeSettings(ModelSettings):
         from unmask.engine.caching import require_cache
 
         require_cache(text)
+        return text
+
+    @field_validator("input_state")
+    @classmethod
+    def _is_known(cls, text: str) -> str:
+        from unmask.engine.input_state import require_input_state
+
+        require_input_state(text)
         return text

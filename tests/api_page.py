@@ -39,6 +39,7 @@ def _setting(name: str) -> str:
 DEFAULTS = {
     "block_length": _setting("default_block_length"),
     "cache": _setting("cache"),
+    "input_state": _setting("input_state"),
     "mask_marker": "`[MASK]`",
     "max_completion_tokens": "as `max_tokens`",
     "max_forward_passes": "4 for each mask",

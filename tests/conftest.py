@@ -27,6 +27,7 @@ SLOW = {
     "test_fake_device",
     "test_graphs",
     "test_infilling",
+    "test_input_states",
     "test_list_tasks",
     "test_package",
     "test_playground",

@@ -319,6 +319,7 @@ def test_the_command_shows_and_writes_what_it_measured(
         ("--http --rate 3 --concurrency 1,2", "give one --concurrency"),
         ("--cache fridge", "cache 'fridge' is unknown; the caches are: none"),
         ("--cache block", "cache 'block' is not for this model"),
+        ("--input-state hard", "unknown input state 'hard'"),
         ("--scheduler nothing", "unknown scheduler 'nothing'; the schedulers are: ada-block, "),
         ("--against me", "--against must be reference, not 'me'"),
         ("--concurrency 0", "--concurrency must be at least 1, not '0'"),

@@ -163,11 +163,13 @@ def test_five_hundred_random_bodies_are_no_fault(server: Live) -> None:
 NAMES = [
     *("prompt", "messages", "input_ids", "canvas", "mask_marker", "max_tokens", "block_length", "scheduler", "steps"),
     *("threshold", "policy", "speed", "temperature", "top_p", "top_k", "seed", "stop", "cache", "timeout", "stream"),
+    *("input_state", "name", "alpha", "weight"),
     *("n", "logprobs", "top_logprobs", "echo", "suffix", "completion", "patterns", "coupled_pairs", "tokens", "x"),
     *("likelihood_samples", "add_special_tokens", "return_token_strs", "max_forward_passes", "stream_options", "model"),
 ]
 TEXTS = [
     *("", "a", "[MASK]", "[MASK:9999999999999]", "[", "topk", "random", "policy", "dual:refresh=" + "9" * 5000, "auto"),
+    *("residual", "soft", "iter-smooth", "residual:alpha=" + "9" * 5000, "residual:alpha"),
     *("\0", "\u2028", "\U0001f600" * 50, "<|eot_id|>", "../../etc/passwd", "a" * 10_000),
 ]
 NUMBERS = [0, 1, -1, 2, 16, 255, 2**31 - 1, 2**31, 2**63, 10**400, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf")]

@@ -60,6 +60,9 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["generate", "hi", "--cache", "large", "--model", "nowhere"], 1, "cache 'large' is unknown"),
         (["generate", "hi", "--scheduler", "policy:policy=anyspeed"], 1, "did you mean 'any-speed'?"),
         (["eval", "--cache", "large", "--model", "nowhere"], 1, "cache 'large' is unknown"),
+        (["generate", "hi", "--input-state", "hard", "--model", "nowhere"], 1, "unknown input state 'hard'"),
+        (["eval", "--input-state", "hard", "--model", "nowhere"], 1, "unknown input state 'hard'"),
+        (["serve", "--input-state", "soft:a=1"], 2, "unknown option 'a'"),
         (["eval", "--task", "sudoko"], 1, "unknown task 'sudoko'; did you mean 'sudoku'? The tasks are"),
         (
             ["eval", "--task", "sudoku", "--json", "/nowhere/x"],
@@ -165,7 +168,7 @@ def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     assert measured.pop("dtype") in ("float32", "bfloat16")
     expected = {"curve": "threshold", "task": task, "scheduler": "threshold", "options": {"threshold": 0.8}}
     rest = {"model": "llada-nano", "block_length": 32, "max_tokens": 48, "cache": "none", "problems": 8, "seed": 0}
-    rest |= {"raw": False, "styles": {}}
+    rest |= {"raw": False, "styles": {}, "input_state": "mask"}
     assert measured == expected | rest
     assert task in capsys.readouterr().out
 

@@ -23,7 +23,7 @@ def llada(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load_model(str(folder), device="cpu", dtype="float32")
 
 
-NOSY = Needs(stops=True, current=True, window="block")
+NOSY = Needs(stops=True, current=True, hidden=True, window="block")
 
 
 class Curious:
@@ -37,16 +37,17 @@ class Curious:
 
     def decide(self, view: View, state: State) -> Decision:
         tops = 0 if view.top_probabilities is None else view.top_probabilities.shape[-1]
-        self.shown.add((tops, *(one is not None for one in (view.entropy, view.stops, view.current))))
+        self.shown.add((tops, *(one is not None for one in (view.entropy, view.stops, view.current, view.hidden))))
         return Decision(view.most_confident())
 
 
 @pytest.mark.parametrize(
     ("needs", "shown"),
     [
-        (Needs(), (0, False, False, False)),
-        (Needs(top_k=2, entropy=True), (2, True, False, False)),
-        (Needs(stops=True, current=True, window="block"), (0, False, True, True)),
+        (Needs(), (0, False, False, False, False)),
+        (Needs(top_k=2, entropy=True), (2, True, False, False, False)),
+        (Needs(stops=True, current=True, window="block"), (0, False, True, True, False)),
+        (Needs(hidden=True), (0, False, False, False, True)),
     ],
 )
 def test_a_scheduler_sees_no_statistics_of_its_neighbours(llada: Model, needs: Needs, shown: tuple[int, ...]) -> None:

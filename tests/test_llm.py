@@ -33,6 +33,7 @@ FIELDS: list[dict[str, Any]] = [
     {"policy": "any-speed", "speed": 0.8, "max_tokens": 48},
     {"cache": "dual:refresh=4", "scheduler": "entropy", "max_forward_passes": 20},
     {"min_tokens": 80, "scheduler": "threshold"},
+    {"input_state": {"name": "residual", "alpha": 0.5}, "scheduler": "threshold"},
 ]
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_tokens": 0}, RequestError, "max_tokens must be an integer of at least 1, not 0"),
@@ -48,6 +49,8 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stop": [""]}, RequestError, "stop must be a text or several, none of them empty"),
     ({"cache": "all"}, RequestError, "cache 'all' is unknown; the caches are: none, prefix, dual, block"),
     ({"cache": "block"}, RequestError, "cache 'block' is not for this model"),
+    ({"input_state": "sofd"}, RequestError, "unknown input state 'sofd'; did you mean 'soft'?"),
+    ({"input_state": {"name": "soft", "alpha": 1}}, RequestError, "unknown option 'alpha'; the options are: none"),
     ({"suffix": [999]}, RequestError, "suffix holds the token id 999; give ids from 0 to"),
     ({"scheduler": 5}, RequestError, "scheduler must be a name, a mapping with 'name' and options, or an object"),
     ({"scheduler": {"n": 2}}, RequestError, "'scheduler.name' must be the name of a scheduler"),
@@ -323,6 +326,8 @@ def test_names_and_defaults_are_the_servers(llm: LLM) -> None:
     assert f"region in tokens; {defaults.MAX_TOKENS}\n" in text
     assert f"left to right; {defaults.BLOCK_LENGTH}. " in text
     assert f'options; "{defaults.SCHEDULER}". ' in text
+    assert request.input_state.name == "mask"
+    assert ServeSettings.model_fields["input_state"].default == defaults.INPUT_STATE
     assert f'block; "{defaults.CACHE}"\n' in text
     sizes = signature(LLM.__init__).parameters
     for name in ("max_rows", "memory_fraction"):

@@ -17,7 +17,7 @@ from tests.synthetic import synthetic_llada
 from tests.synthetic_block import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
-from unmask.engine.errors import RequestError
+from unmask.engine.errors import RequestError, SchedulerError
 from unmask.models.loading import Model, load_model
 from unmask.policies.choice import (
     bernoulli,
@@ -305,8 +305,23 @@ def test_speed_is_a_factor_for_policies_that_are_not_told_it(llada: Model, tmp_p
     assert passes[0] > passes[1] > passes[2]
 
 
+def test_a_policy_reads_hidden_states_of_the_model_it_was_trained_for(llada: Model, tmp_path: Path) -> None:
+    width = llada.network.architecture.hidden_size
+    folder = saved(tmp_path / "reads", hidden=width)
+    requests = by_policy(folder)
+    assert outcomes(llada, requests) == [outcomes(llada, [request])[0] for request in requests]
+    blind = saved(tmp_path / "blind")
+    assert outcomes(llada, requests) != outcomes(llada, by_policy(blind))
+    other = by_policy(saved(tmp_path / "other", hidden=width + 1), 1)
+    with pytest.raises(SchedulerError, match="hidden states of 33 numbers and the model's have 32; use it"):
+        Engine(llada).results(other)
+
+
 def test_what_a_policy_needs_depends_on_its_weights(tmp_path: Path) -> None:
     assert not hasattr(LearnedPolicy, "needs")
+    for hidden in (0, 32):
+        folder = saved(tmp_path / f"hidden-{hidden}", hidden=hidden)
+        assert parse_scheduler("policy", {"policy": folder}).needs().hidden == bool(hidden)
     for remask in (False, True):
         folder = saved(tmp_path / str(remask), remask=remask)
         assert parse_scheduler("policy", {"policy": folder}).needs().remask == remask

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.engine.proposal import SAMPLING_STREAM, Sampling, propose
+from unmask.engine.input_state import Embeddings, Shares
+from unmask.engine.proposal import SAMPLING_STREAM, Blend, Sampling, propose
 from unmask.schedulers import Needs, counter_uniform
 
 V = 8
@@ -73,8 +74,11 @@ def test_chunks_equal_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(index, torch.linspace(0, 0.99, 10), *numbers)
     asked = (ALLOWED, Needs(top_k=2, entropy=True, kl=True), sampling, hidden.flip(0))
     standing = torch.arange(30) % V
-    whole = propose(identity, hidden, *asked, standing=standing)
+    shares = Shares(torch.linspace(0.5, 1.5, 30), torch.linspace(0, 1, 30), torch.arange(30) % 2 == 0)
+    blend = Blend(Embeddings(torch.eye(V), 3), shares)
+    whole = propose(identity, hidden, *asked, standing=standing, blend=blend)
     monkeypatch.setattr("unmask.engine.proposal.CHUNK_BYTES", 7 * 4 * V)
-    parts = propose(identity, hidden, *asked, standing=standing)
-    for field in (field for field in fields(whole) if field.name != "stops"):  # which the engine adds
+    parts = propose(identity, hidden, *asked, standing=standing, blend=blend)
+    assert whole.fed is not None
+    for field in (field for field in fields(whole) if field.name not in ("stops", "hidden")):  # which the engine adds
         assert torch.equal(getattr(parts, field.name), getattr(whole, field.name))

@@ -4,6 +4,7 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from unmask import weights
 from unmask.evals.recipe.blueprints import BLUEPRINTS, MICRO, NANO, Blueprint
 from unmask.evals.recipe.card import SCHEDULERS, markdown_table, parameter_count
 from unmask.evals.recipe.data import WIDTHS, Batch, Encoder, Rows, Steps, draw_masks, load
+from unmask.evals.recipe.residual import ResidualInput
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
 from unmask.evals.recipe.train import Recipe, Trainer, masked_diffusion_loss
+from unmask.models.errors import CheckpointError
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text
 
@@ -172,3 +175,53 @@ def test_the_cards_schedulers_exist_and_its_table_names_them() -> None:
     assert table[0] == "| scheduler | sudoku, block 32 |"
     assert [row.split("`")[1] for row in table[2:]] == list(SCHEDULERS)
     assert "75.0% in 9.5" in table[2]
+
+
+@pytest.mark.parametrize("source", ["own", "llada-nano"])
+def test_residual_training_feeds_what_a_first_forward_thought_of_masks(source: str) -> None:
+    nano = load_model("llada-nano", device="cpu", dtype="float32")
+    network, mask = nano.network, nano.mask_id
+    canvas = torch.tensor([[5, mask, 7, mask], [mask, 5, 6, 9]])
+    given = ResidualInput(source, network, mask, CPU).given(network, canvas)
+    assert given.index.tolist() == ([1, 3] if source == "own" else [1, 3, 4])
+    logits = network.logits(canvas).flatten(0, 1)[given.index]
+    table = network.embed.weight
+    for vector, z in zip(given.vectors, logits, strict=True):
+        p = z.softmax(-1)
+        share = -(p * p.log()).sum() / math.log(len(p))
+        torch.testing.assert_close(vector, (1 - share) * table[mask] + share * (p @ table), atol=1e-5, rtol=0)
+    assert not torch.equal(network.logits(canvas, given), network.logits(canvas))
+
+
+def test_gradients_of_residual_training_reach_the_embeddings_and_stop_at_the_first_forward() -> None:
+    trainer = Trainer(Recipe(steps=1, batch_size=2, residual="own"), Path("unused"), CPU, compile_network=False)
+    network, mask = trainer.network, token_id(trainer.tokenizer, "mask_token")
+    canvas = torch.tensor([[5, mask, 7, mask]])
+    assert trainer._residual is not None
+    trainer._residual.given(network, canvas).vectors.sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is not None] == ["embed.weight"]
+    assert network.embed.weight.grad is not None
+    assert network.embed.weight.grad[9].any()  # of a token that no canvas holds
+
+
+@pytest.mark.parametrize("source", ["own", "llada-nano"])
+def test_a_model_is_trained_for_residual_input_and_is_known_by_its_name(tmp_path: Path, source: str) -> None:
+    recipe = Recipe(steps=12, batch_size=4, learning_rate=1e-3, residual=source, start="llada-nano")
+    trainer = Trainer(recipe, tmp_path / "RCD-nano", CPU, compile_network=False)
+    trainer.out.mkdir()
+    trainer.run(save_every=20)
+    losses = [sum(json.loads(line)["loss"].values()) for line in (trainer.out / "train.jsonl").read_text().splitlines()]
+    assert median(losses) < 1  # a model that knows its tasks has started; new weights have a loss of 12
+    model = load_model(str(trainer.out), device="cpu")
+    assert model.input_state == "residual"
+    assert not torch.equal(model.network.embed.weight, load_model("llada-nano", device="cpu").network.embed.weight)
+
+
+def test_weights_and_references_of_another_shape_are_refused(tmp_path: Path) -> None:
+    from tests.synthetic import synthetic_llada
+
+    other = str(synthetic_llada(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="has another shape than what is trained"):
+        Trainer(Recipe(steps=1, start=other), tmp_path, CPU, compile_network=False)
+    with pytest.raises(CheckpointError, match=r"has 288 embeddings and the mask \d+, and what is trained has 448"):
+        Trainer(Recipe(steps=1, residual=other), tmp_path, CPU, compile_network=False)

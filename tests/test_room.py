@@ -18,7 +18,8 @@ from tests.synthetic_block import FAMILIES
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import NoMemoryError, RequestError
-from unmask.engine.proposal import CHUNK_BYTES, Sampling, head_bytes, propose
+from unmask.engine.input_state import Embeddings, Shares
+from unmask.engine.proposal import CHUNK_BYTES, Blend, Sampling, head_bytes, propose
 from unmask.engine.room import Room
 from unmask.engine.service import EngineError, EngineService, OutOfMemoryError
 from unmask.models.cache import KeyValues
@@ -95,15 +96,20 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
         assert taken[0] <= counted < CLOSE * taken[0], (lengths, taken[0], counted)
 
 
-@pytest.mark.parametrize("drawn", [False, True], ids=["greedy", "drawn"])
-def test_logits_take_what_is_counted_on(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["greedy", "drawn", "blended", "compared"])
+def test_logits_take_what_is_counted_on(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary, positions = 2000, 600
     monkeypatch.setattr("unmask.engine.proposal.CHUNK_BYTES", 1 << 20)
     hidden, forbidden = torch.randn(positions, 8), torch.zeros(vocabulary, dtype=torch.bool)
     head = torch.nn.Linear(8, vocabulary)
     numbers = [torch.full((positions,), value) for value in (0.5, 0.7, 0.9, 4)]
+    sampling = Sampling(torch.arange(positions), *numbers) if how == "drawn" else None
+    shares = Shares(numbers[0], numbers[1], torch.arange(positions) % 2 == 0)
+    blend = Blend(Embeddings(torch.randn(vocabulary, 8), 0), shares) if how == "blended" else None
+    compared = how == "compared"
+    needs = Needs(top_k=2, entropy=compared, kl=compared)
     with torch.inference_mode(), Peak() as peak:
-        propose(head, hidden, forbidden, Needs(top_k=2), Sampling(torch.arange(positions), *numbers) if drawn else None)
+        propose(head, hidden, forbidden, needs, sampling, hidden.flip(0) if compared else None, blend=blend)
     assert (1 << 20) < peak.most <= head_bytes(vocabulary, positions) <= 4 << 20 < CHUNK_BYTES
 
 

@@ -25,6 +25,7 @@ DIFFUSION = {
     "block_length",
     "length",
     "cache",
+    "input_state",
     "steps",
     "forward_passes",
     "tokens_per_step",

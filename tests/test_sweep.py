@@ -202,3 +202,20 @@ def test_pictures_show_every_curve(sweep: Path) -> None:
     drawn = files[1].read_text()
     for text in ("confidence", "threshold", "sudoku, block 24", "sudoku, block 48", "llada-nano, 2 held-out problems"):
         assert text in drawn, text
+
+
+def test_input_states_have_curves_of_their_own_and_older_files_have_masks(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = sweep.with_name("states.json")
+    flags = ("--sweep", sweep, "--json", out, "--block-length", "full", "--problems", 2)
+    run(*flags)
+    out.write_text("".join(json.dumps({k: v for k, v in p.items() if k != "input_state"}) + "\n" for p in lines(out)))
+    run(*flags, "--input-state", "mask,residual:alpha=0.5")
+    points = lines(out)
+    assert {(p["curve"].partition(", ")[2], p["input_state"]) for p in points} == {
+        ("mask", "mask"),
+        ("residual:alpha=0.5", "residual:alpha=0.5"),
+    }
+    assert len(points) == 8
+    assert "residual:alpha=0.5" in capsys.readouterr().out

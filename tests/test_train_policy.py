@@ -102,9 +102,8 @@ def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
     tokens = torch.arange(steps * width).view(steps, width)
     eligible = torch.arange(width).expand(steps, -1) < 9
     zeros = torch.zeros(steps)
-    seen = Observation(
-        eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible, eligible
-    )
+    shown = (eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible)
+    seen = Observation(*shown, hidden=torch.ones(steps, width, 3), eligible=eligible)
     wanted = (torch.arange(width) % 2).float().expand(steps, -1)
     changed, still = replaced(seen, wanted, torch.Generator().manual_seed(1))
     moved = changed.tokens != tokens
@@ -114,6 +113,7 @@ def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
     assert (changed.tokens // width == tokens // width).all()  # of the same answer
     assert still.equal(wanted.masked_fill(moved, 0))
     assert not changed.confidence.any()
+    assert not changed.hidden.any()
 
 
 def test_what_was_worth_revealing_in_hindsight_by_hand() -> None:
@@ -247,6 +247,8 @@ KINDS = [
     {"tokens": 100, "verification": 1, "confidence": "log-odds"},
     {"remask": True, "tokens": 100, "verification": 1, "teacher": ("threshold",)},
     {"sees": ("positions", "stops"), "top_k": 2, "teacher": ("threshold",), "teacher_block": 16},
+    {"sees": ("hidden",), "observation": "block", "block_length": (16, 32)},
+    {"sees": ("hidden", "stops"), "tokens": 100, "verification": 1},
 ]
 
 
@@ -256,7 +258,7 @@ def test_every_kind_of_policy_learns_something(nano: Model, tmp_path: Path, sett
     trainer = PolicyTrainer(recipe, nano, tmp_path)
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.run(save_every=10)
-    assert load_policy(tmp_path).network.shape == recipe.shape
+    assert load_policy(tmp_path).network.shape == recipe.shape(width=128)
     after = trainer.network.state_dict()
     assert any(not tensor.equal(after[name]) for name, tensor in before.items())
     assert all(tensor.isfinite().all() for tensor in after.values())

@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
+from unmask.engine.input_state import AUTO, choose_input_state, require_input_state
 from unmask.engine.request import Request
 from unmask.errors import UsageError
 from unmask.evals.bench.http import run_http, serving
@@ -41,13 +42,14 @@ class Setup:
 
     scheduler: str
     cache: str
+    input_state: str
     concurrency: int
     over: Over
     batch_invariant: bool
 
     @property
     def name(self) -> str:
-        words = [self.scheduler, self.cache, str(self.concurrency)]
+        words = [self.scheduler, self.cache, *[self.input_state] * (self.input_state != AUTO), str(self.concurrency)]
         words += ["http"] if self.over == "http" else []
         words += ["invariant"] if self.batch_invariant else []
         return " ".join(words)
@@ -79,6 +81,8 @@ def bench(settings: BenchSettings) -> None:
         parse_scheduler_text(text)
     for text in settings.cache:
         require_cache(text)
+    for text in settings.input_state:
+        require_input_state(text)
     model = load_configured(settings)
     if settings.against:
         require_plain(model.network)
@@ -135,7 +139,8 @@ def _check(settings: BenchSettings) -> None:
 def _requests(model: Model, settings: BenchSettings, setup: Setup) -> list[Request]:
     scheduler, cache = parse_scheduler_text(setup.scheduler), choose_cache(setup.cache, model.network.architecture)
     count, seed, length = settings.requests, settings.seed, settings.block_length
-    return workload(model, count, seed, settings.max_tokens, scheduler, cache, length)
+    asked = workload(model, count, seed, settings.max_tokens, scheduler, cache, length)
+    return [replace(request, input_state=choose_input_state(setup.input_state, model)) for request in asked]
 
 
 def _url(settings: BenchSettings, stack: ExitStack) -> str:
@@ -148,7 +153,8 @@ def _url(settings: BenchSettings, stack: ExitStack) -> str:
 def _contestants(model: Model, settings: BenchSettings, machine: Machine, url: str) -> list[Contestant]:
     """The reference, if asked for, and every combination of the settings."""
     overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
-    parts = (settings.scheduler, settings.cache, settings.concurrency, overs, settings.batch_invariant)
+    which = (settings.scheduler, settings.cache, settings.input_state)
+    parts = (*which, settings.concurrency, overs, settings.batch_invariant)
     setups = [Setup(*combination) for combination in product(*parts)]
     asked = {setup: _requests(model, settings, setup) for setup in setups}
     rows, fraction = max(settings.concurrency), settings.memory_fraction

@@ -148,6 +148,7 @@ def body(request: Request) -> dict[str, Any]:
         "block_length": request.block_length,
         "scheduler": {"name": request.scheduler.name, **options},
         "cache": str(request.cache),
+        "input_state": request.input_state.as_json(),
         "seed": request.seed,
     }
 

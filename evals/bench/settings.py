@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from unmask import defaults
-from unmask.settings import BATCH_INVARIANT, ModelSettings, OutFile, Several
+from unmask.settings import BATCH_INVARIANT, INPUT_STATE, ModelSettings, OutFile, Several
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -17,7 +17,7 @@ class BenchSettings(ModelSettings):
     """
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "what to measure": "scheduler cache concurrency batch_invariant block_length max_tokens",
+        "what to measure": "scheduler cache input_state concurrency batch_invariant block_length max_tokens",
         "runs": "requests rounds seed against reference_requests",
         "over HTTP": "http stream url rate",
         "results": "json_file",
@@ -31,6 +31,7 @@ class BenchSettings(ModelSettings):
 
     scheduler: Several[str] = Field((defaults.SCHEDULER,), description="schedulers, with options as name:option=value")
     cache: Several[str] = Field(("none",), description="caches of keys and values, as none, prefix, dual:refresh=4")
+    input_state: Several[str] = Field((defaults.INPUT_STATE,), description=INPUT_STATE)
     concurrency: Several[Count] = Field((1, 16), description="requests that run side by side")
     batch_invariant: Several[bool] = Field((False,), description=f"false, true or both; true: {BATCH_INVARIANT}")
     block_length: int = Field(defaults.BLOCK_LENGTH, ge=1, description="tokens per block")

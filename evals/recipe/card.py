@@ -44,7 +44,7 @@ A problem is asked as a user message, or raw and followed by an empty line.
 
 ## How it was made
 
-`{command}` made it from nothing: tokenizer, problems and weights. {layers} layers of width {width}, {heads}
+`{command}` made it from {origin}. {layers} layers of width {width}, {heads}
 heads, {steps} optimizer steps of {batch_size} problems of each task, {problems:,} problems in all. {cost}
 
 Problems come from seeded generators (`evals/tasks/`). Whether a prompt may be trained on is decided by a checksum of
@@ -68,7 +68,8 @@ def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cos
     card = CARD.format(
         name=blueprint.name,
         tasks="\n".join(f"- {name}: {task.description}" for name, task in tasks.items()),
-        command="unmask train-model" if recipe.model == NANO.name else f"unmask train-model --model {recipe.model}",
+        command=" ".join(["unmask train-model", *_flags(recipe)]),
+        origin="nothing: tokenizer, problems and weights" if recipe.start is None else f"the weights of {recipe.start}",
         parameters=parameter_count(blueprint.architecture) / 1e6,
         layers=config["n_layers"],
         width=config["d_model"],
@@ -82,6 +83,13 @@ def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cos
         full=" or ".join(f"{task.max_tokens} ({name})" for name, task in tasks.items()),
     )
     (folder / "README.md").write_text(card)
+
+
+def _flags(recipe: Recipe) -> list[str]:
+    """The flags of the command that are not its defaults, but for numbers."""
+    model = None if recipe.model == NANO.name else recipe.model
+    given = {"model": model, "residual": recipe.residual, "start": recipe.start}
+    return [f"--{name} {value}" for name, value in given.items() if value is not None]
 
 
 def parameter_count(architecture: Architecture) -> int:

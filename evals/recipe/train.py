@@ -10,6 +10,7 @@ Where this departs from LLaDA's recipe:
 2. t is spread evenly over a batch (Kingma et al., arXiv 2107.00630, appendix I.1), which tames the variance of 1/t.
 3. Matrices inside the blocks are updated by Muon, everything else by AdamW.
 4. The learning rate is constant, then falls linearly to zero over the last part of the run.
+5. A recipe with `residual` feeds what a first forward thought in place of masks: `evals/recipe/residual.py`.
 """
 
 import json
@@ -27,7 +28,10 @@ from torch.optim import AdamW, Muon, Optimizer
 from unmask.evals.recipe.blueprints import BLUEPRINTS, NANO
 from unmask.evals.recipe.checkpoint import save_checkpoint
 from unmask.evals.recipe.data import Batch, Steps, load
-from unmask.evals.recipe.tokenizer import build_tokenizer
+from unmask.evals.recipe.residual import ResidualInput
+from unmask.evals.recipe.tokenizer import build_tokenizer, token_id
+from unmask.models.errors import CheckpointError
+from unmask.models.loading import load_model
 from unmask.models.transformer import MaskedTransformer
 
 WARMUP_STEPS = 100
@@ -41,6 +45,9 @@ LOG_EVERY = 20  # steps; to read a loss is to wait for the device
 class Recipe:
     """What decides the weights. Each step sees `batch_size` problems of a task, or the share of it that the blueprint
     names; `model` names the blueprint.
+
+    residual  own, or the checkpoint of the reference; None trains with plain masks
+    start     the checkpoint whose weights are the first; None draws them
     """
 
     steps: int
@@ -49,6 +56,8 @@ class Recipe:
     weight_decay: float = 0.05
     seed: int = 0
     model: str = NANO.name
+    residual: str | None = None
+    start: str | None = None
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, linear decay to zero."""
@@ -63,6 +72,15 @@ def initialise(network: MaskedTransformer) -> None:
         if parameter.ndim == 2:
             depth = math.sqrt(2 * network.architecture.layers) if name.endswith(("o.weight", "down.weight")) else 1.0
             torch.nn.init.normal_(parameter, std=INITIAL_STD / depth)
+
+
+def start_from(checkpoint: str, network: MaskedTransformer) -> None:
+    """Take the weights of a checkpoint of the same shape. Raises CheckpointError."""
+    loaded = load_model(checkpoint, device="cpu", dtype="float32").network
+    if loaded.architecture != network.architecture:
+        raise CheckpointError(f"checkpoint {checkpoint!r} has another shape than what is trained; start from its like")
+    weights = loaded.state_dict()
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})
 
 
 def masked_diffusion_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -87,7 +105,11 @@ class Trainer:
         self._recorded = time.perf_counter()
         self.network = MaskedTransformer(self._blueprint.architecture)
         initialise(self.network)
+        if recipe.start is not None:
+            start_from(recipe.start, self.network)
         self.network.to(device)
+        mask_id = token_id(self.tokenizer, "mask_token")
+        self._residual = ResidualInput(recipe.residual, self.network, mask_id, device) if recipe.residual else None
         if compile_network:  # one block at a time: they share compiled code, which is made in a fraction of the time
             for block in self.network.blocks:
                 block.compile(dynamic=True)
@@ -119,7 +141,8 @@ class Trainer:
         """One optimizer step; returns the mean loss of each task's rows (tasks,), which nobody waits for."""
         batch = Batch(*(part.to(self._device, non_blocking=True) for part in batch))
         with torch.autocast(self._device.type, torch.bfloat16):
-            logits = self.network.logits(batch.canvas)
+            given = None if self._residual is None else self._residual.given(self.network, batch.canvas)
+            logits = self.network.logits(batch.canvas, given)
         rows = masked_diffusion_loss(logits, batch)
         rows.sum().backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -148,7 +171,7 @@ class Trainer:
     def _resume(self) -> None:
         """Go on from the saved state. The number of steps may be extended; anything else must be as it was."""
         state = torch.load(self.out / STATE_FILE, map_location=self._device, weights_only=True)
-        before = {**state["recipe"], "steps": self.recipe.steps}
+        before = {**asdict(Recipe(self.recipe.steps)), **state["recipe"], "steps": self.recipe.steps}
         if before != asdict(self.recipe):
             raise ValueError(
                 f"{self.out} holds a run of {state['recipe']}; go on with the same settings or choose another --out"

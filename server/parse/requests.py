@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.input_state import choose_input_state
 from unmask.engine.request import Request
 from unmask.engine.structure import Structure
 from unmask.models.loading import Model
@@ -156,6 +157,7 @@ def _request(
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         max_forward_passes=body.max_forward_passes,
         cache=choose_cache(body.cache or settings.cache, architecture),
+        input_state=choose_input_state(body.input_state or settings.input_state, context.model),
         template=region.template,
         suffix=region.suffix,
         min_tokens=min(body.min_tokens or 0, region.max_tokens),

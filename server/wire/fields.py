@@ -112,6 +112,14 @@ class GenerationFields(Body):
         max_length=MAX_NAME,
         description="keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block, or auto",
     )
+    input_state: Annotated[
+        Name | Annotated[dict[Name, Any], Field(max_length=MAX_OPTIONS)] | None,
+        expect("a name, or an object with a name and options"),
+    ] = Field(
+        None,
+        description="what the model is fed in place of masks: mask, residual, soft, iter-smooth, an object "
+        '{"name": ..., option: value, ...}, or auto, which is what it was trained with',
+    )
     timeout: float | None = Field(
         None, gt=0, description="seconds that the request may take, with waiting; then it ends with an error"
     )

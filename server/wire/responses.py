@@ -24,6 +24,7 @@ class Diffusion(BaseModel):
     )
     block_length: int = Field(description="tokens per block")
     cache: str = Field(description="keys and values kept from pass to pass")
+    input_state: dict[str, Any] = Field(description="what the model was fed in place of masks: name and options")
     steps: int = Field(description="steps taken; a step is one forward pass as a request sees it")
     forward_passes: int = Field(description="the same number under another name")
     tokens_per_step: float = Field(description="generated tokens before the end of the text, per step")

@@ -11,6 +11,7 @@ from unmask import defaults
 from unmask.engine.caching import choose_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.input_state import choose_input_state
 from unmask.engine.request import Request
 from unmask.models.loading import Model
 from unmask.schedulers import Needs, Scheduler, SchedulerSpec, parse_instance, parse_scheduler
@@ -40,6 +41,8 @@ class Fields(TypedDict, total=False):
     n                   answers per prompt, with seeds that count up; 1
     max_forward_passes  at this number, everything left is revealed at once; four per mask
     cache               keys and values kept from pass to pass: none, prefix, dual, dual:refresh=8, block; "auto"
+    input_state         what the model is fed in place of masks: mask, residual, soft, iter-smooth, or a mapping with
+                        `name` and options; "auto", which is what the model was trained with
     min_tokens          no end of text is written among this many first tokens; 0
     ignore_eos          no end of text is written at all; False
     suffix              text or token ids after the generation region
@@ -60,6 +63,7 @@ class Fields(TypedDict, total=False):
     n: int | None
     max_forward_passes: int | None
     cache: str | None
+    input_state: str | Mapping[str, Any] | None
     min_tokens: int | None
     ignore_eos: bool | None
     suffix: Prompt | None
@@ -129,6 +133,7 @@ def _plain(given: Mapping[str, Any], model: Model) -> Request:
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
         cache=choose_cache(given.get("cache", defaults.CACHE), a),
+        input_state=choose_input_state(given.get("input_state", defaults.INPUT_STATE), model),
         min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),

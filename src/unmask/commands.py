@@ -12,6 +12,7 @@ from rich.text import Text
 
 from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
+from unmask.engine.input_state import InputState, choose_input_state, require_input_state
 from unmask.engine.request import Request, Result, Step, fit_block_length
 from unmask.errors import UserError
 from unmask.models.loading import Model, load_configured
@@ -30,6 +31,7 @@ def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
     scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
     require_cache(settings.cache)
+    require_input_state(settings.input_state)
     # For a single answer, compiling the kernels takes longer than they save.
     model = load_configured(settings.model_copy(update={"compile": bool(settings.compile)}))
     request = Request(
@@ -41,13 +43,14 @@ def generate(settings: GenerateSettings) -> None:
         temperature=settings.temperature,
         seed=settings.seed,
         cache=choose_cache(settings.cache, model.network.architecture),
+        input_state=choose_input_state(settings.input_state, model),
     )
     steps = Engine(model, max_rows=1, memory_fraction=settings.memory_fraction).run([request])
     console = Console()
     result = _watch(steps, model, request, settings.delay, console) if console.is_terminal else _last(steps)
     if not console.is_terminal:
         print(result.text)
-    print(_figures(result), file=sys.stderr)
+    print(_figures(result, request.input_state), file=sys.stderr)
     if not result.text.strip():
         print(_why_empty(model), file=sys.stderr)
 
@@ -120,10 +123,10 @@ def _why_empty(model: Model) -> str:
     )
 
 
-def _figures(result: Result) -> str:
-    tokens = len(result.token_ids)
+def _figures(result: Result, input_state: InputState) -> str:
+    tokens, fed = len(result.token_ids), f", input state {input_state}" if input_state.feeds else ""
     return (
         f"{tokens} tokens in {result.forward_passes} forward passes "
         f"({tokens / result.forward_passes:.1f} per pass), {result.generate_seconds:.2f} s, "
-        f"{ENDS.get(result.finish_reason, result.finish_reason)}"
+        f"{ENDS.get(result.finish_reason, result.finish_reason)}{fed}"
     )

@@ -4,5 +4,6 @@ SCHEDULER = "topk"
 MAX_TOKENS = 64  # length of the generation region
 BLOCK_LENGTH = 32
 CACHE = "auto"
+INPUT_STATE = "auto"  # what the model was trained with
 MAX_ROWS = 16  # requests that run side by side in one batch
 MEMORY_FRACTION = 0.8  # share of the memory beside the weights that keys and values may take

@@ -102,6 +102,10 @@ class ModelSettings(CommandSettings):
     )
 
 
+INPUT_STATE = (
+    "what is fed in place of masks: mask, residual, soft, iter-smooth, with options as name:option=value; auto is what "
+    "the model was trained with"
+)
 BATCH_INVARIANT = (
     "compute each row by itself, so that an answer depends on its own request alone, bit for bit; "
     "docs/performance.md says what it costs"
@@ -112,7 +116,7 @@ class GenerateSettings(ModelSettings):
     """Generate a text. A terminal shows the canvas as it fills; a pipe gets the text only."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "generation": "raw scheduler max_tokens block_length cache temperature seed delay",
+        "generation": "raw scheduler max_tokens block_length cache input_state temperature seed delay",
         **ModelSettings.GROUPS,
     }
     POSITIONAL: ClassVar[str | None] = "prompt"
@@ -132,6 +136,7 @@ class GenerateSettings(ModelSettings):
     cache: str = Field(
         defaults.CACHE, description="keys and values kept: none, prefix, dual, dual:refresh=8, block, or auto"
     )
+    input_state: str = Field(defaults.INPUT_STATE, description=INPUT_STATE)
     temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
     seed: int = Field(0, description="seed of the random draws")
     delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
