@@ -128,15 +128,20 @@ class Engine:
 
         Raises RequestError, or SchedulerError if the scheduler cannot be made.
         """
-        try:
-            needs = request.scheduler.needs()
-        except (Exception, SystemExit) as error:  # it may be anybody's code
-            raise SchedulerError(request.scheduler.name, (request.id,), error) from error
+        needs = _needs_of(request)
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
         model_block = self._architecture.block_size
         progress = self._structures.progress(request)
         return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs, progress)
+
+    def needed(self, request: Request) -> int:
+        """The tokens of the shortest answer of a request's structure, which is made if it is new. Any thread may call.
+
+        Raises RequestError if it cannot be kept, or SchedulerError if the scheduler cannot be made.
+        """
+        _needs_of(request)
+        return self._structures.needed(request)
 
     def enqueue(self, canvas: Canvas) -> None:
         """Let a request wait; it joins at the next step that has room."""
@@ -329,6 +334,14 @@ class Engine:
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
+
+
+def _needs_of(request: Request) -> Needs:
+    """What its scheduler needs. Raises SchedulerError if that cannot be made."""
+    try:
+        return request.scheduler.needs()
+    except (Exception, SystemExit) as error:  # it may be anybody's code
+        raise SchedulerError(request.scheduler.name, (request.id,), error) from error
 
 
 @contextmanager

@@ -153,6 +153,7 @@ class Result:
                    their last reveal or write
     end            the end of text that ended it, if one did
     forced         how many of the token_ids the structure left no choice for
+    stop           the stop text that ended it, if one did
     """
 
     token_ids: tuple[int, ...]
@@ -168,3 +169,4 @@ class Result:
     end: Reveal | None = None
     offsets: tuple[int, ...] = ()
     forced: int = 0
+    stop: str | None = None

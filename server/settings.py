@@ -23,7 +23,7 @@ class ServeSettings(ModelSettings):
 
     GROUPS: ClassVar[dict[str, str]] = {
         **ModelSettings.GROUPS,
-        "server": "host port served_model_name chat_template log_format metrics_compat otel",
+        "server": "host port served_model_name chat_template ignore_tools log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
         "defaults of requests": "default_scheduler default_block_length default_max_tokens cache",
         "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
@@ -42,6 +42,11 @@ class ServeSettings(ModelSettings):
     served_model_name: str | None = Field(None, description="name of the model in the API; by default the model's own")
     chat_template: str | None = Field(
         None, description="file with a Jinja template for chats, in place of the model's own"
+    )
+    ignore_tools: bool = Field(
+        False,
+        description="take tools and neither show them to the model nor call them, for clients that send them always to "
+        "models that know none",
     )
     api_key: Several[str] = Field(
         (),

@@ -18,6 +18,7 @@ from unmask.server.settings import ServeSettings
 from unmask.server.wire.fields import Body
 from unmask.server.wire.messages import Message, TextPart
 from unmask.server.wire.openai import StreamOptions
+from unmask.server.wire.tools import ToolFields
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 TABLE = re.compile(r"(<!-- fields: ([\w.]+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
@@ -71,7 +72,7 @@ def table(kind: type[BaseModel]) -> str:
     """The fields of a class that are not as those of its base; of an answer, without defaults."""
     inherited = {name: field for base in kind.__bases__ for name, field in getattr(base, "model_fields", {}).items()}
     schema = kind.model_json_schema()
-    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart)
+    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart | ToolFields)
     rows = [["field", "type", *(["default"] if coming_in else []), "meaning"]]
     rows.append(["---"] * len(rows[0]))
     for name, field in kind.model_fields.items():

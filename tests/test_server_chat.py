@@ -34,8 +34,8 @@ NEUTRAL: dict[str, Any] = {
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": []}, "messages", "at least 1 item"),
     ({"messages": "hi"}, "messages", "must be a valid array"),
-    ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role", "does not call tools"),
-    ({"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role", "'system', 'developer', 'user' or"),
+    ({"messages": [{"role": "function", "content": "a"}]}, "messages.0.role", "send the role 'tool'"),
+    ({"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role", "'assistant' or 'tool'"),
     ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", 'a list of parts {"type": "text"'),
     (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
@@ -45,12 +45,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages.0.content", 'a list of parts {"type"'),
     (
         {"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]},
-        "messages.0.tool_calls",
-        "not call tools",
+        "messages.0.tool_calls.0.function",
+        "is missing",
     ),
     ({"messages": [{"role": "user", "content": "a", "audio": {"id": "x"}}]}, "messages.0.audio", "reads text only"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "not supported"),
-    ({"tool_choice": "required"}, "tool_choice", "not supported with the value 'required'"),
+    ({"functions": [{"name": "f"}]}, "functions", "not supported"),
+    ({"tool_choice": "required"}, "tool_choice", "send the tools"),
     ({"continue_final_message": True}, "continue_final_message", "not supported"),
     ({"frequency_penalty": 1}, "frequency_penalty", "not supported with the value 1"),
     ({"presence_penalty": True}, "presence_penalty", "not supported with the value True"),

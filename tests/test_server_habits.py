@@ -38,9 +38,8 @@ NOTHING: list[dict[str, Any]] = [
     {"extra_body": {}, "format": "", "repeat_penalty": 1.0, "chat_template_kwargs": {}},
 ]
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"tools": TOOLS}, "tools", "unsupported_parameter", "does not call tools; send 'tool_choice': 'none'"),
-    ({"tools": TOOLS, "tool_choice": "required"}, "tools", "unsupported_parameter", "does not call tools"),
-    ({"tool_choice": "required"}, "tool_choice", "unsupported_value", "with the value 'required'"),
+    ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter", "send 'tools'"),
+    ({"function_call": "required"}, "function_call", "unsupported_value", "send 'tool_choice'"),
     ({"extra_body": {"scheduler": "topk"}}, "extra_body", "unsupported_parameter", "beside the others"),
     *(
         ({name: value}, name, "unsupported_parameter", "asked for by 'response_format'")

@@ -56,17 +56,27 @@ class Structures:
         structure, length = request.structure, request.max_tokens
         if structure is None:
             return None
-        check_fields(request, structure)
-        try:
-            automaton, tables = self._made(structure.regex)
-        except StructureError as error:
-            raise structure.refused(str(error)) from None
+        automaton, tables = self._of(request, structure)
         if automaton.needed > length:
             raise structure.refused(
                 f"its shortest answer has {automaton.needed} tokens with the end of text, and there is room for "
                 f"{length}; raise max_tokens to at least {automaton.needed}"
             )
         return Progress(automaton, tables)
+
+    def needed(self, request: Request) -> int:
+        """The tokens of the shortest answer of a request, the end of text included; 0 if it has no structure.
+
+        Raises RequestError if the structure cannot be kept.
+        """
+        return 0 if request.structure is None else self._of(request, request.structure)[0].needed
+
+    def _of(self, request: Request, structure: Structure) -> tuple[Automaton, Tables]:
+        check_fields(request, structure)
+        try:
+            return self._made(structure.regex)
+        except StructureError as error:
+            raise structure.refused(str(error)) from None
 
     def _made(self, regex: str) -> tuple[Automaton, Tables]:
         with self._lock:

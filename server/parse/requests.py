@@ -18,6 +18,7 @@ from unmask.server.parse.prompts import checked, conversation, encoded, given_pr
 from unmask.server.parse.region import Region, check_length, region_of, room_for
 from unmask.server.parse.structure import structure_of
 from unmask.server.settings import ServeSettings
+from unmask.server.tools.calling import Calling, calling_of
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
 from unmask.server.wire.fields import MAX_SEED, GenerationFields
@@ -59,12 +60,30 @@ def parse_completion(body: CompletionRequest, context: Context) -> list[Request]
     return _choices(body, regions, context)
 
 
-def parse_chat(body: ChatRequest, context: Context) -> list[Request]:
-    """The requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
+def parse_chat(body: ChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The requests for a body of `POST /v1/chat/completions`, and the tools that they may call.
+
+    Raises what `server.errors` maps to 400.
+    """
     _check_choices(body, "messages", 1, context.settings)
     model, default = context.model, context.settings.default_max_tokens
-    prompt = checked(conversation(body.messages, body.chat_template_kwargs, model), "messages", model)
-    return _choices(body, [_region(body, prompt, (), "messages", default, model)], context)
+    calling = _calling(body, context.settings)
+    tools = () if calling is None else calling.tools
+    prompt = checked(conversation(body.messages, body.chat_template_kwargs, model, tools), "messages", model)
+    return _choices(body, [_region(body, prompt, (), "messages", default, model)], context), calling
+
+
+def _calling(body: ChatRequest, settings: ServeSettings) -> Calling | None:
+    """The tools that the answers may call. Raises BadRequestError if a call is asked for where tools are ignored."""
+    if not settings.ignore_tools:
+        return calling_of(body, structure_of(body))
+    if body.tools and body.tool_choice not in (None, "none", "auto"):
+        raise BadRequestError(
+            "field 'tool_choice' asks for a call, and this server was started with --ignore-tools; send 'auto'",
+            "tool_choice",
+            "unsupported_value",
+        )
+    return None
 
 
 def parse_fim(body: FimRequest, context: Context) -> list[Request]:

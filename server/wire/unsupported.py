@@ -9,21 +9,22 @@ from typing import Any
 from unmask.errors import closest
 from unmask.server.errors import show
 from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about
-from unmask.server.wire.messages import NO_TOOLS, TEXT_ONLY
+from unmask.server.wire.messages import OLD_TOOLS, TEXT_ONLY
 
 NEAR = 0.85  # similarity from which an unknown name counts as a field that was mistyped
 LEAST_LETTERS = 4  # of a mistyped name
 _FREE = "the form of an answer is asked for by 'response_format' or 'structured_outputs'"
 _PENALTY = "this server has no penalties"
 _LEAVE = "leave it out"
+NO_TOOLS = "this endpoint calls no tools"
 
 # name -> (values, beside null, that ask for nothing; why it is refused; what to do)
 # The first that is sent is reported first: who leaves out `tool_choice` alone would meet `tools` next.
 UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
-    "tools": (([],), NO_TOOLS, "send 'tool_choice': 'none', or leave it out"),
-    "functions": (([],), NO_TOOLS, "send 'function_call': 'none', or leave it out"),
-    "tool_choice": (("none", "auto"), NO_TOOLS, _LEAVE),
-    "function_call": (("none", "auto"), NO_TOOLS, _LEAVE),
+    "tools": (([],), NO_TOOLS, "use /v1/chat/completions"),
+    "functions": (([],), OLD_TOOLS, "send 'tools'"),
+    "tool_choice": (("none", "auto"), NO_TOOLS, "use /v1/chat/completions"),
+    "function_call": (("none", "auto"), OLD_TOOLS, "send 'tool_choice'"),
     "parallel_tool_calls": ((True, False), NO_TOOLS, _LEAVE),
     "extra_body": (({},), "only the openai package takes it apart", "send the fields in it beside the others"),
     **dict.fromkeys(("guided_choice", "guided_grammar", "guided_json", "guided_regex"), ((), _FREE, _LEAVE)),
