@@ -27,7 +27,7 @@ EXAMPLE = re.compile(
     r"```(json|text)\n(.*?)```",
     re.DOTALL,
 )
-VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created)": ?(?:"[^"]*"|\d+))')
+VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at)": ?(?:"[^"]*"|\d+))')
 
 Ask = Callable[[str, str | None], str]
 

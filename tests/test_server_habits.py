@@ -272,7 +272,7 @@ def test_a_wrong_base_url_is_told(server: Live, path: str, meant: str) -> None:
     assert server.http.post("/nowhere", json={}).json()["error"]["message"].endswith("; see /docs")
 
 
-@pytest.mark.parametrize("path", ["responses", "messages", "embeddings"])
+@pytest.mark.parametrize("path", ["messages", "embeddings"])
 def test_endpoints_of_others_say_what_to_do(server: Live, path: str) -> None:
     """With a status for which no router of LLM traffic takes the server out of service."""
     response = server.http.post(f"/v1/{path}", json={"input": "a"})

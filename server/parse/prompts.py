@@ -25,15 +25,17 @@ def conversation(
     values: Mapping[str, Any] | None,
     model: Model,
     tools: Sequence[dict[str, Any]] = (),
+    field: str = "messages",
 ) -> list[int]:
     """The token ids of a conversation, up to where the answer begins; `values` are for the template.
 
+    field  that holds the messages
     tools  that the answer may call; a template that knows none gets them, and earlier calls, as texts
 
     Raises BadRequestError or ChatTemplateError.
     """
     said = [message.for_template() for message in messages]
-    check_characters(sum(map(_characters, said)), "messages", model)
+    check_characters(sum(map(_characters, said)), field, model)
     check_characters(len(json.dumps(values)), "chat_template_kwargs", model)
     check_characters(len(json.dumps(tools)), "tools", model)
     if model.tokenizer.has_chat_template and not model.tokenizer.knows_tools:

@@ -38,6 +38,8 @@ class TextPart(BaseModel):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "refusal":
             return {"type": "text", "text": part.get("refusal")}
+        if kind in ("input_text", "output_text"):  # of /v1/responses
+            return {"type": "text", "text": part.get("text")}
         if isinstance(kind, str) and kind != "text":
             message = f"parts of type {kind[:MAX_NAME]!r} are not supported: {TEXT_ONLY}; leave them out"
             raise about(None, message, "unsupported_value")

@@ -18,9 +18,10 @@ _PENALTY = "this server has no penalties"
 _LEAVE = "leave it out"
 NO_TOOLS = "this endpoint calls no tools"
 
+Refusal = tuple[tuple[object, ...], str, str]
 # name -> (values, beside null, that ask for nothing; why it is refused; what to do)
 # The first that is sent is reported first: who leaves out `tool_choice` alone would meet `tools` next.
-UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
+UNSUPPORTED: dict[str, Refusal] = {
     "tools": (([],), NO_TOOLS, "use /v1/chat/completions"),
     "functions": (([],), OLD_TOOLS, "send 'tools'"),
     "tool_choice": (("none", "auto"), NO_TOOLS, "use /v1/chat/completions"),
@@ -75,13 +76,16 @@ UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
 }
 
 
-def check_unsupported(others: Mapping[str, Any], n: int, fields: Iterable[str]) -> None:
+def check_unsupported(
+    others: Mapping[str, Any], n: int, fields: Iterable[str], refused: Mapping[str, Refusal] = UNSUPPORTED
+) -> None:
     """Raise an error for one of the unknown names of a body that changes what is asked for.
 
     n       choices per prompt: `best_of` may be as many
     fields  the known names: one that was mistyped is refused as well
+    refused the names that are refused at some values
     """
-    for name, (neutral, why, remedy) in UNSUPPORTED.items():
+    for name, (neutral, why, remedy) in refused.items():
         value = others.get(name)
         if value is None or any(_same(value, asks_nothing) for asks_nothing in neutral) or _is_off(name, others, n):
             continue
@@ -91,7 +95,7 @@ def check_unsupported(others: Mapping[str, Any], n: int, fields: Iterable[str]) 
         code = "unsupported_value" if scalar else "unsupported_parameter"
         raise about(name, f"field {name!r} is not supported{what}: {why}; {remedy}", code)
     known = [name for name in fields if len(name) >= LEAST_LETTERS]
-    for name in [name for name in others if name not in UNSUPPORTED][:MAX_OPTIONS]:
+    for name in [name for name in others if name not in refused][:MAX_OPTIONS]:
         if LEAST_LETTERS <= len(name) <= MAX_NAME and (near := closest(name, known, NEAR)) is not None:
             raise about(name, f"field {show(name)} is unknown; did you mean {near!r}?", "unknown_parameter")
 
