@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unmask.defaults import MEMORY_FRACTION
+from unmask.engine.adjustment.adjust import Changes, adjust
 from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
@@ -27,7 +28,7 @@ from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
-from unmask.engine.structure.compiled import Structures
+from unmask.engine.structure.compiled import Structures, writes_others
 from unmask.engine.structure.constrain import constrain
 from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
@@ -114,6 +115,12 @@ class Engine:
         check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
+        if request.adjustment is not None and writes_others(request):
+            raise RequestError(
+                f"scheduler {request.scheduler.name!r} writes other tokens than the proposals, which logit_bias, "
+                "penalties and min_p would not change; choose another",
+                "scheduler",
+            )
         self._room.check(length := request.length)
         if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(
@@ -202,11 +209,7 @@ class Engine:
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             standing = inputs.window.standing() if needs.current else None
             parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
-            proposal = Proposal.merge(parts, len(hidden))
-            if inputs.structure is not None:
-                tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
-                head = self.model.network.head
-                proposal = constrain(proposal, head, hidden, self._forbidden, inputs.structure, tables)
+            proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), hidden, inputs)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):
@@ -219,6 +222,18 @@ class Engine:
             if needs.kl:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
         return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
+
+    def _amended(self, batch: Batch, proposal: Proposal, hidden: Tensor, inputs: StepInputs) -> Proposal:
+        """The proposal (M,), with the tokens that adjusted and structured rows want instead."""
+        head, forbidden, changes = self.model.network.head, self._forbidden, None
+        if (adjustment := inputs.adjustment) is not None:
+            changes = Changes.of(adjustment, len(forbidden))
+            proposal = adjust(proposal, head, hidden, forbidden, self._stops, adjustment, changes)
+        if inputs.structure is not None:
+            tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
+            rows = None if adjustment is None else adjustment.structured
+            proposal = constrain(proposal, head, hidden, forbidden, inputs.structure, tables, changes, rows)
+        return proposal
 
     def _propose(
         self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.engine.adjustment.adjust import AdjustmentInputs
+from unmask.engine.adjustment.inputs import adjustment_inputs
 from unmask.engine.canvas import Canvas
 from unmask.engine.proposal import Draws, Proposal
 from unmask.engine.refresh import columns_to_compute
@@ -85,6 +87,7 @@ class StepInputs:
     last_pass  (B,) bool  rows that may have no forward pass after this one
     parts      all predictions, by what they may propose
     structure  what structured rows need; None if there are none
+    adjustment what adjusted rows need; None if there are none
     """
 
     network: NetworkInputs
@@ -93,6 +96,7 @@ class StepInputs:
     last_pass: Tensor
     parts: tuple[Part, ...]
     structure: StructureInputs | None
+    adjustment: AdjustmentInputs | None
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
@@ -142,7 +146,7 @@ def plan_step(
     recurring   passes with at most this many columns are padded to a few sizes
     first_slot  the slot that the pass counts as its first
     """
-    wanted = [canvas.wanted for canvas in canvases]
+    wanted, seeds = [canvas.wanted for canvas in canvases], [seed(canvas) for canvas in canvases]
     segments = [_segment(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
     computed_columns = sum(len(segment.tokens) for segment in segments)
     recurs = computed_columns <= recurring
@@ -152,7 +156,8 @@ def plan_step(
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
         parts=_parts(canvases, wanted, SIZES[shapes]),
-        structure=structure_inputs(canvases, wanted, [seed(canvas) for canvas in canvases]),
+        structure=structure_inputs(canvases, wanted, seeds),
+        adjustment=adjustment_inputs(canvases, wanted, seeds),
     )
     return Plan(inputs, computed_columns, recurs)
 
@@ -210,7 +215,7 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
 
 
 def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
-    """The predictions of free rows with a temperature."""
+    """The predictions of rows with a temperature that are neither structured nor adjusted."""
     ends = np.cumsum([len(columns) for columns in wanted])
     drawing = [row for row, canvas in enumerate(canvases) if _draws_freely(canvas) and len(wanted[row])]
     if not drawing:
@@ -234,7 +239,7 @@ def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
 
 
 def _draws_freely(canvas: Canvas) -> bool:
-    return canvas.request.temperature > 0 and canvas.progress is None
+    return canvas.request.temperature > 0 and canvas.progress is None and canvas.request.adjustment is None
 
 
 def seed(canvas: Canvas) -> int:

@@ -233,18 +233,30 @@ def _draw(
     Returns the ids and their confidence.
     """
     logits = head(hidden).float()
-    scaled = logits.masked_fill(forbidden, -torch.inf).double() / temperature[:, None]
+    ids = drawn_ids(logits.masked_fill(forbidden, -torch.inf), draws, temperature, top_p, top_k)
+    return ids, (logits.gather(-1, ids[:, None]).squeeze(-1) - logits.logsumexp(-1)).exp()
+
+
+def drawn_ids(
+    allowed: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor | None = None
+) -> Tensor:
+    """Draw token ids (S,) by logits (S, V), minus infinity where a token is forbidden.
+
+    min_p  (S,) float32  tokens less probable than this share of the most probable one are left out
+    """
+    scaled = allowed.double() / temperature[:, None]
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)
     too_low = (rank >= top_k[:, None]) & (top_k[:, None] > 0)
+    if min_p is not None:
+        too_low = too_low | (values < values[:, :1] + min_p[:, None].double().log())
     p = values.masked_fill(too_low, -torch.inf).softmax(-1)
     beyond = p.cumsum(-1) - p >= top_p[:, None]  # what comes before already reaches top_p
     p = p.masked_fill(beyond & (rank > 0), 0.0)
     cumulative = p.cumsum(-1)
     target = draws.double()[:, None] * cumulative[:, -1:]
     chosen = (cumulative <= target).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-    ids = order.gather(-1, chosen)
-    return ids.squeeze(-1), (logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)).exp().squeeze(-1)
+    return order.gather(-1, chosen).squeeze(-1)
 
 
 def scatter(value: Tensor, target: Tensor, rows: int, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unmask.engine.adjustment.request import Adjustment
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.errors import RequestError
 from unmask.engine.structure.request import Structure
@@ -32,6 +33,7 @@ class Request:
     min_tokens         no end of text is proposed at this many first positions of the region
     ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
+    adjustment         what changes of the model's logits before a token is proposed; None for nothing
     structure          the form that the answer has, whatever the model proposes; None for any
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
@@ -56,6 +58,7 @@ class Request:
     top_logprobs: int = 0
     client: tuple[str, ...] = ()
     structure: Structure | None = None
+    adjustment: Adjustment | None = None
 
     @property
     def length(self) -> int:

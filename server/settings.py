@@ -86,10 +86,11 @@ class ServeSettings(ModelSettings):
         defaults.CACHE,
         description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
-    default_max_tokens: int = Field(
-        defaults.MAX_TOKENS,
+    default_max_tokens: int | None = Field(
+        None,
         ge=1,
-        description="length of the generation region of requests that give none, less where no more fits; "
+        description="length of the generation region of requests that give none, less where no more fits; by default "
+        "256, 2048 for block-causal models, or an eighth of the model's positions if that is less, and at least 64; "
         "/v1/completions has 16, as OpenAI",
     )
     keep_alive_interval: float = Field(

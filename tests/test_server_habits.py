@@ -52,7 +52,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
             "regex": "a+",
         }.items()
     ),
-    ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_value", "no penalties"),
+    ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_value", "the penalty is 'repetition_penalty'"),
     ({"max_new_tokens": 8}, "max_new_tokens", "unsupported_parameter", "the length is 'max_tokens'"),
     ({"n_predict": 8}, "n_predict", "unsupported_parameter", "the length is 'max_tokens'"),
     ({"do_sample": True}, "do_sample", "unsupported_parameter", "follows from 'temperature'"),

@@ -124,7 +124,9 @@ def drawn(llada: Model, temperature: float, top_k: int = 0, top_p: float = 1.0) 
     logits = torch.zeros(DRAWS, len(automaton.class_of))
     ids = torch.tensor([llada.tokenizer.encode(letter)[0] for letter in "abc"])
     logits[:, ids] = torch.tensor([0.0, -1.0, -2.0])
-    noise = Noise(rows, zeros, torch.full((DRAWS,), temperature), torch.full((DRAWS,), top_p), zeros + top_k)
+    noise = Noise(
+        rows, zeros, torch.full((DRAWS,), temperature), torch.full((DRAWS,), top_p), zeros + top_k, zeros.float()
+    )
     inputs = StructureInputs(
         *(rows, rows, zeros),
         *(zeros[:0],) * 3,

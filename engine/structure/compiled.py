@@ -21,11 +21,16 @@ def check_fields(request: Request, structure: Structure) -> None:
     if request.endless:
         name = "ignore_eos" if request.ignore_eos else "min_tokens"
         raise structure.refused(f"{name!r} asks for an answer without an end there; leave one of the two out")
-    needs = request.scheduler.needs()
-    if needs.write or needs.choice:
+    if writes_others(request):
         raise structure.refused(
             f"scheduler {request.scheduler.name!r} writes other tokens than the proposals; choose another"
         )
+
+
+def writes_others(request: Request) -> bool:
+    """Whether the scheduler of a request may write other tokens than the proposals."""
+    needs = request.scheduler.needs()
+    return needs.write or needs.choice
 
 
 @dataclass

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unmask.engine.adjustment.adjust import Changes
 from unmask.engine.proposal import DRAWING, SAMPLING_STREAM, Head, Proposal, in_chunks
 from unmask.engine.structure.automaton import Tables
 from unmask.engine.structure.paths import Union, best_paths
@@ -28,6 +29,7 @@ class Noise:
 
     seed, position  (n,) long  name the random numbers
     temperature, top_p (n,) float32, 0 and 1 where nothing is drawn; top_k (n,) long, 0 for all
+    min_p           (n,) float32  as in `Adjustment`
     """
 
     seed: Tensor
@@ -35,6 +37,7 @@ class Noise:
     temperature: Tensor
     top_p: Tensor
     top_k: Tensor
+    min_p: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,18 @@ def constrain(
     forbidden: Tensor,
     inputs: StructureInputs,
     tables: Sequence[Tables],
+    changes: Changes | None = None,
+    adjusted: Tensor | None = None,
 ) -> Proposal:
-    """The proposal (M,) with the tokens of structured rows, and the confidence in these. `tables` are of the R rows."""
+    """The proposal (M,) with the tokens of structured rows, and the confidence in these. `tables` are of the R rows.
+
+    changes, adjusted  of the logits, and the row in them of each of the R rows (R,) long; None if no row is adjusted
+    """
     classes = inputs.classes
     union = Union.of(tables, classes, inputs.widest)
     class_of = torch.stack([table.class_of.clamp(max=classes) for table in tables])  # (R, V)
-    values, ids, log_p = _best_of_classes(head, hidden, forbidden, inputs, class_of, classes)
+    amended = None if changes is None or adjusted is None else (changes, adjusted)
+    values, ids, log_p = _best_of_classes(head, hidden, forbidden, inputs, class_of, classes, amended)
     scores = torch.full((inputs.width, len(tables), classes), -torch.inf, dtype=torch.float64, device=hidden.device)
     scores.index_put_((inputs.column, inputs.row), values)
     fixed = class_of[inputs.fixed_row, inputs.fixed_token]
@@ -94,7 +103,13 @@ def constrain(
 
 
 def _best_of_classes(
-    head: Head, hidden: Tensor, forbidden: Tensor, inputs: StructureInputs, class_of: Tensor, classes: int
+    head: Head,
+    hidden: Tensor,
+    forbidden: Tensor,
+    inputs: StructureInputs,
+    class_of: Tensor,
+    classes: int,
+    amended: tuple[Changes, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of each class at each of n predictions: its highest score, the token that has it, and the log-probability of that
     token. (n, C) each; float64, long, float32.
@@ -102,10 +117,12 @@ def _best_of_classes(
     The logits of these positions are computed again instead of being kept.
     """
     parts = (in_chunks(x, forbidden, DRAWING) for x in (hidden[inputs.index], inputs.row, *_numbers(inputs.noise)))
-    found = [
-        _of_chunk(head(x).float(), class_of[row], classes, Noise(*numbers) if numbers else None)
-        for x, row, *numbers in zip(*parts, strict=True)
-    ]
+    found = []
+    for x, row, *numbers in zip(*parts, strict=True):
+        logits = head(x).float()
+        changed = logits if amended is None else amended[0].apply(logits, amended[1][row])
+        noise = Noise(*numbers) if numbers else None
+        found.append(_of_chunk(logits, changed, class_of[row], classes, noise))
     values, ids, log_p = (torch.cat(column) for column in zip(*found, strict=True))
     return values, ids, log_p
 
@@ -114,10 +131,14 @@ def _numbers(noise: Noise | None) -> tuple[Tensor, ...]:
     return () if noise is None else tuple(vars(noise).values())
 
 
-def _of_chunk(logits: Tensor, class_of: Tensor, classes: int, noise: Noise | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`_best_of_classes` for logits (m, V); class_of (m, V), C for tokens that no text has."""
+def _of_chunk(
+    logits: Tensor, changed: Tensor, class_of: Tensor, classes: int, noise: Noise | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_best_of_classes` for logits (m, V), and those by which tokens are chosen, which may be the same; class_of
+    (m, V), C for tokens that no text has."""
     log_p = logits - logits.logsumexp(-1, keepdim=True)
-    score = log_p.nan_to_num(LOWEST, neginf=LOWEST)
+    wanted = log_p if changed is logits else changed - changed.logsumexp(-1, keepdim=True)
+    score = wanted.nan_to_num(LOWEST, neginf=LOWEST)
     if noise is not None:
         score = _perturbed(score, class_of == classes, noise)
     best = torch.full((len(score), classes + 1), -torch.inf, device=score.device)
@@ -141,10 +162,11 @@ def _perturbed(score: Tensor, silent: Tensor, noise: Noise) -> Tensor:
 
 
 def _excluded(scaled: Tensor, noise: Noise) -> Tensor:
-    """What top-k and top-p exclude of the tokens with text, (m, V) bool."""
+    """What top-k, min-p and top-p exclude of the tokens with text, (m, V) bool."""
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)
     too_low = (rank >= noise.top_k[:, None]) & (noise.top_k[:, None] > 0)
+    too_low |= values < values[:, :1] + noise.min_p[:, None].log()
     p = values.masked_fill(too_low, -torch.inf).softmax(-1)
     beyond = (p.cumsum(-1) - p >= noise.top_p[:, None]) & (noise.top_p[:, None] < 1)
     return torch.zeros_like(too_low).scatter(1, order, (too_low | beyond) & (rank > 0))

@@ -4,6 +4,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 
+from unmask.engine.adjustment import adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.request import Request
@@ -41,7 +42,7 @@ def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Re
         field, region = "canvas", region_of(body.canvas, body.mask_marker, prompt, model)
     else:
         prompt = checked(prompt, field, model)
-        default = min(_default_length(body, context.settings.default_max_tokens), room_for(prompt, (), field, model))
+        default = min(_default_length(body, context.default_length), room_for(prompt, (), field, model))
         field, region = "max_tokens", Region(prompt, body.max_tokens or default)
     check_length(region, field, model)
     _check_least(body, region.max_tokens)
@@ -106,7 +107,7 @@ def _chat_region(
     context: Context,
 ) -> Region:
     """The region after a conversation, which `field` holds."""
-    model, default = context.model, context.settings.default_max_tokens
+    model, default = context.model, context.default_length
     tools = () if calling is None else calling.tools
     prompt = checked(conversation(messages, values, model, tools, field), field, model)
     return _region(body, prompt, (), field, default, model)
@@ -131,7 +132,7 @@ def _calling(body: ToolFields, form: Structure | None, settings: ServeSettings) 
 def parse_fim(body: FimRequest, context: Context) -> list[Request]:
     """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
     _check_choices(body, "prompt", 1, context.settings)
-    model, default = context.model, context.settings.default_max_tokens
+    model, default = context.model, context.default_length
     prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
     region = _region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)
     return _choices(body, [region], _form(body), context)
@@ -228,6 +229,14 @@ def _request(
         top_logprobs=body.alternatives or 0,
         client=context.client,
         structure=structure,
+        adjustment=adjustment_of(
+            {int(token): value for token, value in (body.logit_bias or {}).items()},
+            body.presence_penalty,
+            body.frequency_penalty,
+            body.repetition_penalty,
+            body.min_p,
+            context.model.vocab_size,
+        ),
     )
 
 

@@ -33,10 +33,8 @@ def diffusion(generations: Generations, results: Sequence[Result], with_order: b
     """The fields of `Diffusion`, the figures of the results of its choices."""
     requests, calling = generations.requests, generations.calling
     order = _ar_ness(results) if with_order else None
-    structured = any(request.structure is not None for request in requests)
-    forced = sum(result.forced for result in results) if structured else None
     loose = list(calling.unheld) if calling is not None and calling.unheld else None
-    response = Diffusion(**asdict(figures(requests, results)), forced_tokens=forced, loose_tools=loose, ar_ness=order)
+    response = Diffusion(**asdict(figures(requests, results)), loose_tools=loose, ar_ness=order)
     return response.model_dump(exclude_none=True, by_alias=True)
 
 

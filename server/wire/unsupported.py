@@ -14,7 +14,7 @@ from unmask.server.wire.messages import OLD_TOOLS, TEXT_ONLY
 NEAR = 0.85  # similarity from which an unknown name counts as a field that was mistyped
 LEAST_LETTERS = 4  # of a mistyped name
 _FREE = "the form of an answer is asked for by 'response_format' or 'structured_outputs'"
-_PENALTY = "this server has no penalties"
+_SAMPLING = "this server samples by 'top_p', 'top_k' and 'min_p'"
 _LEAVE = "leave it out"
 NO_TOOLS = "this endpoint calls no tools"
 
@@ -33,15 +33,10 @@ UNSUPPORTED: dict[str, Refusal] = {
     "json_schema": (({},), _FREE, _LEAVE),
     "allowed_token_ids": ((), _FREE, _LEAVE),
     "bad_words": (([],), _FREE, _LEAVE),
-    "logit_bias": (({},), "this server does not change logits", _LEAVE),
-    "frequency_penalty": ((0,), _PENALTY, _LEAVE),
-    "presence_penalty": ((0,), _PENALTY, _LEAVE),
-    "repetition_penalty": ((1,), _PENALTY, _LEAVE),
-    "repeat_penalty": ((1,), _PENALTY, _LEAVE),
-    "length_penalty": ((1,), _PENALTY, _LEAVE),
-    "min_p": ((0,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
-    "typical_p": ((1,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
-    "mirostat": ((0,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
+    "repeat_penalty": ((1,), "the penalty is 'repetition_penalty'", "send that instead"),
+    "length_penalty": ((1,), "this server has no beams", _LEAVE),
+    "typical_p": ((1,), _SAMPLING, _LEAVE),
+    "mirostat": ((0,), _SAMPLING, _LEAVE),
     "do_sample": ((), "whether tokens are drawn follows from 'temperature'", "send 0 for the most probable token"),
     "use_beam_search": ((False,), "this server has no beams", _LEAVE),
     "best_of": ((1,), "this server does not rank choices", "send the value of 'n', or leave it out"),
