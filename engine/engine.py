@@ -21,7 +21,7 @@ from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, Sc
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import GroupInputs
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
-from unmask.engine.proposal import Kernels, Proposal, propose, widened
+from unmask.engine.proposal import Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
@@ -206,10 +206,12 @@ class Engine:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
+            head = KeptLogits(self.model.network.head, hidden)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             standing = inputs.window.standing() if needs.current else None
-            parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
-            proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), hidden, inputs)
+            ask = head if inputs.amends and not self.model.compiled else self.model.network.head
+            parts = [(part.places, self._propose(part, ask, hidden, needs, before, standing)) for part in inputs.parts]
+            proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), head, inputs)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
         with self._phase("scheduler"):
@@ -223,20 +225,20 @@ class Engine:
                 batch.previous.keep(batch.canvases, hidden, inputs.window)
         return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
 
-    def _amended(self, batch: Batch, proposal: Proposal, hidden: Tensor, inputs: StepInputs) -> Proposal:
+    def _amended(self, batch: Batch, proposal: Proposal, head: KeptLogits, inputs: StepInputs) -> Proposal:
         """The proposal (M,), with the tokens that adjusted and structured rows want instead."""
-        head, forbidden, changes = self.model.network.head, self._forbidden, None
+        forbidden, changes = self._forbidden, None
         if (adjustment := inputs.adjustment) is not None:
             changes = Changes.of(adjustment, len(forbidden))
-            proposal = adjust(proposal, head, hidden, forbidden, self._stops, adjustment, changes)
+            proposal = adjust(proposal, head, forbidden, self._stops, adjustment, changes)
         if inputs.structure is not None:
             tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
             rows = None if adjustment is None else adjustment.structured
-            proposal = constrain(proposal, head, hidden, forbidden, inputs.structure, tables, changes, rows)
+            proposal = constrain(proposal, head, forbidden, inputs.structure, tables, changes, rows)
         return proposal
 
     def _propose(
-        self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
+        self, part: Part, head: Head, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
     ) -> Proposal:
         """What the model would write at some of the positions to predict, from the hidden states (M, D) of all."""
         if part.index is not None:
@@ -245,8 +247,7 @@ class Engine:
             standing = None if standing is None else standing[part.index]
         forbidden = self._forbidden | self._stops if part.endless else self._forbidden
         sampling = None if part.draws is None else part.draws.sampling()
-        head, kernels = self.model.network.head, self._kernels
-        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing)
+        return propose(head, hidden, forbidden, needs, sampling, before, self._kernels, standing)
 
     def _needs(self, needs: Needs) -> Needs:
         """The statistics to compute: for a compiled model one of a few sets, so that few kernels are compiled."""

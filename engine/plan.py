@@ -98,6 +98,11 @@ class StepInputs:
     structure: StructureInputs | None
     adjustment: AdjustmentInputs | None
 
+    @property
+    def amends(self) -> bool:
+        """Whether some rows want other tokens than those that are proposed at first."""
+        return self.structure is not None or self.adjustment is not None
+
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
         window, rows = self.window, self.rows

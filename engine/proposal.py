@@ -111,6 +111,28 @@ class Sampling:
 Head = Callable[[Tensor], Tensor]
 
 
+class KeptLogits:
+    """A head, and the logits (M, V) that it made of all positions of a step, if it made them at once.
+
+    What comes after a proposal needs them again: on a CPU to make them anew would take as long as several layers.
+    """
+
+    def __init__(self, head: Head, hidden: Tensor):
+        self._head = head
+        self._hidden = hidden
+        self._logits: Tensor | None = None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        logits = self._head(hidden)
+        if hidden is self._hidden:
+            self._logits = logits
+        return logits
+
+    def at(self, index: Tensor) -> Tensor:
+        """The logits (n, V) of some positions (n,), in float32."""
+        return (self._head(self._hidden[index]) if self._logits is None else self._logits[index]).float()
+
+
 @dataclass(frozen=True)
 class Kernels:
     """What `propose` does with one chunk of positions, plain or compiled."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unmask.engine.proposal import DRAWING, SAMPLING_STREAM, Head, Proposal, drawn_ids, in_chunks
+from unmask.engine.proposal import DRAWING, SAMPLING_STREAM, KeptLogits, Proposal, drawn_ids, in_chunks
 from unmask.schedulers import counter_uniform
 
 
@@ -82,23 +82,22 @@ class Changes:
 
 def adjust(
     proposal: Proposal,
-    head: Head,
-    hidden: Tensor,
+    head: KeptLogits,
     forbidden: Tensor,
     stops: Tensor,
     inputs: AdjustmentInputs,
     changes: Changes,
 ) -> Proposal:
-    """The proposal (M,) with other tokens where adjusted rows want them. The logits there are computed again.
+    """The proposal (M,) with other tokens where adjusted rows want them.
 
     stops  (V,) bool  ends of text
     """
     if not len(inputs.index):
         return proposal
-    parts = (in_chunks(x, forbidden, DRAWING) for x in (hidden[inputs.index], *inputs.of_predictions()))
+    parts = (in_chunks(x, forbidden, DRAWING) for x in (inputs.index, *inputs.of_predictions()))
     found = []
-    for x, row, endless, *numbers in zip(*parts, strict=True):
-        logits = head(x).float()
+    for index, row, endless, *numbers in zip(*parts, strict=True):
+        logits = head.at(index)
         barred = forbidden | (stops & endless[:, None])
         allowed = changes.apply(logits, row).masked_fill(barred, -torch.inf)
         ids = _drawn(allowed, numbers, changes.min_p[row]) if inputs.drawing else allowed.argmax(-1)
