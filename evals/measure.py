@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
 
@@ -13,7 +13,7 @@ from unmask.engine.engine import Engine
 from unmask.engine.request import Request, Result, fit_block_length
 from unmask.evals.intervals import normal, wilson
 from unmask.evals.prompts import prompt_ids
-from unmask.evals.tasks import Problem, Task, grade_all, take
+from unmask.evals.tasks import Problem, Styled, Task, grade_all, take
 from unmask.models.loading import Model
 from unmask.schedulers import SchedulerSpec, parse_scheduler
 
@@ -28,6 +28,8 @@ class Measurement:
     tokens_per_second  tokens before the end of text, all rows together, by wall-clock time
     local_ar           mean over the answers of `local_ar_ness` with k = 1, see `engine/ar_ness.py`
     global_ar          the same of `global_ar_ness`
+    answer_tokens      mean number of tokens before the end of text
+    styles             of a task whose answers have styles: each style's share of the answers, and its accuracy
     """
 
     model: str
@@ -50,6 +52,8 @@ class Measurement:
     tokens_per_second: float
     local_ar: float
     global_ar: float
+    answer_tokens: float | None = None  # of results that are older than the field
+    styles: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def label(result: Measurement) -> str:
 def _figures(asked: Sequence[Problem], results: Sequence[Result], seconds: float) -> dict[str, Any]:
     """The fields of a Measurement that are measured."""
     orders = [reveal_order(result) for result in results]
-    correct = sum(grade_all(asked, [result.text for result in results]))
+    right = grade_all(asked, [result.text for result in results])
+    correct, tokens = sum(right), sum(len(result.token_ids) for result in results)
     passes = [result.forward_passes for result in results]
     accuracy_low, accuracy_high = wilson(correct, len(asked))
     passes_low, passes_high = normal(passes)
@@ -145,7 +150,17 @@ def _figures(asked: Sequence[Problem], results: Sequence[Result], seconds: float
         "forward_passes": mean(passes),
         "passes_low": passes_low,
         "passes_high": passes_high,
-        "tokens_per_second": sum(len(result.token_ids) for result in results) / seconds,
+        "tokens_per_second": tokens / seconds,
         "local_ar": mean(map(local_ar_ness, orders)),
         "global_ar": mean(map(global_ar_ness, orders)),
+        "answer_tokens": tokens / len(results),
+        "styles": _styles(asked, results, right),
     }
+
+
+def _styles(asked: Sequence[Problem], results: Sequence[Result], right: Sequence[bool]) -> dict[str, list[float]]:
+    by_style: dict[str, list[bool]] = {}
+    for problem, result, one in zip(asked, results, right, strict=True):
+        if isinstance(problem, Styled):
+            by_style.setdefault(problem.style(result.text), []).append(one)
+    return {style: [len(ones) / len(asked), mean(ones)] for style, ones in sorted(by_style.items())}

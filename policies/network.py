@@ -23,7 +23,10 @@ class PolicyShape:
     speed       whether the wanted speed is an input, which shifts all logits equally; not in the paper
     remask      whether it also says which revealed tokens it wants kept, which the paper's does not
     vocabulary  how many token ids it tells apart, those beyond falling together with others; 0, as in the paper, if it
-                reads no tokens and does not know where in the answer it is
+                reads no tokens
+    positions   whether it knows where in the answer each position is, which the paper's does not; one that reads
+                tokens always does
+    stops       whether it knows which proposals are an end of text, which the paper's does not
     """
 
     hidden_size: int = 128
@@ -34,6 +37,8 @@ class PolicyShape:
     speed: bool = False
     remask: bool = False
     vocabulary: int = 0
+    positions: bool = False
+    stops: bool = False
 
 
 class PolicyNetwork(nn.Module):
@@ -48,7 +53,9 @@ class PolicyNetwork(nn.Module):
         self.speed_shifts: Tensor | None
         self.register_buffer("speed_shifts", torch.zeros(SPEED_KNOTS) if shape.speed else None)
         self.token_embedding = nn.Embedding(shape.vocabulary, shape.hidden_size) if shape.vocabulary else None
-        self.position_proj = nn.Linear(shape.hidden_size, shape.hidden_size) if shape.vocabulary else None
+        placed = shape.vocabulary or shape.positions
+        self.position_proj = nn.Linear(shape.hidden_size, shape.hidden_size) if placed else None
+        self.stop_embedding = nn.Embedding(2, shape.hidden_size) if shape.stops else None
         self.transformer_blocks = nn.ModuleList(PolicyBlock(shape) for _ in range(shape.blocks))
         self.final_norm = nn.LayerNorm(shape.hidden_size)
         self.output_proj = nn.Linear(shape.hidden_size, 1)
@@ -79,22 +86,30 @@ class PolicyNetwork(nn.Module):
         seen: Tensor,
         tokens: Tensor | None = None,
         positions: Tensor | None = None,
+        stops: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, W).
 
         mask        (B, W) bool  positions that are masks
         confidence  (B, W, K)    the highest probabilities at each position, revealed ones too
         time        (B,)         forward passes so far, divided by the length of the generation region
-        speed       (B,)         that is wanted, from 0 to 1; looked at by networks with `shape.speed` only
+        speed       (B,)         that is wanted, from 0 to 1
         seen        (B, W) bool  positions that there are; the others are padding
-        tokens      (B, W) long  what stands at each position or is proposed for it, and
-        positions   (B, W) long  where that is; both looked at by networks with `shape.vocabulary` only
+        tokens      (B, W) long  what stands at each position or is proposed for it
+        positions   (B, W) long  where that is
+        stops       (B, W) bool  masks whose proposal is an end of text
+
+        What the shape does not have is not looked at.
         """
         x = self.confidence_proj(confidence)
-        if self.token_embedding is not None and self.position_proj is not None:
+        if self.token_embedding is not None:
             assert tokens is not None
-            assert positions is not None
             x = x + self.token_embedding(tokens % self.shape.vocabulary)
+        if self.stop_embedding is not None:
+            assert stops is not None
+            x = x + self.stop_embedding(stops.long())
+        if self.position_proj is not None:
+            assert positions is not None
             x = x + self.position_proj(_position_embedding(positions, self.shape.hidden_size).to(x.dtype))
         conditioning = self.time_mlp(_time_embedding(time, self.shape.hidden_size).to(x.dtype))
         condition = self.mask_embedding(mask.long()) + conditioning[:, None]

@@ -14,7 +14,8 @@ SMALLEST_DOUBT = 1e-5  # log-odds are those of probabilities this far from 0 and
 
 def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
-    return Needs(top_k=network.shape.top_k, remask=network.shape.remask, window=config.observation)
+    shape = network.shape
+    return Needs(top_k=shape.top_k, remask=shape.remask, stops=shape.stops, window=config.observation)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Observation:
     seen: Tensor
     tokens: Tensor
     positions: Tensor
+    stops: Tensor
     eligible: Tensor
 
     @staticmethod
@@ -48,12 +50,15 @@ class Observation:
             seen=view.positions < end[:, None],
             tokens=torch.where(view.mask, view.proposal, view.tokens),
             positions=view.positions,
+            stops=view.need("stops") & view.mask if network.shape.stops else torch.zeros_like(view.mask),
             eligible=view.in_block if network.shape.remask else view.eligible,
         )
 
     def logits(self, policy: PolicyNetwork) -> Tensor:
         """(B, W)."""
-        return policy(self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions)
+        return policy(
+            self.mask, self.confidence, self.time, self.speed, self.seen, self.tokens, self.positions, self.stops
+        )
 
     def decision(self, chosen: Tensor) -> Decision:
         """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""

@@ -42,11 +42,14 @@ class PolicyRecipe:
     steering: bool
     remask: bool
     tokens: int
+    sees: tuple[Literal["positions", "stops"], ...]
+    top_k: int
     verification: int
     imitation: int
     start: float
     initial: str
     teacher: tuple[str, ...]
+    teacher_block: int
     confidence: Literal["probability", "log-odds"]
     seed: int
 
@@ -80,7 +83,8 @@ class PolicyRecipe:
 
     @property
     def shape(self) -> PolicyShape:
-        paper = PolicyShape(speed=self.any_speed, remask=self.remask)
+        more = dict.fromkeys(self.sees, True)
+        paper = PolicyShape(top_k=self.top_k, speed=self.any_speed, remask=self.remask, **more)
         return replace(paper, heads=TOKEN_HEADS, vocabulary=self.tokens) if self.tokens else paper
 
     @property

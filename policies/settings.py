@@ -37,8 +37,8 @@ class TrainPolicySettings(ModelSettings):
 
     GROUPS: ClassVar[dict[str, str]] = {
         "what to learn": "out recipe task block_length alpha reward any_speed observation confidence mode "
-        "remask tokens",
-        "warm start": "imitation teacher verification initial start",
+        "remask tokens sees top_k",
+        "warm start": "imitation teacher teacher_block verification initial start",
         "reinforcement learning": "batches prompts group updates steering epsilon learning_rate warmup seed",
         "run": "rows save_every tensorboard problems",
         **ModelSettings.GROUPS,
@@ -73,8 +73,17 @@ class TrainPolicySettings(ModelSettings):
         description="schedulers that give the answers of the warm start, to learn from in hindsight; by default four "
         "thresholds, from 0.95 to 0.5",
     )
+    teacher_block: int = Field(
+        0, ge=0, description="block length of the teachers, whatever the policy's; 0 is the policy's own"
+    )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
+    sees: Several[Literal["positions", "stops"]] = Field(
+        (),
+        description="what the policy sees beside the paper's: positions, where in the answer each position is; stops, "
+        "which proposals are an end of text",
+    )
+    top_k: int = Field(1, ge=1, description="how many of the highest probabilities of each position the policy sees")
     verification: int = Field(
         0, ge=0, description="first batches, in which a policy that reads tokens learns which of them go together"
     )

@@ -130,5 +130,15 @@ def _shape_of(tensors: dict[str, torch.Tensor], config: PolicyConfig, folder: Pa
         raise OptionError("policy", message) from None
     blocks = len({name.split(".")[1] for name in tensors if name.startswith("transformer_blocks.")})
     vocabulary = len(tensors.get("token_embedding.weight", ()))
-    remask = "keep_proj.weight" in tensors
-    return PolicyShape(hidden_size, config.heads, ffn_size, blocks, top_k, config.speed, remask, vocabulary)
+    return PolicyShape(
+        hidden_size,
+        config.heads,
+        ffn_size,
+        blocks,
+        top_k,
+        config.speed,
+        remask="keep_proj.weight" in tensors,
+        vocabulary=vocabulary,
+        positions=not vocabulary and "position_proj.weight" in tensors,
+        stops="stop_embedding.weight" in tensors,
+    )

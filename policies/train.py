@@ -119,7 +119,7 @@ class PolicyTrainer:
         if self.batch < recipe.verification:
             lessons = verification(rollouts, good, rng)
         else:
-            lessons = imitation(rollouts, good, recipe.updates, in_hindsight=bool(recipe.teacher))
+            lessons = imitation(rollouts, good, recipe.updates, bool(recipe.teacher), rng)
         losses = []
         for seen, wanted in lessons:
             loss = imitation_loss(seen.logits(self.network), seen.eligible, wanted)
@@ -131,12 +131,13 @@ class PolicyTrainer:
     def _taught(self) -> list[Episode]:
         """Problems for the teachers, which take turns."""
         recipe = self.recipe
-        names = recipe.teacher or TEACHERS
+        names, blockless = recipe.teacher or TEACHERS, bool(recipe.teacher_block)
         teachers = [
-            RecordingScheduler(self.network, recipe.config, "bernoulli", parse_scheduler_text(name)) for name in names
+            RecordingScheduler(self.network, recipe.config, "bernoulli", parse_scheduler_text(name), blockless)
+            for name in names
         ]
         return [
-            Episode(task, problem, speed, teachers[i % len(teachers)], block_length)
+            Episode(task, problem, speed, teachers[i % len(teachers)], recipe.teacher_block or block_length)
             for i, (task, problem, speed, block_length) in enumerate(self._problems(recipe.prompts * recipe.group))
         ]
 

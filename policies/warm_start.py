@@ -18,6 +18,7 @@ TEACHERS = ("threshold:threshold=0.7", "threshold:threshold=0.95")  # if the rec
 REPLACED = 0.1  # share of proposals that verification replaces
 REPLACEMENTS = 8  # updates per batch of verification, each with other replacements
 SHOWN = 128  # steps per update of verification
+LESSONS, STUDIED = 4, 512  # updates per batch of imitation, times those of the recipe, and steps in each
 
 Lesson = tuple[Observation, Tensor]  # what the policy sees in S steps, and what it should reveal, (S, W) float
 
@@ -29,11 +30,17 @@ def verification(rollouts: Rollouts, good: Tensor, rng: torch.Generator) -> Iter
         yield replaced(rollouts.observation(shown), rollouts.right[shown].float(), rng)
 
 
-def imitation(rollouts: Rollouts, good: Tensor, updates: int, in_hindsight: bool) -> Iterator[Lesson]:
-    """Lessons in which proposals are right or, `in_hindsight`, in what was worth revealing."""
+def imitation(
+    rollouts: Rollouts, good: Tensor, updates: int, in_hindsight: bool, rng: torch.Generator
+) -> Iterator[Lesson]:
+    """Lessons in which proposals are right or, `in_hindsight`, in what was worth revealing.
+
+    Their number does not depend on the rollouts: several processes take the same number of steps.
+    """
     wanted = followed(rollouts) if in_hindsight else rollouts.right.float()
-    for _ in range(updates):
-        yield rollouts.observation(good), wanted[good]
+    for _ in range(updates * LESSONS):
+        shown = good[torch.randperm(len(good), generator=rng)[:STUDIED].to(good.device)]
+        yield rollouts.observation(shown), wanted[shown]
 
 
 def replaced(seen: Observation, wanted: Tensor, rng: torch.Generator) -> tuple[Observation, Tensor]:

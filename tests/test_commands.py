@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from unmask import cli, weights
 from unmask.arguments import parse_settings
 from unmask.commands import MASK
-from unmask.evals.tasks import EMBEDDED, TASKS
+from unmask.evals.tasks import EMBEDDED, TASKS, Styled, take
 from unmask.models.loading import load_model
 from unmask.settings import GenerateSettings
 
@@ -160,12 +161,23 @@ def test_eval_writes_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     assert 0 <= measured.pop("accuracy_low") <= measured.pop("accuracy") <= measured.pop("accuracy_high") <= 1
     assert 0 < measured.pop("local_ar") <= 1
     assert 0 < measured.pop("global_ar") <= 1
+    assert 1 <= measured.pop("answer_tokens") <= 48
     assert measured.pop("dtype") in ("float32", "bfloat16")
     expected = {"curve": "threshold", "task": task, "scheduler": "threshold", "options": {"threshold": 0.8}}
     rest = {"model": "llada-nano", "block_length": 32, "max_tokens": 48, "cache": "none", "problems": 8, "seed": 0}
-    rest["raw"] = False
+    rest |= {"raw": False, "styles": {}}
     assert measured == expected | rest
     assert task in capsys.readouterr().out
+
+
+def test_eval_tells_styles_apart(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    flags = "--task list-ops --scheduler topk:n=8 --problems 12 --max-tokens 16"
+    run("eval", *flags.split(), "--json", str(out))
+    styles = json.loads(out.read_text())["styles"]
+    kinds = Counter(p.style("") for p in take(TASKS["list-ops"], 12, seed=0) if isinstance(p, Styled))
+    assert {style: share for style, (share, _) in styles.items()} == {kind: n / 12 for kind, n in kinds.items()}
+    assert all(0 <= accuracy <= 1 for _, accuracy in styles.values())
 
 
 def test_the_embedded_model_is_small_and_solves_what_its_card_says() -> None:

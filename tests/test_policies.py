@@ -215,7 +215,9 @@ def test_modes_are_told_to_clients() -> None:
 
 
 @pytest.mark.parametrize("observation", ["generation", "block"])
-@pytest.mark.parametrize("shape", [{}, {"remask": True, "vocabulary": 30, "speed": True}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"remask": True, "vocabulary": 30, "speed": True}, {"positions": True, "stops": True, "top_k": 3}]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_batched_equals_alone(llada: Model, tmp_path: Path, mode: str, shape: dict[str, Any], observation: str) -> None:
     requests = by_policy(saved(tmp_path, observation, **shape), mode=mode)
@@ -250,6 +252,22 @@ def test_a_network_with_a_vocabulary_reads_tokens_and_where_they_are() -> None:
     assert not torch.allclose(plain, logits(tokens.flip(1), positions), atol=0.01)
     assert not torch.allclose(plain, logits(tokens, positions + 32), atol=0.01)
     assert torch.allclose(plain, logits(tokens + 7, positions), atol=ROUNDING)  # ids beyond fall together with others
+
+
+@pytest.mark.parametrize("seen_beside", ["positions", "stops"])
+def test_a_network_looks_at_what_its_shape_has(tmp_path: Path, seen_beside: str) -> None:
+    shape: dict[str, Any] = {seen_beside: True}
+    again = load_policy(Path(saved(tmp_path / "mine", **shape))).network
+    assert again.shape == PolicyShape(**shape)
+    seen = torch.ones(1, 5, dtype=torch.bool)
+    inputs = {"tokens": torch.arange(5)[None], "positions": torch.arange(5)[None], "stops": torch.arange(5)[None] > 2}
+    other = {"tokens": inputs["tokens"] + 1, "positions": inputs["positions"] + 32, "stops": ~inputs["stops"]}
+
+    def logits(**changed: Tensor) -> Tensor:
+        return again(seen, torch.full((1, 5, 1), 0.5), torch.zeros(1), torch.zeros(1), seen, **{**inputs, **changed})
+
+    for name, value in other.items():
+        assert torch.allclose(logits(), logits(**{name: value}), atol=ROUNDING) == (name != seen_beside)
 
 
 def test_a_network_that_reads_tokens_hears_of_confidence_only_as_it_learns_to() -> None:

@@ -102,7 +102,9 @@ def test_replaced_tokens_are_those_of_other_places_and_are_not_wanted() -> None:
     tokens = torch.arange(steps * width).view(steps, width)
     eligible = torch.arange(width).expand(steps, -1) < 9
     zeros = torch.zeros(steps)
-    seen = Observation(eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible)
+    seen = Observation(
+        eligible, torch.ones(steps, width, 1), zeros, zeros, eligible, tokens, tokens, eligible, eligible
+    )
     wanted = (torch.arange(width) % 2).float().expand(steps, -1)
     changed, still = replaced(seen, wanted, torch.Generator().manual_seed(1))
     moved = changed.tokens != tokens
@@ -244,6 +246,7 @@ KINDS = [
     {"observation": "block", "block_length": (16, "full")},
     {"tokens": 100, "verification": 1, "confidence": "log-odds"},
     {"remask": True, "tokens": 100, "verification": 1, "teacher": ("threshold",)},
+    {"sees": ("positions", "stops"), "top_k": 2, "teacher": ("threshold",), "teacher_block": 16},
 ]
 
 

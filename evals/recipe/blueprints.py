@@ -9,8 +9,6 @@ from unmask.evals.tasks.smalltalk import SMALLTALK
 from unmask.models.architecture import Architecture
 from unmask.models.families import llada
 
-SMALLTALK_SHARE = 0.25  # of the rows that a batch of another task has
-
 
 @dataclass(frozen=True)
 class Blueprint:
@@ -18,7 +16,7 @@ class Blueprint:
 
     config      config.json in LLaDA's keys, without the ids of special tokens
     tasks       what it is taught, by name
-    shares      of `batch_size`, what a batch of a task has; tasks that are not named have all of it
+    shares      of `batch_size`, what a batch has of a task; tasks that are not named have all of it
     vocabulary  most tokens that are no special ones
     numbers     0 to this are tokens of their own
     repeats     how often the tokenizer's corpus lists them
@@ -83,9 +81,18 @@ NANO = Blueprint(
 )
 MICRO = Blueprint(
     "llada-micro",
-    _config(192, 8, 3, 512, 1536, "bfloat16"),
-    {**{name: task for name, task in TASKS.items() if name != "word-problems"}, SMALLTALK.name: SMALLTALK},
-    shares={SMALLTALK.name: SMALLTALK_SHARE, "list-shuffle": SMALLTALK_SHARE},
+    _config(256, 8, 4, 640, 1536, "bfloat16"),
+    {**TASKS, SMALLTALK.name: SMALLTALK},
+    shares={
+        "word-problems": 0.25,
+        "sudoku": 0.5,
+        "long-word-problems": 3,
+        "list-chains": 3.5,
+        "list-ops": 0.5,
+        "list-shuffle": 0.125,
+        "python": 1.5,
+        SMALLTALK.name: 0.125,
+    },
     vocabulary=1530,
     numbers=99,
     repeats=1500,

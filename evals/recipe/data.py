@@ -19,37 +19,39 @@ from unmask.evals.recipe.tokenizer import SPECIAL_TOKENS, token_id
 from unmask.evals.tasks import Problem, Task
 
 CHAT_SHARE = 0.5  # of the problems; the others are asked raw
-# What a batch's answers are padded to: the region that the task is asked with, the longest answer, or another region.
-REGIONS = ("usual", "longest", "other")
-REGION_WEIGHTS = (0.6, 0.2, 0.2)
-OTHER_REGIONS = (64, 96, 128, 192, 256)
-WIDTH_MULTIPLE = 32  # few distinct widths, so that compiled code is reused
+# Every step has one width, prompt and answer together, and problems that fit it: one call of the network for all
+# tasks. Answers therefore stand in regions of many lengths, and a region's length says nothing but its bound.
+WIDTHS = (96, 128, 160, 192, 256)
+WIDTH_WEIGHTS = (5, 5, 4, 4, 2)
 SMALLEST_T = 1e-3
 
 
 class Batch(NamedTuple):
-    """Rows of one task, with masks drawn.
+    """Rows of all tasks, with masks drawn.
 
     canvas  (B, T) long     tokens, and masks where something is to be learned
     tokens  (B, T) long     what the masks stand for
     weight  (B, T) float32  of each position's cross-entropy in the loss; 0 where there is no mask
+    task    (B,) long       number of each row's task, in the order of the blueprint
     """
 
     canvas: Tensor
     tokens: Tensor
     weight: Tensor
+    task: Tensor
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Whole rows of one task. tokens (B, T) long; answer (B, T) bool, true from the end of the prompt on."""
+    """Whole rows. tokens (B, T) long; answer (B, T) bool, true from the end of the prompt on; task (B,) long."""
 
     tokens: Tensor
     answer: Tensor
+    task: Tensor
 
 
-class Steps(Dataset[dict[str, Batch]]):
-    """What each optimizer step sees: a batch of every task, by name. A pure function of (tasks, seed, step).
+class Steps(Dataset[Batch]):
+    """What each optimizer step sees: rows of every task. A pure function of (tasks, seed, step).
 
     sizes  rows of a batch, by task
     """
@@ -59,29 +61,30 @@ class Steps(Dataset[dict[str, Batch]]):
         self._encode = Encoder(tokenizer)
         self._mask_id = token_id(tokenizer, "mask_token")
 
-    def __getitem__(self, step: int) -> dict[str, Batch]:
+    def __getitem__(self, step: int) -> Batch:
         seed = self._seed * 1_000_003 + step
-        generator = torch.Generator().manual_seed(seed)
-        return {name: draw_masks(self.rows(name, seed), self._mask_id, generator) for name in self._tasks}
+        (width,) = random.Random(f"width/{seed}").choices(WIDTHS, WIDTH_WEIGHTS)
+        return draw_masks(self.rows(seed, width), self._mask_id, torch.Generator().manual_seed(seed))
 
-    def rows(self, name: str, seed: int) -> Rows:
-        """The rows of one task, before masks are drawn."""
-        task, rng = self._tasks[name], random.Random(f"rows/{name}/{seed}")
-        problems = islice(task.problems(seed, "train"), self._sizes[name])
-        pairs = [self._encode(problem, rng.random() < CHAT_SHARE) for problem in problems]
-        longest = max(len(answer) for _, answer in pairs)
-        (region,) = rng.choices(REGIONS, REGION_WEIGHTS)
-        length = max(longest, {"usual": task.max_tokens, "longest": 0, "other": rng.choice(OTHER_REGIONS)}[region])
-        width = max(len(prompt) for prompt, _ in pairs) + length
-        return self._pad(pairs, -(-width // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
-
-    def _pad(self, pairs: list[tuple[list[int], list[int]]], width: int) -> Rows:
+    def rows(self, seed: int, width: int) -> Rows:
+        """The rows of one step, before masks are drawn, task by task."""
+        pairs, numbers = [], []
+        for number, (name, task) in enumerate(self._tasks.items()):
+            pairs += list(islice(self._fitting(name, task, seed, width), self._sizes[name]))
+            numbers += [number] * self._sizes[name]
         tokens = torch.full((len(pairs), width), self._encode.end_of_text)
         answer = torch.zeros(len(pairs), width, dtype=torch.bool)
         for row, (prompt, solution) in enumerate(pairs):
             tokens[row, : len(prompt) + len(solution)] = torch.tensor(prompt + solution)
             answer[row, len(prompt) :] = True
-        return Rows(tokens, answer)
+        return Rows(tokens, answer, torch.tensor(numbers))
+
+    def _fitting(self, name: str, task: Task, seed: int, width: int) -> Iterator[tuple[list[int], list[int]]]:
+        rng = random.Random(f"rows/{name}/{seed}")
+        for problem in task.problems(seed, "train"):
+            prompt, solution = self._encode(problem, rng.random() < CHAT_SHARE)
+            if len(prompt) + len(solution) <= width:
+                yield prompt, solution
 
 
 def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator) -> Batch:
@@ -94,13 +97,19 @@ def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator) -> Batch:
     t = (SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(count, generator=generator)])[:, None]
     masked = (torch.rand(rows.tokens.shape, generator=generator) < t) & rows.answer
     weight = masked / (t * rows.answer.sum(1, keepdim=True) * count)
-    return Batch(rows.tokens.masked_fill(masked, mask_id), rows.tokens, weight)
+    return Batch(rows.tokens.masked_fill(masked, mask_id), rows.tokens, weight, rows.task)
 
 
-def load(steps: Steps, first: int, last: int, workers: int) -> Iterator[dict[str, Batch]]:
+def load(steps: Steps, first: int, last: int, workers: int, pin: bool = False) -> Iterator[Batch]:
     """The batches of the steps from `first` to before `last`, made ahead by `workers` processes; 0 makes them here."""
-    loader = DataLoader(steps, batch_size=None, sampler=range(first, last), num_workers=workers)
-    yield from loader
+    yield from DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(first, last),
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
 
 
 class Encoder:

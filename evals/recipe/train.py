@@ -34,11 +34,14 @@ WARMUP_STEPS = 100
 DECAY_SHARE = 0.25  # of the steps
 INITIAL_STD = 0.02
 STATE_FILE = "training.pt"
+LOG_EVERY = 20  # steps; to read a loss is to wait for the device
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the weights. Each step sees `batch_size` problems of every task; `model` names a blueprint."""
+    """What decides the weights. Each step sees `batch_size` problems of a task, or the share of it that the blueprint
+    names; `model` names the blueprint.
+    """
 
     steps: int
     batch_size: int = 64
@@ -63,9 +66,9 @@ def initialise(network: MaskedTransformer) -> None:
 
 
 def masked_diffusion_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """The objective above, of logits (B, T, V)."""
+    """What each row adds to the objective above (B,), of logits (B, T, V)."""
     cross_entropy = F.cross_entropy(logits.float().flatten(0, 1), batch.tokens.flatten(), reduction="none")
-    return (cross_entropy * batch.weight.flatten()).sum()
+    return (cross_entropy.view_as(batch.weight) * batch.weight).sum(1)
 
 
 class Trainer:
@@ -79,6 +82,9 @@ class Trainer:
         sizes = self._blueprint.sizes(recipe.batch_size)
         self._steps = Steps(self._blueprint.tasks, sizes, self.tokenizer, recipe.seed)
         self._workers, self._device = workers, device
+        self._rows = torch.tensor(list(sizes.values()), device=device)  # of a batch, by task
+        self._losses: list[Tensor] = []  # of the steps that are not yet recorded
+        self._recorded = time.perf_counter()
         self.network = MaskedTransformer(self._blueprint.architecture)
         initialise(self.network)
         self.network.to(device)
@@ -99,22 +105,23 @@ class Trainer:
         """Train from the current step to the last, saving as it goes."""
         with self._progress() as progress:
             bar = progress.add_task("train", total=self.recipe.steps, completed=self.step, loss="")
-            started = time.perf_counter()
-            for batches in load(self._steps, self.step, self.recipe.steps, self._workers):
-                losses = self.update(batches)
-                self._record(losses, time.perf_counter() - started)
-                started = time.perf_counter()
-                progress.update(bar, completed=self.step, loss=f"{sum(losses.values()) / len(losses):.3f}")
-                if self.step % save_every == 0 or self.step == self.recipe.steps:
+            pin = self._device.type == "cuda"
+            for batch in load(self._steps, self.step, self.recipe.steps, self._workers, pin):
+                self._losses.append(self.update(batch))
+                last = self.step == self.recipe.steps
+                if self.step % LOG_EVERY == 0 or self.step % save_every == 0 or last:
+                    losses = self._record()
+                    progress.update(bar, completed=self.step, loss=f"{sum(losses) / len(losses):.3f}")
+                if self.step % save_every == 0 or last:
                     self.save()
 
-    def update(self, batches: dict[str, Batch]) -> dict[str, float]:
-        """One optimizer step over one batch of each task; returns the loss of each."""
-        losses = {}
-        for name, batch in batches.items():
-            loss = self._loss(Batch(*(part.to(self._device) for part in batch)))
-            (loss / len(batches)).backward()
-            losses[name] = loss.detach()
+    def update(self, batch: Batch) -> Tensor:
+        """One optimizer step; returns the mean loss of each task's rows (tasks,), which nobody waits for."""
+        batch = Batch(*(part.to(self._device, non_blocking=True) for part in batch))
+        with torch.autocast(self._device.type, torch.bfloat16):
+            logits = self.network.logits(batch.canvas)
+        rows = masked_diffusion_loss(logits, batch)
+        rows.sum().backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -122,12 +129,8 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-
-    def _loss(self, batch: Batch) -> Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16):
-            logits = self.network.logits(batch.canvas)
-        return masked_diffusion_loss(logits, batch)
+        sums = rows.new_zeros(len(self._rows)).index_add_(0, batch.task, rows.detach())
+        return sums * len(batch.task) / self._rows
 
     def save(self) -> None:
         """Write the checkpoint and what resuming needs. A kill leaves the old state or the new one, never half."""
@@ -155,15 +158,17 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
-    def _record(self, losses: dict[str, float], seconds: float) -> None:
-        line = {
-            "step": self.step,
-            "loss": losses,
-            "rate": self.recipe.rate(self.step - 1),
-            "seconds": round(seconds, 4),
-        }
+    def _record(self) -> list[float]:
+        """Write a line for each step since the last was written; returns the losses of the newest step."""
+        losses: list[list[float]] = torch.stack(self._losses).tolist()
+        seconds = (time.perf_counter() - self._recorded) / len(losses)
         with (self.out / "train.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            for step, loss in enumerate(losses, self.step - len(losses) + 1):
+                named = dict(zip(self._blueprint.tasks, loss, strict=True))
+                line = {"step": step, "loss": named, "rate": self.recipe.rate(step - 1), "seconds": round(seconds, 4)}
+                file.write(json.dumps(line) + "\n")
+        self._losses, self._recorded = [], time.perf_counter()
+        return losses[-1]
 
     def _progress(self) -> Progress:
         return Progress(

@@ -5,8 +5,9 @@
     {"customer": "Ann", "items": {"pens": 2, "cups": 3}, "total": 5}
 
 The instruction names the keys that are wanted, which may be fewer than the sentences tell. Some values follow from
-others: the total of an order, the number of guests. They come last in a solution, after what they are counted from, so
-an unmasking order that reveals them first has to do the sum in its head. White space and the order of keys are free.
+others: the total of an order, the number of guests. What they are counted from is then wanted, too, and stands before
+them, so an unmasking order that reveals them first has to do the sum in its head. White space and the order of keys
+are free.
 """
 
 import json
@@ -34,6 +35,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 KIND_OF = {str: "text", int: "number", list: "list", dict: "object"}
 FEWEST_KEYS = 2
+BASES = {"guests": ("people",), "total": ("items", "hours")}  # what a derived value is counted from
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _and(parts: Sequence[str]) -> str:
 
 def _order(rng: random.Random) -> Fact:
     name, city, day = rng.choice(NAMES), rng.choice(CITIES), rng.choice(DAYS)
-    items = {good: rng.randint(1, 9) for good in rng.sample(GOODS, rng.randint(1, 4))}
+    items = {good: rng.randint(1, 5) for good in rng.sample(GOODS, rng.randint(1, 4))}
     goods = _and([f"{count} {good}" for good, count in items.items()])
     sentences = rng.choice(
         (
@@ -122,7 +124,7 @@ def _meeting(rng: random.Random) -> Fact:
 
 def _trip(rng: random.Random) -> Fact:
     name, (start, *stops, end) = rng.choice(NAMES), rng.sample(CITIES, rng.randint(3, 5))
-    hours = [rng.randint(1, 9) for _ in range(len(stops) + 1)]
+    hours = [rng.randint(1, 5) for _ in range(len(stops) + 1)]
     over, legs = _and(stops), _and([str(leg) for leg in hours])
     sentences = rng.choice(
         (
@@ -159,6 +161,7 @@ TEMPLATES: tuple[Callable[[Fact, Sequence[str]], str], ...] = (_keys_first, _key
 def draw(rng: random.Random, template: int) -> JsonProblem:
     fact = rng.choice(DOMAINS)(rng)
     wanted = set(rng.sample(list(fact.values), rng.randint(FEWEST_KEYS, len(fact.values))))
+    wanted |= {base for key in wanted for base in BASES.get(key, ()) if base in fact.values}
     values = {key: value for key, value in fact.values.items() if key in wanted}
     solution = json.dumps(values, **STYLES[rng.choice(list(STYLES))])
     return JsonProblem(TEMPLATES[template](fact, list(values)), solution)

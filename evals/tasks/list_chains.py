@@ -1,4 +1,4 @@
-"""List chains: a list changed in two to five steps; the solution writes the list after each.
+"""List chains: a list changed in two to four steps; the solution writes the list after each.
 
     Start with [3, 17, 5]. Reverse. Remove 17. Append 4. Give the list in the end.
 
@@ -19,12 +19,10 @@ from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.list_items import draw_items, in_order, new_item, read_list, written
 from unmask.evals.tasks.styles import draw_style, lines_of
 
-SIZE = (3, 7)
-STEPS = (2, 5)
+SIZE = (3, 4)
+STEPS = (2, 4)
 SHORTEST = 2  # list that a step may leave
-LONGEST = 7
-LONGEST_OF_MOST_STEPS = 6  # so that five steps, all restated, fit the region
-LONGEST_LINE = 3  # steps
+LONGEST = 5
 MARK = "####"
 
 
@@ -78,20 +76,19 @@ TEMPLATES: tuple[Callable[[str, Sequence[str]], str], ...] = (_story, _numbered,
 
 def draw(rng: random.Random, template: int) -> ListChain:
     count = rng.randint(*STEPS)
-    longest = LONGEST_OF_MOST_STEPS if count == STEPS[1] else LONGEST
-    items = start = draw_items(rng, rng.randint(SIZE[0], min(SIZE[1], longest)))
+    items = start = draw_items(rng, rng.randint(*SIZE))
     steps: list[Step] = []
     for _ in range(count):
-        steps.append(_step(rng, items, longest))
+        steps.append(_step(rng, items))
         items = steps[-1].left
     prompt = TEMPLATES[template](written(start), [step.text for step in steps])
     return ListChain(prompt, _solution(rng, steps), tuple(items), count)
 
 
-def _step(rng: random.Random, items: list[str], longest: int) -> Step:
+def _step(rng: random.Random, items: list[str]) -> Step:
     """One step of a kind that keeps the list's length within its bounds."""
     kinds = [_move, _replace]
-    kinds += [_add] * (len(items) < longest) + [_take] * (len(items) > SHORTEST)
+    kinds += [_add] * (len(items) < LONGEST) + [_take] * (len(items) > SHORTEST)
     return rng.choice(kinds)(rng, items)
 
 
@@ -137,7 +134,7 @@ def _take(rng: random.Random, items: list[str]) -> Step:
 
 def _solution(rng: random.Random, steps: Sequence[Step]) -> str:
     lines = []
-    for line, restated in lines_of(rng, steps, draw_style(rng), LONGEST_LINE):
+    for line, restated in lines_of(rng, steps, draw_style(rng)):
         if restated:
             lines.append(", ".join(step.text for step in line) + ":")
         lines.append(written(line[-1].left))

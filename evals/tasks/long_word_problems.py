@@ -1,4 +1,4 @@
-"""Long word problems: a running total changed in three to eight steps, in five wordings and many styles of solution.
+"""Long word problems: a running total changed in four to nine steps, in five wordings and many styles of solution.
 
     Tom has 5 apples. Tom finds 7 more. Tom loses 3. Tom doubles the apples. How many apples does Tom have?
 
@@ -7,10 +7,11 @@
     12 - 3 * 2 = 18
     #### 18
 
-A line holds one to four operations, read from left to right, and may be preceded by its steps in words; how often is
-drawn for every problem (`styles.py`). The last line holds the marked answer, as in GSM8K (Cobbe et al.,
-arXiv 2110.14168), and it alone is graded. Each line needs the line before it, so an unmasking order that runs ahead
-of the arithmetic has to guess, and one that settles the end of the answer first has to merge operations.
+A line holds one operation or several, read from left to right, and may be preceded by its steps in words; how often
+is drawn for every problem, and some solutions are the last line alone (`styles.py`). The last line holds the marked
+answer, as in GSM8K (Cobbe et al., arXiv 2110.14168), and it alone is graded. Each line needs the line before it, so an
+unmasking order that runs ahead of the arithmetic has to guess, and one that settles the end of the answer first has to
+merge operations.
 """
 
 import random
@@ -22,11 +23,10 @@ from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.styles import draw_style, lines_of
 from unmask.evals.tasks.word_problems import GAINS, ITEMS, LOSSES, NAMES, TIMES, marked_answer
 
-STEPS = (3, 8)
-LARGEST_START = 30
+STEPS = (4, 9)
+LARGEST_START = 20
 LARGEST_OPERAND = 9
-LARGEST_TOTAL = 99
-LONGEST_LINE = 4  # operations
+LARGEST_TOTAL = 30
 
 _OPERATION = re.compile(r" [-+*] \d")
 
@@ -128,7 +128,7 @@ def _change(rng: random.Random, total: int, item: str) -> Change:
 def _solution(rng: random.Random, story: Story, in_signs: bool) -> str:
     """A right solution in a style of its own. A terse prompt has no events, so its steps are restated as they stand."""
     total, lines = story.start, []
-    for changes, restated in lines_of(rng, story.changes, draw_style(rng), LONGEST_LINE):
+    for changes, restated in lines_of(rng, story.changes, draw_style(rng)):
         if restated and in_signs:
             lines.append(", ".join(f"{change.symbol}{change.operand}" for change in changes) + ":")
         elif restated:
