@@ -1,11 +1,11 @@
 """Tools as OpenAI's clients send them: functions that an answer may call, and the calls of earlier answers."""
 
 import json
+from reprlib import repr as show
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.errors import show
 from unmask.server.wire.fields import MAX_NAME, about, expect
 
 MAX_TOOLS = 128  # OpenAI's limit
