@@ -11,15 +11,16 @@ SERVING := $(VENV)/.serving
 INSTALLED := $(VENV)/.installed
 
 CLIENTS := $(VENV)/clients
+MORE_CLIENTS := $(VENV)/clients-agents $(VENV)/clients-instructor $(VENV)/clients-node
 
 # Any of these will do.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-quick gpu clients browser check format clean
+.PHONY: help install serve test test-quick test-clients gpu clients browser check format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## install unmask and its development tools into .venv
 
@@ -49,12 +50,12 @@ test: check clients browser ## run all that CI runs and measure coverage; ARGS="
 ifdef ARGS
 	$(PYTEST) $(ARGS)
 else
-	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow and not clients" --cov --cov-report=term:skip-covered
 	$(PYTEST) -m slow
 endif
 
 test-quick: install ## run the quick files of tests, about three minutes on two cores; ARGS="..." adds arguments for pytest
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not clients" $(ARGS)
 
 # Without its metadata unmask knows no scheduler, so it is installed, apart and alone.
 GPU := build/gpu
@@ -72,6 +73,22 @@ $(CLIENTS)/.installed: tests/clients.txt | $(INSTALLED)
 	@echo "installing clients into $(CLIENTS)"
 	@rm -rf $(CLIENTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
+	@touch $@
+
+test-clients: install $(addsuffix /.installed,$(MORE_CLIENTS)) ## install and run more clients of others: agents, instructor, and with npm those of Node
+	$(PYTEST) -m clients $(ARGS)
+
+# Each has its own complete pins.
+$(VENV)/clients-%/.installed: tests/%.txt | $(INSTALLED)
+	@echo "installing clients into $(@D)"
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) --requirement $<
+	@touch $@
+
+$(VENV)/clients-node/.installed: tests/node/package.json | $(INSTALLED)
+	@echo "installing clients into $(@D)"
+	@rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)
+	@npm install --prefix $(@D) --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
 browser: ## install Chromium for the playground's tests, where there is none and Debian's apt-get may be used

@@ -230,9 +230,10 @@ class Canvas:
         kept = self._kept(self._settled, settled)
         self._answer.add(kept, self._tokens(kept), last)
         self._settled = settled
-        if (stop := self._answer.first_stop()) is not None:
-            self.text = self._answer.text[:stop]
-            return self._result(self._answer.tokens_of(stop), "stop")
+        if (found := self._answer.first_stop()) is not None:
+            at, stop = found
+            self.text = self._answer.text[:at]
+            return self._result(self._answer.tokens_of(at), "stop", stop=stop)
         self.text = self._answer.text if last else self._answer.without_begun_stop()
         if not last:
             return None
@@ -267,7 +268,7 @@ class Canvas:
                 kept.append(position)
         return kept
 
-    def _result(self, count: int, reason: FinishReason, end: Reveal | None = None) -> Result:
+    def _result(self, count: int, reason: FinishReason, end: Reveal | None = None, stop: str | None = None) -> Result:
         now = time.monotonic()
         started = self.started or now
         kept = self._answer.positions[:count]
@@ -285,4 +286,5 @@ class Canvas:
             end=end,
             offsets=tuple(self._answer.offsets[:count]),
             forced=sum(map(self._is_forced, kept)),
+            stop=stop,
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unmask.defaults import MEMORY_FRACTION
+from unmask.engine.adjustment.adjust import Changes, adjust
 from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
@@ -21,14 +22,14 @@ from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
-from unmask.engine.proposal import Blend, Kernels, Proposal, propose, widened
+from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_template
 from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
-from unmask.engine.structure.compiled import Structures
+from unmask.engine.structure.compiled import Structures, writes_others
 from unmask.engine.structure.constrain import constrain
 from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
@@ -115,6 +116,12 @@ class Engine:
         check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
+        if request.adjustment is not None and writes_others(request):
+            raise RequestError(
+                f"scheduler {request.scheduler.name!r} writes other tokens than the proposals, which logit_bias, "
+                "penalties and min_p would not change; choose another",
+                "scheduler",
+            )
         self._room.check(length := request.length)
         if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(
@@ -129,15 +136,20 @@ class Engine:
 
         Raises RequestError, or SchedulerError if the scheduler cannot be made.
         """
-        try:
-            needs = request.scheduler.needs()
-        except (Exception, SystemExit) as error:  # it may be anybody's code
-            raise SchedulerError(request.scheduler.name, (request.id,), error) from error
+        needs = _needs_of(request)
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
         model_block = self._architecture.block_size
         progress = self._structures.progress(request)
         return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs, progress)
+
+    def needed(self, request: Request) -> int:
+        """The tokens of the shortest answer of a request's structure, which is made if it is new. Any thread may call.
+
+        Raises RequestError if it cannot be kept, or SchedulerError if the scheduler cannot be made.
+        """
+        _needs_of(request)
+        return self._structures.needed(request)
 
     def enqueue(self, canvas: Canvas) -> None:
         """Let a request wait; it joins at the next step that has room."""
@@ -200,14 +212,12 @@ class Engine:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
+            head = KeptLogits(self.model.network.head, hidden)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             standing = inputs.window.of_each(inputs.window.tokens) if needs.current else None
-            parts = [(part.places, self._propose(part, hidden, needs, before, standing)) for part in inputs.parts]
-            proposal = Proposal.merge(parts, len(hidden))
-            if inputs.structure is not None:
-                tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
-                head = self.model.network.head
-                proposal = constrain(proposal, head, hidden, self._forbidden, inputs.structure, tables)
+            ask = head if inputs.amends and not self.model.compiled else self.model.network.head
+            parts = [(part.places, self._propose(part, ask, hidden, needs, before, standing)) for part in inputs.parts]
+            proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), head, inputs)
             if needs.stops:
                 proposal = replace(proposal, stops=self._stops[proposal.ids])
             if needs.hidden:
@@ -224,8 +234,20 @@ class Engine:
             batch.feed.keep(batch.canvases, self._fed_next(inputs, proposal, standing, proposed, chosen))
         return Decided(chosen.reveal, chosen.remask, proposed, chosen.write, chosen.finish)
 
+    def _amended(self, batch: Batch, proposal: Proposal, head: KeptLogits, inputs: StepInputs) -> Proposal:
+        """The proposal (M,), with the tokens that adjusted and structured rows want instead."""
+        forbidden, changes = self._forbidden, None
+        if (adjustment := inputs.adjustment) is not None:
+            changes = Changes.of(adjustment, len(forbidden))
+            proposal = adjust(proposal, head, forbidden, self._stops, adjustment, changes)
+        if inputs.structure is not None:
+            tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
+            rows = None if adjustment is None else adjustment.structured
+            proposal = constrain(proposal, head, forbidden, inputs.structure, tables, changes, rows)
+        return proposal
+
     def _propose(
-        self, part: Part, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
+        self, part: Part, head: Head, hidden: Tensor, needs: Needs, before: Tensor | None, standing: Tensor | None
     ) -> Proposal:
         """What the model would write at some of the positions to predict, from the hidden states (M, D) of all."""
         if part.index is not None:
@@ -234,9 +256,8 @@ class Engine:
             standing = None if standing is None else standing[part.index]
         forbidden = self._forbidden | self._stops if part.endless else self._forbidden
         sampling = None if part.draws is None else part.draws.sampling()
-        head, kernels = self.model.network.head, self._kernels
         blend = None if part.shares is None else Blend(self._embeddings, part.shares)
-        return propose(head, hidden, forbidden, needs, sampling, before, kernels, standing, blend)
+        return propose(head, hidden, forbidden, needs, sampling, before, self._kernels, standing, blend)
 
     def _fed_next(
         self, inputs: StepInputs, proposal: Proposal, standing: Tensor | None, proposed: Proposed, chosen: Choice
@@ -360,6 +381,14 @@ class Engine:
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
+
+
+def _needs_of(request: Request) -> Needs:
+    """What its scheduler needs. Raises SchedulerError if that cannot be made."""
+    try:
+        return request.scheduler.needs()
+    except (Exception, SystemExit) as error:  # it may be anybody's code
+        raise SchedulerError(request.scheduler.name, (request.id,), error) from error
 
 
 @contextmanager

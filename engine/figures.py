@@ -22,6 +22,7 @@ class Figures:
     tokens_per_second  the same per second of generating
     queue_seconds      from submission to the first pass
     generate_seconds   from the first pass to the last
+    forced_tokens      tokens that the form of the answer left no choice for, which cost no step; None without a form
     """
 
     scheduler: dict[str, Any]
@@ -35,12 +36,14 @@ class Figures:
     tokens_per_second: float
     queue_seconds: float
     generate_seconds: float
+    forced_tokens: int | None = None
 
 
 def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
     """The figures of some requests that differ in prompt, seed and length only; at least one."""
     tokens = sum(result.generated for result in results)
     passes = sum(result.forward_passes for result in results)
+    structured = any(request.structure is not None for request in requests)
     seconds = max(result.generate_seconds for result in results)
     return Figures(
         scheduler=requests[0].scheduler.as_json(),
@@ -54,4 +57,5 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
         tokens_per_second=round(tokens / seconds, 3) if seconds else 0.0,
         queue_seconds=round(max(result.queue_seconds for result in results), 6),
         generate_seconds=round(seconds, 6),
+        forced_tokens=sum(result.forced for result in results) if structured else None,
     )

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.engine.adjustment.adjust import AdjustmentInputs
+from unmask.engine.adjustment.inputs import adjustment_inputs
 from unmask.engine.canvas import Canvas
 from unmask.engine.feed import FeedInputs, Kept, feed_inputs
 from unmask.engine.input_state import Shares
@@ -96,6 +98,7 @@ class StepInputs:
     last_pass  (B,) bool  rows that may have no forward pass after this one
     parts      all predictions, by what they may propose
     structure  what structured rows need; None if there are none
+    adjustment what adjusted rows need; None if there are none
     feed       what is fed of the last pass; None if nothing is
     softened   (S,) long   which predictions are of rows whose tokens are softened; None if there are none
     """
@@ -106,8 +109,14 @@ class StepInputs:
     last_pass: Tensor
     parts: tuple[Part, ...]
     structure: StructureInputs | None
+    adjustment: AdjustmentInputs | None
     feed: FeedInputs | None
     softened: Tensor | None
+
+    @property
+    def amends(self) -> bool:
+        """Whether some rows want other tokens than those that are proposed at first."""
+        return self.structure is not None or self.adjustment is not None
 
     def view(self, proposal: Proposal) -> View:
         """What schedulers see, from the M predictions. Options are left out."""
@@ -165,7 +174,7 @@ def plan_step(
     first_slot  the slot that the pass counts as its first
     kept        what the last pass left, by request
     """
-    wanted = [canvas.wanted for canvas in canvases]
+    wanted, seeds = [canvas.wanted for canvas in canvases], [seed(canvas) for canvas in canvases]
     segments = [_segment(canvas, columns, a, first_slot) for canvas, columns in zip(canvases, wanted, strict=True)]
     computed_columns = sum(len(segment.tokens) for segment in segments)
     recurs = computed_columns <= recurring
@@ -176,7 +185,8 @@ def plan_step(
         rows=_row_inputs(canvases),
         last_pass=torch.tensor([canvas.last_pass for canvas in canvases]),
         parts=_parts(canvases, wanted, SIZES[shapes]),
-        structure=structure_inputs(canvases, wanted, [seed(canvas) for canvas in canvases]),
+        structure=structure_inputs(canvases, wanted, seeds),
+        adjustment=adjustment_inputs(canvases, wanted, seeds),
         feed=feed_inputs(canvases, segments, kept, SIZES[network_shapes]) if kept else None,
         softened=_softened(canvases, wanted, SIZES[shapes]),
     )
@@ -277,7 +287,7 @@ def _shares(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[
 
 
 def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Draws | None:
-    """The predictions of free rows with a temperature."""
+    """The predictions of rows with a temperature that are neither structured nor adjusted."""
     ends = np.cumsum([len(columns) for columns in wanted])
     drawing = [row for row, canvas in enumerate(canvases) if _draws_freely(canvas) and len(wanted[row])]
     if not drawing:
@@ -301,7 +311,7 @@ def _draws(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
 
 
 def _draws_freely(canvas: Canvas) -> bool:
-    return canvas.request.temperature > 0 and canvas.progress is None
+    return canvas.request.temperature > 0 and canvas.progress is None and canvas.request.adjustment is None
 
 
 def seed(canvas: Canvas) -> int:

@@ -116,6 +116,28 @@ class Sampling:
 Head = Callable[[Tensor], Tensor]
 
 
+class KeptLogits:
+    """A head, and the logits (M, V) that it made of all positions of a step, if it made them at once.
+
+    What comes after a proposal needs them again: on a CPU to make them anew would take as long as several layers.
+    """
+
+    def __init__(self, head: Head, hidden: Tensor):
+        self._head = head
+        self._hidden = hidden
+        self._logits: Tensor | None = None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        logits = self._head(hidden)
+        if hidden is self._hidden:
+            self._logits = logits
+        return logits
+
+    def at(self, index: Tensor) -> Tensor:
+        """The logits (n, V) of some positions (n,), in float32."""
+        return (self._head(self._hidden[index]) if self._logits is None else self._logits[index]).float()
+
+
 @dataclass(frozen=True)
 class Kernels:
     """What `propose` does with one chunk of positions, plain or compiled."""
@@ -262,18 +284,30 @@ def _draw(
     Returns the ids and their confidence.
     """
     logits = head(hidden).float()
-    scaled = logits.masked_fill(forbidden, -torch.inf).double() / temperature[:, None]
+    ids = drawn_ids(logits.masked_fill(forbidden, -torch.inf), draws, temperature, top_p, top_k)
+    return ids, (logits.gather(-1, ids[:, None]).squeeze(-1) - logits.logsumexp(-1)).exp()
+
+
+def drawn_ids(
+    allowed: Tensor, draws: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor | None = None
+) -> Tensor:
+    """Draw token ids (S,) by logits (S, V), minus infinity where a token is forbidden.
+
+    min_p  (S,) float32  tokens less probable than this share of the most probable one are left out
+    """
+    scaled = allowed.double() / temperature[:, None]
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)
     too_low = (rank >= top_k[:, None]) & (top_k[:, None] > 0)
+    if min_p is not None:
+        too_low = too_low | (values < values[:, :1] + min_p[:, None].double().log())
     p = values.masked_fill(too_low, -torch.inf).softmax(-1)
     beyond = p.cumsum(-1) - p >= top_p[:, None]  # what comes before already reaches top_p
     p = p.masked_fill(beyond & (rank > 0), 0.0)
     cumulative = p.cumsum(-1)
     target = draws.double()[:, None] * cumulative[:, -1:]
     chosen = (cumulative <= target).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-    ids = order.gather(-1, chosen)
-    return ids.squeeze(-1), (logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)).exp().squeeze(-1)
+    return order.gather(-1, chosen).squeeze(-1)
 
 
 def scatter(value: Tensor, target: Tensor, rows: int, width: int) -> Tensor:

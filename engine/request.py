@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unmask.engine.adjustment.request import Adjustment
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.errors import RequestError
 from unmask.engine.input_state import MASK, InputState
@@ -33,6 +34,7 @@ class Request:
     min_tokens         no end of text is proposed at this many first positions of the region
     ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
+    adjustment         what changes of the model's logits before a token is proposed; None for nothing
     structure          the form that the answer has, whatever the model proposes; None for any
     input_state        what the model is fed at positions that are not settled
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
@@ -59,6 +61,7 @@ class Request:
     client: tuple[str, ...] = ()
     structure: Structure | None = None
     input_state: InputState = MASK
+    adjustment: Adjustment | None = None
 
     @property
     def length(self) -> int:
@@ -156,6 +159,7 @@ class Result:
                    their last reveal or write
     end            the end of text that ended it, if one did
     forced         how many of the token_ids the structure left no choice for
+    stop           the stop text that ended it, if one did
     """
 
     token_ids: tuple[int, ...]
@@ -171,3 +175,4 @@ class Result:
     end: Reveal | None = None
     offsets: tuple[int, ...] = ()
     forced: int = 0
+    stop: str | None = None

@@ -26,9 +26,9 @@ class SettledText:
         pieces = [self._detokenizer.add(token_id) for token_id in token_ids]
         self.text += "".join(pieces) + (self._detokenizer.rest() if last else "")
 
-    def first_stop(self) -> int | None:
-        """Where the first stop text begins, if there is one."""
-        found = [at for stop in self._stops if (at := self.text.find(stop, self._searched)) >= 0]
+    def first_stop(self) -> tuple[int, str] | None:
+        """Where the first stop text begins, and which it is, if there is one."""
+        found = [(at, stop) for stop in self._stops if (at := self.text.find(stop, self._searched)) >= 0]
         self._searched = max(self._searched, len(self.text) - self._longest + 1)
         return min(found, default=None)
 

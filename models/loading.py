@@ -27,6 +27,13 @@ INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+# Of a generation region for which none is asked for.
+LEAST_LENGTH = 64
+FULL_LENGTH = 256  # of a model that computes the whole canvas in each pass
+CAUSAL_LENGTH = 2048  # of a block-causal one
+POSITIONS_PER_TOKEN = 8  # the rest is for conversations
+
+
 @dataclass(frozen=True)
 class Model:
     """A network that runs, and what its tokens mean.
@@ -54,6 +61,13 @@ class Model:
     compiled: bool = False
     quantization: str | None = None
     input_state: str = "mask"
+
+    @property
+    def usual_length(self) -> int:
+        """Tokens to generate where nobody says how many: as many as answers of such models have room for, and not so
+        many that a pass over all of them costs much. A block-causal model computes no block after the end of a text."""
+        longest = FULL_LENGTH if self.network.architecture.block_size is None else CAUSAL_LENGTH
+        return max(LEAST_LENGTH, min(longest, self.max_positions // POSITIONS_PER_TOKEN))
 
     @property
     def precision(self) -> str:

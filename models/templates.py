@@ -18,20 +18,29 @@ def compile_template(text: str) -> "Template":
     return _environment().from_string(text)
 
 
+def knows(text: str, name: str) -> bool:
+    """Whether a template uses a value of this name. Raises jinja2.TemplateSyntaxError."""
+    from jinja2.meta import find_undeclared_variables
+
+    return name in find_undeclared_variables(_environment().parse(text))
+
+
 def render(
     template: "Template",
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     special_tokens: Mapping[str, str],
     values: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     """What a template makes of a conversation, up to where the assistant's answer begins.
 
     values  what else it may know, by name, as `enable_thinking`
+    tools   functions that the answer may call
 
     Raises ChatTemplateError for whatever goes wrong in it: it is a stranger's program, of these very messages. Raises
     it as well for a value of a name that is taken.
     """
-    given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True, **special_tokens}
+    given = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": True, **special_tokens}
     if taken := given.keys() & values.keys():
         raise ChatTemplateError(f"the chat template is given {min(taken)!r} by the server; leave that value out")
     try:

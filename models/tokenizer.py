@@ -1,20 +1,22 @@
 """Text to token ids and back, and the chat template. No remote code, no network, no questions on stdin."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tokenizers.decoders import ByteLevel
 
 from unmask.models.detokenizer import REPLACEMENT, ByteDetokenizer, Detokenizer, WindowDetokenizer
 from unmask.models.errors import ChatTemplateError, CheckpointError, first_line
-from unmask.models.templates import compile_template, render
+from unmask.models.templates import compile_template, knows, render
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+T = TypeVar("T")
 
 TokenizerKind = Literal["PreTrainedTokenizerFast", "Qwen2Tokenizer"]
 
@@ -150,10 +152,16 @@ class Tokenizer:
         """The text of some ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def chat(self, messages: list[dict[str, str]], values: Mapping[str, Any] = MappingProxyType({})) -> list[int]:
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        values: Mapping[str, Any] = MappingProxyType({}),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """The ids of a conversation up to where the assistant's answer begins.
 
         values  what else the template may know, by name: texts, numbers, and lists and mappings of such
+        tools   functions that the answer may call, for a template that knows tools
 
         Only the template writes control tokens: their text inside a message or a value stays text, also where two
         messages make it together, so no message can end its turn and forge another. Raises ChatTemplateError if there
@@ -161,7 +169,8 @@ class Tokenizer:
         """
         if not self.has_chat_template:
             raise ChatTemplateError("the model has no chat template; send a raw prompt instead of messages")
-        rendered = render(self._template, self._cut(messages), self.special_tokens, self._cut(dict(values)))
+        given = self._cut(list(tools)) or None
+        rendered = render(self._template, self._cut(messages), self.special_tokens, self._cut(dict(values)), given)
         return [token for piece in rendered.split(_CUT) for token in self.encode(piece)]
 
     def ask(self, question: str, raw: bool = False, end: str = "") -> list[int]:
@@ -171,11 +180,19 @@ class Tokenizer:
         return self.chat([{"role": "user", "content": question}])
 
     @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the chat template says which functions an answer may call. Raises ChatTemplateError."""
+        return self.has_chat_template and self._of_template(lambda text: knows(text, "tools"))
+
+    @cached_property
     def _template(self) -> "Template":
+        return self._of_template(compile_template)
+
+    def _of_template(self, make: Callable[[str], T]) -> T:
         from jinja2 import TemplateError
 
         try:
-            return compile_template(self._full.get_chat_template())
+            return make(self._full.get_chat_template())
         except (TemplateError, ValueError) as error:
             raise ChatTemplateError(f"the model's chat template cannot be used: {first_line(error)}") from error
 

@@ -37,6 +37,8 @@ from unmask.server.ops.vllm_metrics import VLLMMetrics
 from unmask.server.parse.bodies import MOST_BYTES, default_body_bytes
 from unmask.server.parse.context import Context
 from unmask.server.settings import ServeSettings
+from unmask.server.tools.calling import Calling
+from unmask.server.turns import Turns
 from unmask.server.workers import Workers
 
 if TYPE_CHECKING:
@@ -165,17 +167,23 @@ class Backend:
         context = Context(self.model, self.settings, caller.client)
         return await caller.wait(self.workers.run(parse, body, context))
 
-    async def submit(self, requests: Sequence[Request], every_step: bool, caller: Caller) -> Generations:
+    async def submit(
+        self, requests: Sequence[Request], every_step: bool, caller: Caller, calling: Calling | None = None
+    ) -> Generations:
         """Prepare the requests of one caller on a thread and run them; without `every_step` only their last steps come.
+
+        calling  the tools that the answers may call
 
         Raises NotReadyError, RequestError, SchedulerError, QueueFullError, EngineStoppedError, DeadlineError or
         ClientLeftError.
         """
         self.metrics.count_choices(len(requests))
-        prepare = self._engine().engine.prepare
-        canvases = await caller.wait(self.workers.run(lambda: [prepare(request) for request in requests]))
+        engine = self._engine().engine
+        turns = None if calling is None else Turns(calling, requests, engine, self.workers)
+        begin = turns.begin if turns else lambda: [engine.prepare(request) for request in requests]
+        canvases = await caller.wait(self.workers.run(begin))
         try:
-            return Generations(self._engine(), self._follow, canvases, every_step, caller.deadline)
+            return Generations(self._engine(), self._follow, canvases, every_step, caller.deadline, turns)
         except QueueFullError:
             self.metrics.count_rejection("queue_full")
             raise

@@ -23,7 +23,7 @@ class ServeSettings(ModelSettings):
 
     GROUPS: ClassVar[dict[str, str]] = {
         **ModelSettings.GROUPS,
-        "server": "host port served_model_name chat_template log_format metrics_compat otel",
+        "server": "host port served_model_name chat_template ignore_tools log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
         "defaults of requests": "default_scheduler default_block_length default_max_tokens cache input_state",
         "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
@@ -42,6 +42,11 @@ class ServeSettings(ModelSettings):
     served_model_name: str | None = Field(None, description="name of the model in the API; by default the model's own")
     chat_template: str | None = Field(
         None, description="file with a Jinja template for chats, in place of the model's own"
+    )
+    ignore_tools: bool = Field(
+        False,
+        description="take tools and neither show them to the model nor call them, for clients that send them always to "
+        "models that know none",
     )
     api_key: Several[str] = Field(
         (),
@@ -82,10 +87,11 @@ class ServeSettings(ModelSettings):
         description="cache of requests that name none: none, prefix, dual, dual:refresh=8, block, or auto",
     )
     input_state: str = Field(defaults.INPUT_STATE, description=f"for requests that name none: {INPUT_STATE}")
-    default_max_tokens: int = Field(
-        defaults.MAX_TOKENS,
+    default_max_tokens: int | None = Field(
+        None,
         ge=1,
-        description="length of the generation region of requests that give none, less where no more fits; "
+        description="length of the generation region of requests that give none, less where no more fits; by default "
+        "256, 2048 for block-causal models, or an eighth of the model's positions if that is less, and at least 64; "
         "/v1/completions has 16, as OpenAI",
     )
     keep_alive_interval: float = Field(

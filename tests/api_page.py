@@ -18,6 +18,7 @@ from unmask.server.settings import ServeSettings
 from unmask.server.wire.fields import Body
 from unmask.server.wire.messages import Message, TextPart
 from unmask.server.wire.openai import StreamOptions
+from unmask.server.wire.tools import ToolFields
 
 PAGE = Path(__file__).parents[1] / "docs" / "api.md"
 TABLE = re.compile(r"(<!-- fields: ([\w.]+) -->\n).*?(<!-- /fields -->)", re.DOTALL)
@@ -26,7 +27,7 @@ EXAMPLE = re.compile(
     r"```(json|text)\n(.*?)```",
     re.DOTALL,
 )
-VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created)": ?(?:"[^"]*"|\d+))')
+VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at)": ?(?:"[^"]*"|\d+))')
 
 Ask = Callable[[str, str | None], str]
 
@@ -43,8 +44,13 @@ DEFAULTS = {
     "mask_marker": "`[MASK]`",
     "max_completion_tokens": "as `max_tokens`",
     "max_forward_passes": "4 for each mask",
+    "frequency_penalty": "0",
+    "max_output_tokens": "as `max_tokens`",
+    "min_p": "0",
     "min_tokens": "0",
-    "max_tokens": f"{_setting('default_max_tokens')}; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
+    "presence_penalty": "0",
+    "repetition_penalty": "1",
+    "max_tokens": f"the model's, `--default-max-tokens`; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
     "model": "the one served",
     "n": "1",
     "scheduler": _setting("default_scheduler"),
@@ -72,7 +78,7 @@ def table(kind: type[BaseModel]) -> str:
     """The fields of a class that are not as those of its base; of an answer, without defaults."""
     inherited = {name: field for base in kind.__bases__ for name, field in getattr(base, "model_fields", {}).items()}
     schema = kind.model_json_schema()
-    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart)
+    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart | ToolFields)
     rows = [["field", "type", *(["default"] if coming_in else []), "meaning"]]
     rows.append(["---"] * len(rows[0]))
     for name, field in kind.model_fields.items():

@@ -1,7 +1,8 @@
 """Clients of others, run as their users run them: programs of their own, with no network but the loopback.
 
-Their dependencies and ours exclude each other, so they lie in a folder that stands in front of the environment's own
-packages; `make clients` fills it from tests/clients.txt.
+Their dependencies and ours exclude each other, so they lie in folders of which one stands in front of the environment's
+own packages. `make clients` fills one from tests/clients.txt, `make test-clients` those of tests/agents.txt,
+tests/instructor.txt and tests/node.
 """
 
 import os
@@ -11,19 +12,23 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(sys.prefix) / "clients"
+FOLDERS = Path(sys.prefix)
 PATIENCE = 300.0  # seconds for a program; some import half of the world
 NOBODY = "http://127.0.0.1:9"  # where whatever wants to phone home is sent
 
 
-def run(folder: Path, *command: str) -> str:
-    """What a client writes to its standard output, run in a folder of its own. Fails if it fails."""
-    if not FOLDER.exists():
-        pytest.fail(f"there are no clients in {FOLDER}; install them: make clients")
+def run(folder: Path, *command: str, packages: str = "clients", target: str = "clients") -> str:
+    """What a client writes to its standard output, run in a folder of its own. Fails if it fails.
+
+    packages  the folder of its dependencies, which a target of make fills
+    """
+    found = FOLDERS / packages
+    if not found.exists():
+        pytest.fail(f"there are no clients in {found}; install them: make {target}")
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join([str(FOLDER / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(FOLDER),
+        "PATH": os.pathsep.join([str(found / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(found),
         "PYTHONSAFEPATH": "1",
         "HF_HOME": str(folder / "huggingface"),
         "HF_HUB_OFFLINE": "1",

@@ -122,7 +122,7 @@ def test_the_tables_fit_eighty_columns(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_the_command_line_wins_over_the_environment_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens == 64
+    assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens is None
     monkeypatch.setenv("UNMASK_MAX_TOKENS", "9")
     assert parse_settings(GenerateSettings, "unmask generate", ["hi"]).max_tokens == 9
     assert parse_settings(GenerateSettings, "unmask generate", ["hi", "--max-tokens", "5"]).max_tokens == 5

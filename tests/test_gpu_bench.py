@@ -12,7 +12,7 @@ SMALL |= {"vocab_size": 2048, "embedding_size": 2048, "mask_token_id": 2000, "eo
 @pytest.mark.parametrize("case", [case for case in gpu.CASES if case.rows < 32], ids=str)
 def test_cases_fill_the_region_in_the_passes_that_they_name(case: gpu.Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "llada-8b", {**SHAPES["llada-8b"], **SMALL})
-    model = random_model("llada-8b", "cpu", "float32")
+    model = random_model(SHAPES["llada-8b"], "llada-8b", "cpu", "float32")
     timing = gpu.time_case(model, case, region=64)
     assert timing.passes == 64 // case.revealed
     assert 0 < timing.median_ms <= timing.slowest_ms

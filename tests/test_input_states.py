@@ -207,7 +207,9 @@ def test_a_step_that_fails_loses_nothing_of_other_rows(llada: Model, state: str)
 
 
 def test_what_a_structure_alone_wrote_is_fed_as_it_is(llada: Model, given: list[list[tuple[int, bool]]]) -> None:
-    structure = structure_of(GenerateRequest.model_validate({"prompt": "a", "structured_outputs": {"regex": REGEX}}))
+    structure = structure_of(
+        GenerateRequest.model_validate({"prompt": "a", "structured_outputs": {"regex": REGEX}}), None, ""
+    )
     request = make(llada, 1, "soft", prompt=(3, 4, 5), max_tokens=12, block_length=12, structure=structure)
     free, forced = set[int](), set[int]()
     for step in Engine(llada).run([request]):

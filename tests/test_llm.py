@@ -34,6 +34,17 @@ FIELDS: list[dict[str, Any]] = [
     {"cache": "dual:refresh=4", "scheduler": "entropy", "max_forward_passes": 20},
     {"min_tokens": 80, "scheduler": "threshold"},
     {"input_state": {"name": "residual", "alpha": 0.5}, "scheduler": "threshold"},
+    {
+        "presence_penalty": 1.0,
+        "frequency_penalty": 0.5,
+        "repetition_penalty": 1.3,
+        "temperature": 0.8,
+        "min_p": 0.1,
+        "seed": 4,
+    },
+    {"logit_bias": {70: 9.5}, "max_tokens": 20},
+    {"structured_outputs": {"json": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}},
+    {"structured_outputs": {"choice": ["yes", "no", "no, never"]}},
 ]
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_tokens": 0}, RequestError, "max_tokens must be an integer of at least 1, not 0"),
@@ -52,6 +63,12 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"input_state": "sofd"}, RequestError, "unknown input state 'sofd'; did you mean 'soft'?"),
     ({"input_state": {"name": "soft", "alpha": 1}}, RequestError, "unknown option 'alpha'; the options are: none"),
     ({"suffix": [999]}, RequestError, "suffix holds the token id 999; give ids from 0 to"),
+    ({"min_p": 2}, RequestError, "min_p must be a number from 0 to 1, not 2"),
+    ({"logit_bias": {"7": 1}}, RequestError, "logit_bias must be a mapping of token ids to numbers"),
+    ({"logit_bias": {999: 1}}, RequestError, "logit_bias names the token 999; the model's tokens are 0 to"),
+    ({"structured_outputs": {}}, RequestError, "structured_outputs must be a mapping with one of 'json'"),
+    ({"structured_outputs": {"grammar": "a"}}, RequestError, "structured_outputs must be a mapping with one of 'json'"),
+    ({"structured_outputs": {"json": {"not": {}}}}, RequestError, "'not', which is not supported"),
     ({"scheduler": 5}, RequestError, "scheduler must be a name, a mapping with 'name' and options, or an object"),
     ({"scheduler": {"n": 2}}, RequestError, "'scheduler.name' must be the name of a scheduler"),
     ({"scheduler": {"name": "threshold", "threshold": 1}, "threshold": 1}, RequestError, "is given twice"),
@@ -102,7 +119,8 @@ def server() -> Iterator[Live]:
 
 def told(output: Output) -> dict[str, Any]:
     """What the server says of an answer, without what a clock has measured."""
-    diffusion = {name: value for name, value in asdict(output.diffusion).items() if name not in TIMED}
+    figures = {name: value for name, value in asdict(output.diffusion).items() if value is not None}
+    diffusion = {name: value for name, value in figures.items() if name not in TIMED}
     return {
         "text": output.text,
         "token_ids": list(output.token_ids),
@@ -315,15 +333,14 @@ def test_bar_is_for_terminals(llm: LLM, monkeypatch: pytest.MonkeyPatch, capfd: 
     assert "2/2" in capfd.readouterr().err
 
 
-def test_names_and_defaults_are_the_servers(llm: LLM) -> None:
-    theirs = [name for name in Diffusion.model_fields if name not in ("ar_ness", "forced_tokens")]
+def test_names_and_defaults_are_the_servers(llm: LLM, server: Live) -> None:
+    theirs = [name for name in Diffusion.model_fields if name not in ("ar_ness", "loose_tools")]
     assert [field.name for field in fields(Figures)] == theirs
     (request,) = asking.as_requests([(3,)], {}, llm.model)
-    ours = (request.scheduler.name, request.max_tokens, request.block_length)
-    servers = [ServeSettings.model_fields[f"default_{name}"] for name in ("scheduler", "max_tokens", "block_length")]
-    assert ours == tuple(field.default for field in servers)
+    servers = [ServeSettings.model_fields[f"default_{name}"] for name in ("scheduler", "block_length")]
+    assert (request.scheduler.name, request.block_length) == tuple(field.default for field in servers)
+    assert request.max_tokens == server.generate(prompt="a")["diffusion"]["length"] == 64
     text = asking.Fields.__doc__ or ""
-    assert f"region in tokens; {defaults.MAX_TOKENS}\n" in text
     assert f"left to right; {defaults.BLOCK_LENGTH}. " in text
     assert f'options; "{defaults.SCHEDULER}". ' in text
     assert request.input_state.name == "mask"

@@ -96,7 +96,11 @@ def test_log_is_json_if_asked_and_holds_no_text_of_a_client(tmp_path: Path) -> N
         {"prompt": secret, secret: secret},
         {"prompt": secret, "scheduler": secret, "policy": secret, "stop": [secret]},
     ]
-    with busy(tmp_path, program=FRAGILE + PROGRAM, log_format="json", api_key=f"{secret},b") as (process, url, events):
+    with busy(tmp_path, program=FRAGILE + PROGRAM, log_format="json", default_max_tokens=64, api_key=f"{secret},b") as (
+        process,
+        url,
+        events,
+    ):
         for path in ("/generate", "/v1/completions"):
             for body in bodies:
                 httpx.post(url + path, json=body, headers={"X-Request-Id": "mine", **KEY}, timeout=PATIENCE)

@@ -52,9 +52,9 @@ BAD_GENERATE: list[tuple[dict[str, Any], str | None, str]] = [
     (
         {"messages": [{"role": "robot", "content": "a"}]},
         "messages.0.role",
-        "'system', 'developer', 'user' or 'assistant'",
+        "'user', 'assistant' or 'tool'",
     ),
-    ({"messages": [{"role": "user"}]}, "messages.0.content", "is missing"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content", "must be a text"),
     ({"messages": [{"role": "user", "content": "a", "name": 1}]}, "messages.0.name", "must be a valid string"),
     ({"prompt": "a", "max_tokens": 0}, "max_tokens", "greater than or equal to 1, not 0"),
     ({"prompt": "a", "max_tokens": "many"}, "max_tokens", "must be a valid integer, not 'many'"),
@@ -100,9 +100,9 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str | None, str]] = [
     ({"prompt": "a", "suffix": 5}, "suffix", "must be a valid string"),
     ({"prompt": "a", "suffix": "b" * 1023}, "prompt", "has 1 tokens and the suffix 1023, which leaves no room"),
     ({"prompt": "a" * 1025, "echo": True, "max_tokens": 0}, "prompt", "has 1025 tokens, which leaves no room"),
-    ({"prompt": "a", "presence_penalty": 0.5}, "presence_penalty", "not supported with the value 0.5"),
+    ({"prompt": "a", "best_of": 3}, "best_of", "not supported with the value 3"),
     ({"prompt": "a", "best_of": 2}, "best_of", "not supported"),
-    ({"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias", "not supported"),
+    ({"prompt": "a", "grammar": "a"}, "grammar", "not supported"),
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options", "needs 'stream': true"),
 ]
 

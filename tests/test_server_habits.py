@@ -38,9 +38,8 @@ NOTHING: list[dict[str, Any]] = [
     {"extra_body": {}, "format": "", "repeat_penalty": 1.0, "chat_template_kwargs": {}},
 ]
 REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
-    ({"tools": TOOLS}, "tools", "unsupported_parameter", "does not call tools; send 'tool_choice': 'none'"),
-    ({"tools": TOOLS, "tool_choice": "required"}, "tools", "unsupported_parameter", "does not call tools"),
-    ({"tool_choice": "required"}, "tool_choice", "unsupported_value", "with the value 'required'"),
+    ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter", "send 'tools'"),
+    ({"function_call": "required"}, "function_call", "unsupported_value", "send 'tool_choice'"),
     ({"extra_body": {"scheduler": "topk"}}, "extra_body", "unsupported_parameter", "beside the others"),
     *(
         ({name: value}, name, "unsupported_parameter", "asked for by 'response_format'")
@@ -53,7 +52,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
             "regex": "a+",
         }.items()
     ),
-    ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_value", "no penalties"),
+    ({"repeat_penalty": 1.1}, "repeat_penalty", "unsupported_value", "the penalty is 'repetition_penalty'"),
     ({"max_new_tokens": 8}, "max_new_tokens", "unsupported_parameter", "the length is 'max_tokens'"),
     ({"n_predict": 8}, "n_predict", "unsupported_parameter", "the length is 'max_tokens'"),
     ({"do_sample": True}, "do_sample", "unsupported_parameter", "follows from 'temperature'"),
@@ -273,7 +272,7 @@ def test_a_wrong_base_url_is_told(server: Live, path: str, meant: str) -> None:
     assert server.http.post("/nowhere", json={}).json()["error"]["message"].endswith("; see /docs")
 
 
-@pytest.mark.parametrize("path", ["responses", "messages", "embeddings"])
+@pytest.mark.parametrize("path", ["messages", "embeddings"])
 def test_endpoints_of_others_say_what_to_do(server: Live, path: str) -> None:
     """With a status for which no router of LLM traffic takes the server out of service."""
     response = server.http.post(f"/v1/{path}", json={"input": "a"})

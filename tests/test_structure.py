@@ -20,7 +20,7 @@ from tests.synthetic import synthetic_dream, synthetic_llada
 from unmask.engine import Engine, Request, Result
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import RequestError
-from unmask.engine.proposal import Proposal
+from unmask.engine.proposal import KeptLogits, Proposal
 from unmask.engine.structure import bytes, choice, json_object, json_of, matching
 from unmask.engine.structure.automaton import TokenBytes, token_automaton
 from unmask.engine.structure.bytes import byte_automaton
@@ -124,7 +124,9 @@ def drawn(llada: Model, temperature: float, top_k: int = 0, top_p: float = 1.0) 
     logits = torch.zeros(DRAWS, len(automaton.class_of))
     ids = torch.tensor([llada.tokenizer.encode(letter)[0] for letter in "abc"])
     logits[:, ids] = torch.tensor([0.0, -1.0, -2.0])
-    noise = Noise(rows, zeros, torch.full((DRAWS,), temperature), torch.full((DRAWS,), top_p), zeros + top_k)
+    noise = Noise(
+        rows, zeros, torch.full((DRAWS,), temperature), torch.full((DRAWS,), top_p), zeros + top_k, zeros.float()
+    )
     inputs = StructureInputs(
         *(rows, rows, zeros),
         *(zeros[:0],) * 3,
@@ -133,7 +135,7 @@ def drawn(llada: Model, temperature: float, top_k: int = 0, top_p: float = 1.0) 
         noise,
     )
     free = Proposal(zeros, torch.zeros(DRAWS))
-    found = constrain(free, lambda x: x, logits, torch.zeros(logits.shape[1], dtype=torch.bool), inputs, tables)
+    found = constrain(free, KeptLogits(lambda x: x, logits), torch.zeros(logits.shape[1]), inputs, tables)
     assert torch.allclose(found.confidence, logits.softmax(1)[rows, found.ids])
     return (found.ids[:, None] == ids).float().mean(0)
 

@@ -5,7 +5,9 @@ for the most probable text needs (`engine/structure/paths.py`). llguidance and x
 text that is written from the left, and nothing about texts with masks in them.
 
 The library makes the automaton of texts that hold a match anywhere, too, which may be exponentially larger: at each
-byte, a match may begin. So all texts begin with a byte, zero, that hardly any expression allows elsewhere.
+byte, a match may begin. So all texts begin with a byte, zero, that hardly any expression allows elsewhere. And it loses
+texts that continue a shorter one that matches, by more than a byte. So all texts end with this byte, too, and none that
+holds it elsewhere is kept.
 
 A short expression may have millions of states, and the library cannot be interrupted. So a process of its own makes
 the automaton, with bounds on its memory and its time.
@@ -37,7 +39,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 from outlines_core import Index, Vocabulary
 one_each = Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})
 try:
-    index = Index("\\x00(?:" + sys.stdin.buffer.read().decode() + ")", one_each)
+    index = Index("\\x00(?:" + sys.stdin.buffer.read().decode() + ")\\x00", one_each)
 except ValueError as error:
     nothing = "Found no transitions" in str(error)
     json.dump({"error": "no text matches it" if nothing else str(error)}, sys.stdout)
@@ -105,8 +107,8 @@ def _as_table(found: dict[str, object]) -> ByteAutomaton:
         for byte, to in row:
             if byte < BYTES:
                 following[number[int(name)], byte] = number[to]
-    accepting = np.zeros(len(number), dtype=np.bool_)
-    accepting[[number[name] for name in last]] = True
+    accepting = np.isin(following[:, 0], [number[name] for name in last])
+    following[:, 0] = DEAD
     return ByteAutomaton(following, accepting)
 
 

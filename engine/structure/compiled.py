@@ -21,11 +21,16 @@ def check_fields(request: Request, structure: Structure) -> None:
     if request.endless:
         name = "ignore_eos" if request.ignore_eos else "min_tokens"
         raise structure.refused(f"{name!r} asks for an answer without an end there; leave one of the two out")
-    needs = request.scheduler.needs()
-    if needs.write or needs.choice:
+    if writes_others(request):
         raise structure.refused(
             f"scheduler {request.scheduler.name!r} writes other tokens than the proposals; choose another"
         )
+
+
+def writes_others(request: Request) -> bool:
+    """Whether the scheduler of a request may write other tokens than the proposals."""
+    needs = request.scheduler.needs()
+    return needs.write or needs.choice
 
 
 @dataclass
@@ -56,17 +61,27 @@ class Structures:
         structure, length = request.structure, request.max_tokens
         if structure is None:
             return None
-        check_fields(request, structure)
-        try:
-            automaton, tables = self._made(structure.regex)
-        except StructureError as error:
-            raise structure.refused(str(error)) from None
+        automaton, tables = self._of(request, structure)
         if automaton.needed > length:
             raise structure.refused(
                 f"its shortest answer has {automaton.needed} tokens with the end of text, and there is room for "
                 f"{length}; raise max_tokens to at least {automaton.needed}"
             )
         return Progress(automaton, tables)
+
+    def needed(self, request: Request) -> int:
+        """The tokens of the shortest answer of a request, the end of text included; 0 if it has no structure.
+
+        Raises RequestError if the structure cannot be kept.
+        """
+        return 0 if request.structure is None else self._of(request, request.structure)[0].needed
+
+    def _of(self, request: Request, structure: Structure) -> tuple[Automaton, Tables]:
+        check_fields(request, structure)
+        try:
+            return self._made(structure.regex)
+        except StructureError as error:
+            raise structure.refused(str(error)) from None
 
     def _made(self, regex: str) -> tuple[Automaton, Tables]:
         with self._lock:

@@ -32,8 +32,9 @@ def structure_inputs(
     index, row_of, column, seed, position = _tensors(predictions)
     requests = [canvases[row].request for row in chosen]
     drawing = any(request.temperature > 0 for request in requests)
-    floats = np.array([(request.temperature, request.top_p) for request in requests], dtype=np.float32)
-    temperature, top_p = _tensors(floats[predictions[1]].T)
+    least = [request.adjustment.min_p if request.adjustment else 0.0 for request in requests]
+    floats = [(request.temperature, request.top_p, p) for request, p in zip(requests, least, strict=True)]
+    temperature, top_p, min_p = _tensors(np.array(floats, dtype=np.float32)[predictions[1]].T)
     top_k = torch.from_numpy(np.array([request.top_k for request in requests])[predictions[1]])
     fixed_row, fixed_column, fixed_token = _tensors(fixed)
     state, begin, left = _tensors(states)
@@ -50,7 +51,7 @@ def structure_inputs(
         width=width,
         classes=max(automaton.classes for automaton in automata),
         widest=max(automaton.widest for automaton in automata),
-        noise=Noise(seed, position, temperature, top_p, top_k) if drawing else None,
+        noise=Noise(seed, position, temperature, top_p, top_k, min_p) if drawing else None,
     )
 
 

@@ -100,7 +100,7 @@ def main() -> None:
     given = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device; the gpu tests and these timings need one")
-    model = random_model(given.shape, "cuda", "bfloat16", given.compile)
+    model = random_model(SHAPES[given.shape], given.shape, "cuda", "bfloat16", given.compile)
     machine = measure_machine(model.device, model.dtype)
     names = ("rows", "cache", "revealed", "graphs", "passes", "median ms", "slowest ms", "tokens/s", "peak GiB")
     table = Table(*names, box=SIMPLE_HEAD, title=f"{model.name} on {torch.cuda.get_device_name()}")

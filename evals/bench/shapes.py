@@ -1,6 +1,6 @@
 """Networks of published shapes with random weights: what a step costs can be measured without a download.
 
-The tokenizer is the embedded model's, so texts mean nothing; times and memory are those of the published network.
+Texts mean nothing; times and memory are those of the published network.
 """
 
 from unmask.models.config import Config, integer
@@ -40,9 +40,16 @@ LLADA_8B: Config = {
 SHAPES: dict[str, Config] = {"llada-8b": LLADA_8B}
 
 
-def random_model(shape: str, device: str = "auto", dtype: str = "auto", compiled: bool | None = False) -> Model:
-    """A model of one of SHAPES with normal weights. Raises CheckpointError if the device has too little memory."""
-    config = SHAPES[shape]
+def random_model(
+    config: Config,
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    compiled: bool | None = False,
+    tokenizer: Tokenizer | None = None,
+) -> Model:
+    """A model of some config, as one of SHAPES, with normal weights; with the embedded model's tokenizer, if none is
+    given. Raises CheckpointError if the device has too little memory."""
     family = find_family(config)
     on = choose_device(device)
     as_dtype = choose_dtype(dtype, on)
@@ -55,9 +62,9 @@ def random_model(shape: str, device: str = "auto", dtype: str = "auto", compiled
     for block in network.blocks:
         assert isinstance(block, Block)
         block.fuse(None)
-    tokenizer = Tokenizer(locate(DEFAULT_MODEL, None).folder, family.TOKENIZER, None)
+    tokenizer = tokenizer or Tokenizer(locate(DEFAULT_MODEL, None).folder, family.TOKENIZER, None)
     return Model(
-        name=f"{shape} with random weights",
+        name=f"{name} with random weights",
         network=network.eval(),
         tokenizer=tokenizer,
         mask_id=integer(config, "mask_token_id"),

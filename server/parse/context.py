@@ -13,3 +13,8 @@ class Context:
     model: Model
     settings: ServeSettings
     client: tuple[str, ...]
+
+    @property
+    def default_length(self) -> int:
+        """Tokens to generate for a request that does not say how many."""
+        return self.settings.default_max_tokens or self.model.usual_length

@@ -7,6 +7,7 @@ from typing import Any
 from unmask.models.loading import Model
 from unmask.server.errors import BadRequestError
 from unmask.server.parse.limits import check_characters, check_tokens
+from unmask.server.tools import hermes
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.messages import Message
 from unmask.server.wire.score import ScoreRequest
@@ -19,15 +20,32 @@ def encoded(text: str, field: str, model: Model) -> list[int]:
     return model.tokenizer.encode(text)
 
 
-def conversation(messages: Sequence[Message], values: Mapping[str, Any] | None, model: Model) -> list[int]:
+def conversation(
+    messages: Sequence[Message],
+    values: Mapping[str, Any] | None,
+    model: Model,
+    tools: Sequence[dict[str, Any]] = (),
+    field: str = "messages",
+) -> list[int]:
     """The token ids of a conversation, up to where the answer begins; `values` are for the template.
+
+    field  that holds the messages
+    tools  that the answer may call; a template that knows none gets them, and earlier calls, as texts
 
     Raises BadRequestError or ChatTemplateError.
     """
     said = [message.for_template() for message in messages]
-    check_characters(sum(len(message["content"]) + len(message.get("name", "")) for message in said), "messages", model)
+    check_characters(sum(map(_characters, said)), field, model)
     check_characters(len(json.dumps(values)), "chat_template_kwargs", model)
-    return model.tokenizer.chat(said, values or {})
+    check_characters(len(json.dumps(tools)), "tools", model)
+    if model.tokenizer.has_chat_template and not model.tokenizer.knows_tools:
+        said, tools = hermes.as_texts(said, tools), ()
+    return model.tokenizer.chat(said, values or {}, tools)
+
+
+def _characters(message: Mapping[str, Any]) -> int:
+    calls = message.get("tool_calls")
+    return len(message["content"]) + len(message.get("name", "")) + (len(json.dumps(calls)) if calls else 0)
 
 
 def given_prompt(body: GenerateRequest | ScoreRequest, model: Model) -> tuple[str, Sequence[int]]:

@@ -4,6 +4,7 @@ import secrets
 import uuid
 from collections.abc import Sequence
 
+from unmask.engine.adjustment import adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.input_state import choose_input_state
@@ -19,12 +20,17 @@ from unmask.server.parse.prompts import checked, conversation, encoded, given_pr
 from unmask.server.parse.region import Region, check_length, region_of, room_for
 from unmask.server.parse.structure import structure_of
 from unmask.server.settings import ServeSettings
+from unmask.server.tools.calling import Calling, calling_of
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
 from unmask.server.wire.fields import MAX_SEED, GenerationFields
 from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
+from unmask.server.wire.items import as_messages
+from unmask.server.wire.messages import Message, TemplateValues
 from unmask.server.wire.openai import OpenAIFields
+from unmask.server.wire.openai_responses import ResponsesRequest
+from unmask.server.wire.tools import ToolFields
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
 
@@ -37,11 +43,11 @@ def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Re
         field, region = "canvas", region_of(body.canvas, body.mask_marker, prompt, model)
     else:
         prompt = checked(prompt, field, model)
-        default = min(_default_length(body, context.settings.default_max_tokens), room_for(prompt, (), field, model))
+        default = min(_default_length(body, context.default_length), room_for(prompt, (), field, model))
         field, region = "max_tokens", Region(prompt, body.max_tokens or default)
     check_length(region, field, model)
     _check_least(body, region.max_tokens)
-    scheduler, structure = _scheduler(body, context.settings), structure_of(body)
+    scheduler, structure = _scheduler(body, context.settings), _form(body)
     return _request(body, region, _seed(body), scheduler, structure, context), region
 
 
@@ -57,27 +63,84 @@ def parse_completion(body: CompletionRequest, context: Context) -> list[Request]
         check_scored(sum(len(prompt) ** 2 for prompt in ids), "echo")
     suffix = _suffix(body.suffix, context.model)
     regions = [_region(body, prompt, suffix, "prompt", COMPLETION_MAX_TOKENS, context.model) for prompt in ids]
-    return _choices(body, regions, context)
+    return _choices(body, regions, _form(body), context)
 
 
-def parse_chat(body: ChatRequest, context: Context) -> list[Request]:
-    """The requests for a body of `POST /v1/chat/completions`; raises what `server.errors` maps to 400."""
+def parse_chat(body: ChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The requests for a body of `POST /v1/chat/completions`, and the tools that they may call.
+
+    Raises what `server.errors` maps to 400.
+    """
     _check_choices(body, "messages", 1, context.settings)
-    model, default = context.model, context.settings.default_max_tokens
-    prompt = checked(conversation(body.messages, body.chat_template_kwargs, model), "messages", model)
-    return _choices(body, [_region(body, prompt, (), "messages", default, model)], context)
+    form = _form(body)
+    calling = _calling(body, form, context.settings)
+    region = _chat_region(body, body.messages, body.chat_template_kwargs, calling, "messages", context)
+    return _choices(body, [region], form, context), calling
+
+
+def parse_responses(body: ResponsesRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The request for a body of `POST /v1/responses`, and the tools that it may call.
+
+    Raises what `server.errors` maps to 400.
+    """
+    asked = body.text.format.as_response_format() if body.text and body.text.format else None
+    form = _form(body) if asked is None else structure_of(body, asked, "text")
+    messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else as_messages(body.input)
+    if body.instructions is not None:
+        messages = [Message(role="system", content=body.instructions), *messages]
+    if not messages:
+        raise BadRequestError("field 'input' holds no messages; give at least one", "input")
+    calling = _calling(body.tool_fields(), form, context.settings)
+    region = _chat_region(body, messages, body.chat_template_kwargs, calling, "input", context)
+    return _choices(body, [region], form, context), calling
+
+
+def _form(body: GenerationFields) -> Structure | None:
+    return structure_of(body, body.response_format, "response_format")
+
+
+def _chat_region(
+    body: GenerationFields,
+    messages: Sequence[Message],
+    values: TemplateValues,
+    calling: Calling | None,
+    field: str,
+    context: Context,
+) -> Region:
+    """The region after a conversation, which `field` holds."""
+    model, default = context.model, context.default_length
+    tools = () if calling is None else calling.tools
+    prompt = checked(conversation(messages, values, model, tools, field), field, model)
+    return _region(body, prompt, (), field, default, model)
+
+
+def _calling(body: ToolFields, form: Structure | None, settings: ServeSettings) -> Calling | None:
+    """The tools that the answers may call, where others have a form.
+
+    Raises BadRequestError if a call is asked for where tools are ignored.
+    """
+    if not settings.ignore_tools:
+        return calling_of(body, form)
+    if body.tools and body.tool_choice not in (None, "none", "auto"):
+        raise BadRequestError(
+            "field 'tool_choice' asks for a call, and this server was started with --ignore-tools; send 'auto'",
+            "tool_choice",
+            "unsupported_value",
+        )
+    return None
 
 
 def parse_fim(body: FimRequest, context: Context) -> list[Request]:
     """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
     _check_choices(body, "prompt", 1, context.settings)
-    model, default = context.model, context.settings.default_max_tokens
+    model, default = context.model, context.default_length
     prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
-    return _choices(body, [_region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)], context)
+    region = _region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)
+    return _choices(body, [region], _form(body), context)
 
 
 def _region(
-    body: OpenAIFields, prompt: tuple[int, ...], suffix: tuple[int, ...], field: str, default: int, model: Model
+    body: GenerationFields, prompt: tuple[int, ...], suffix: tuple[int, ...], field: str, default: int, model: Model
 ) -> Region:
     """The region for a body of OpenAI's: there `max_tokens` is an upper bound, so it is cut to the room that there is.
 
@@ -88,11 +151,14 @@ def _region(
     return Region(prompt, min(asked, room_for(prompt, suffix, field, model, least=min(asked, 1))), suffix=suffix)
 
 
-def _choices(body: OpenAIFields, regions: Sequence[Region], context: Context) -> list[Request]:
+def _choices(
+    body: OpenAIFields | ResponsesRequest, regions: Sequence[Region], form: Structure | None, context: Context
+) -> list[Request]:
     """n requests for each region, with seeds that count up."""
-    first, scheduler, structure = _seed(body), _scheduler(body, context.settings), structure_of(body)
-    seeds = [(first + i) % (MAX_SEED + 1) for i in range(body.n or 1)]
-    return [_request(body, region, seed, scheduler, structure, context) for region in regions for seed in seeds]
+    first, scheduler = _seed(body), _scheduler(body, context.settings)
+    n = (body.n or 1) if isinstance(body, OpenAIFields) else 1
+    seeds = [(first + i) % (MAX_SEED + 1) for i in range(n)]
+    return [_request(body, region, seed, scheduler, form, context) for region in regions for seed in seeds]
 
 
 def _check_choices(body: OpenAIFields, field: str, prompts: int, settings: ServeSettings) -> None:
@@ -165,6 +231,14 @@ def _request(
         top_logprobs=body.alternatives or 0,
         client=context.client,
         structure=structure,
+        adjustment=adjustment_of(
+            {int(token): value for token, value in (body.logit_bias or {}).items()},
+            body.presence_penalty,
+            body.frequency_penalty,
+            body.repetition_penalty,
+            body.min_p,
+            context.model.vocab_size,
+        ),
     )
 
 

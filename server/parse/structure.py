@@ -8,21 +8,23 @@ from unmask.server.wire.fields import GenerationFields
 from unmask.server.wire.structure import ResponseFormat, StructuredOutputs
 
 
-def structure_of(body: GenerationFields) -> Structure | None:
-    """The form that a body asks for; None for any. Raises what `server.errors` maps to 400."""
-    asked = body.response_format if body.response_format and body.response_format.type != "text" else None
+def structure_of(body: GenerationFields, asked: ResponseFormat | None, param: str) -> Structure | None:
+    """The form that a body asks for, in a field `param` or in `structured_outputs`; None for any.
+
+    Raises what `server.errors` maps to 400.
+    """
+    asked = asked if asked is not None and asked.type != "text" else None
     if asked and body.structured_outputs:
         raise BadRequestError(
-            "fields 'response_format' and 'structured_outputs' exclude each other; leave one of the two out",
+            f"fields {param!r} and 'structured_outputs' exclude each other; leave one of the two out",
             "structured_outputs",
         )
     if asked:
-        return _of_format(asked)
+        return _of_format(asked, param)
     return _of_outputs(body.structured_outputs) if body.structured_outputs else None
 
 
-def _of_format(asked: ResponseFormat) -> Structure:
-    param = "response_format"
+def _of_format(asked: ResponseFormat, param: str) -> Structure:
     return json_object(param) if asked.json_schema is None else json_of(asked.json_schema.schema_, param)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.figures import figures
-from unmask.engine.request import Request, Result
+from unmask.engine.request import Result
+from unmask.server.generations import Generations
 from unmask.server.wire.responses import ArNess, Diffusion, Usage
 
 
@@ -28,11 +29,12 @@ def token_steps(result: Result) -> dict[str, Any]:
     }
 
 
-def diffusion(requests: Sequence[Request], results: Sequence[Result], with_order: bool) -> dict[str, Any]:
-    """The fields of `Diffusion`, the figures of some results. The requests differ in prompt, seed and length."""
+def diffusion(generations: Generations, results: Sequence[Result], with_order: bool) -> dict[str, Any]:
+    """The fields of `Diffusion`, the figures of the results of its choices."""
+    requests, calling = generations.requests, generations.calling
     order = _ar_ness(results) if with_order else None
-    forced = None if requests[0].structure is None else sum(result.forced for result in results)
-    response = Diffusion(**asdict(figures(requests, results)), forced_tokens=forced, ar_ness=order)
+    loose = list(calling.unheld) if calling is not None and calling.unheld else None
+    response = Diffusion(**asdict(figures(requests, results)), loose_tools=loose, ar_ness=order)
     return response.model_dump(exclude_none=True, by_alias=True)
 
 

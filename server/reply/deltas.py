@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from unmask.engine.request import Result, Reveal, Step
 from unmask.models.tokenizer import Tokenizer
 from unmask.server.generations import Generations
+from unmask.server.tools import hermes
+from unmask.server.tools.calling import Part
+from unmask.server.tools.hermes import Call
+from unmask.server.tools.parts import merged
 
 MASK = "\N{LIGHT SHADE}"  # stands for a masked position in a snapshot
 LOWEST = -9999.0  # instead of minus infinity, which JSON lacks
@@ -43,6 +47,7 @@ class Delta:
 
     choice  which answer
     opens   whether this stands for the first step of an answer; then it holds nothing else
+    calls   what the answer has called since its last delta, and `called` before it
     tokens  of the text, where they were asked for
     first   whether no delta with text came before
     echo    with the first delta: the prompt, if the answer begins with it
@@ -58,14 +63,23 @@ class Delta:
     end: tuple[Token, ...] = ()
     result: Result | None = None
     opens: bool = False
+    calls: tuple[Call, ...] = ()
+    called: int = 0
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the answer ended; None before its end."""
+        if self.result is None:
+            return None
+        return "tool_calls" if self.called or self.calls else self.result.finish_reason
 
 
-def whole(choice: int, result: Result, echo: Echo = NO_ECHO) -> Delta:
+def whole(choice: int, result: Result, echo: Echo = NO_ECHO, calls: Sequence[Call] = ()) -> Delta:
     """A whole answer as one delta."""
     reveals = {reveal.position: reveal for reveal in result.reveals}
     places = zip(result.positions, result.offsets, strict=True)
     tokens = tuple(_token(reveals[position], offset, echo) for position, offset in places)
-    return Delta(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result)
+    return Delta(choice, result.text, tokens, echo=echo, end=_end(result, echo), result=result, calls=tuple(calls))
 
 
 async def deltas(generations: Generations, with_tokens: bool, echoes: Sequence[Echo]) -> AsyncIterator[Delta]:
@@ -74,12 +88,17 @@ async def deltas(generations: Generations, with_tokens: bool, echoes: Sequence[E
     with_tokens  whether deltas hold their tokens
     echoes       one per answer
     """
-    answers = [_Progress(choice, echo) for choice, echo in enumerate(echoes)]
-    async for choice, step in generations.steps():
-        if step.index == 0:
+    parts: dict[int, _Progress] = {}
+    async for index, step in generations.steps():
+        choice = generations.choices[index]
+        if step.index == 0 and index == choice:
             yield Delta(choice, "", opens=True)
-        delta = answers[choice].take(step, with_tokens)
-        if delta.text or delta.tokens or delta.result is not None:
+        if index not in parts:
+            parts[index] = _Progress(choice, echoes[choice], generations.part(index), first=index == choice)
+        delta = parts[index].take(step, with_tokens)
+        if step.result is not None and (answer := generations.answer(choice)):
+            delta = replace(delta, result=merged(answer))
+        if delta.text or delta.tokens or delta.calls or delta.result is not None:
             yield delta
 
 
@@ -97,22 +116,28 @@ async def snapshots(generations: Generations, tokenizer: Tokenizer) -> AsyncIter
 
 @dataclass
 class _Progress:
-    """How much of one answer was sent."""
+    """How much of one part of an answer was sent."""
 
     choice: int
     echo: Echo
-    first: bool = True
+    part: Part
+    first: bool
+    called: int = 0
     characters: int = 0
     tokens: int = 0
     reveals: dict[int, Reveal] = field(default_factory=dict)
 
     def take(self, step: Step, with_tokens: bool) -> Delta:
-        text = step.text[self.characters :]
+        if self.part == "decision":
+            return Delta(self.choice, "")
+        text = step.text[self.characters :] if self.part == "text" else ""
+        calls = tuple(hermes.read(step.text)[self.called :]) if self.part == "calls" else ()
         tokens = self._tokens(step) if with_tokens else ()
         end = _end(step.result, self.echo) if with_tokens else ()
         echo = self.echo if self.first else NO_ECHO
-        delta = Delta(self.choice, text, tokens, self.first, echo, end, step.result)
+        delta = Delta(self.choice, text, tokens, self.first, echo, end, calls=calls, called=self.called)
         self.characters = len(step.text)
+        self.called += len(calls)
         if text or tokens:
             self.first = False
         return delta

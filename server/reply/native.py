@@ -72,7 +72,7 @@ class NativeReply:
             "text": result.text,
             "token_ids": result.token_ids,
             "finish_reason": result.finish_reason,
-            "diffusion": diffusion(self.generations.requests, [result], with_steps),
+            "diffusion": diffusion(self.generations, [result], with_steps),
         }
         if self.body.canvas is not None:
             done["canvas"] = self.model.tokenizer.decode(self.region.filled(result.token_ids))

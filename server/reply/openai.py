@@ -19,6 +19,7 @@ from unmask.server.generations import Generations
 from unmask.server.reply.common import diffusion, token_steps, usage
 from unmask.server.reply.deltas import NO_ECHO, Delta, Echo, deltas, snapshots, whole
 from unmask.server.reply.sse import event, to_json
+from unmask.server.tools.parts import calls_of
 from unmask.server.wire.openai import OpenAIFields
 from unmask.server.wire.responses import Usage
 
@@ -75,7 +76,8 @@ class OpenAIReply:
 
     def _written(self, results: Sequence[Result]) -> bytes:
         """The whole response in JSON, written choice by choice: writing JSON holds Python's lock."""
-        answers = (whole(i, result, self._echo(i)) for i, result in enumerate(results))
+        calls = [calls_of(self.generations.answer(i)) for i in range(len(results))]
+        answers = (whole(i, result, self._echo(i), calls[i]) for i, result in enumerate(results))
         choices = ",".join(to_json(self._choice(answer, self.shape.choice(answer))) for answer in answers)
         head, summary = to_json(self.head | self._prompt_ids()), to_json(self._summary(results))
         return f'{head[:-1]},"choices":[{choices}],{summary[1:]}'.encode()
@@ -110,7 +112,7 @@ class OpenAIReply:
             chunk = self.head | self._usage_so_far(sent) | {"choices": [self._choice(delta, self.shape.delta(delta))]}
             if delta.result is not None:
                 results[delta.choice] = delta.result
-            if len(results) < len(self.generations.requests):
+            if len(results) < self._choices:
                 yield chunk
                 continue
             summary = self._summary([results[i] for i in sorted(results)])
@@ -123,7 +125,7 @@ class OpenAIReply:
     def _deltas(self) -> AsyncIterator[Delta]:
         if self.body.diffusing:
             return snapshots(self.generations, self.tokenizer)
-        echoes = [self._echo(i) for i in range(len(self.generations.requests))]
+        echoes = [self._echo(i) for i in range(self._choices)]
         return deltas(self.generations, self.body.wants_tokens, echoes)
 
     def _choice(self, delta: Delta, fields: JSON) -> JSON:
@@ -131,7 +133,7 @@ class OpenAIReply:
         wanted = body.alternatives is not None
         choice = {"index": delta.choice, **fields}
         choice["logprobs"] = self.shape.logprobs(delta, self.tokenizer) if wanted else None
-        choice["finish_reason"] = result.finish_reason if result else None
+        choice["finish_reason"] = delta.finish_reason
         if body.return_token_ids:
             choice["token_ids"] = [token.id for token in delta.tokens]
             if delta.first and self.shape.prompt_ids == "choice":
@@ -153,12 +155,16 @@ class OpenAIReply:
             return {}
         if not self.body.wants_usage_all_along:
             return {"usage": None}
-        requests = self.generations.requests[:: self.body.n or 1]
+        requests = self.generations.requests[: self._choices : self.body.n or 1]
         prompt = sum(len(request.prompt) + len(request.suffix) for request in requests)
         return {"usage": Usage(prompt_tokens=prompt, completion_tokens=sent, total_tokens=prompt + sent).model_dump()}
+
+    @property
+    def _choices(self) -> int:
+        return max(self.generations.choices, default=-1) + 1
 
     def _summary(self, results: Sequence[Result]) -> JSON:
         return {
             "usage": usage(results, self.body.n or 1).model_dump(),
-            "diffusion": diffusion(self.generations.requests, results, bool(self.body.return_steps)),
+            "diffusion": diffusion(self.generations, results, bool(self.body.return_steps)),
         }

@@ -13,14 +13,11 @@ router = APIRouter(include_in_schema=False)
 
 CHAT = "use /v1/chat/completions"
 INSTEAD = {
-    "/v1/responses": f"{CHAT}: in openai-agents by OpenAIChatCompletionsModel, in the AI SDK by openai.chat(...), in "
-    "LangChain by use_responses_api=False, in DSPy by model_type='chat'",
     "/v1/messages": f"{CHAT}, or a client of OpenAI's API",
     "/v1/embeddings": "this model writes text and embeds none; ask a server with an embedding model",
 }
 
 
-@router.post("/v1/responses")
 @router.post("/v1/messages")
 @router.post("/v1/embeddings")
 async def elsewhere(http: HTTPRequest) -> None:

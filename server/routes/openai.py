@@ -11,6 +11,7 @@ from unmask.server.caller import Caller
 from unmask.server.reply.deltas import Echo
 from unmask.server.reply.openai import OpenAIReply, Shape
 from unmask.server.reply.sse import EventStream
+from unmask.server.tools.calling import Calling
 from unmask.server.wire.openai import OpenAIFields
 
 
@@ -21,6 +22,7 @@ async def respond(
     backend: Backend,
     shape: Shape,
     echoes: Sequence[Echo] = (),
+    calling: Calling | None = None,
 ) -> Response:
     """Run the requests and answer in the endpoint's shape."""
     head = {
@@ -29,7 +31,7 @@ async def respond(
         "created": int(time.time()),
         "model": backend.model_name,
     }
-    generations = await backend.submit(requests, bool(body.stream), caller)
+    generations = await backend.submit(requests, bool(body.stream), caller, calling)
     reply = OpenAIReply(body, generations, backend.model.tokenizer, head, shape, echoes)
     if body.stream:
         return EventStream(reply.chunks(), generations.close)

@@ -7,9 +7,10 @@ from pydantic import BaseModel, Field, model_validator
 from unmask.server.wire.fields import about
 from unmask.server.wire.messages import Messages, TemplateValues
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
+from unmask.server.wire.tools import ToolFields
 
 
-class ChatRequest(OpenAIFields):
+class ChatRequest(OpenAIFields, ToolFields):
     """`POST /v1/chat/completions`: OpenAI's fields and ours."""
 
     messages: Messages = Field(description="a conversation, put through the chat template")
@@ -22,6 +23,12 @@ class ChatRequest(OpenAIFields):
     @property
     def alternatives(self) -> int | None:
         return self.top_logprobs or 0 if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _snapshots_of_text(self) -> "ChatRequest":
+        if self.diffusing and self.tools and self.tool_choice != "none":
+            raise about("diffusing", "fields 'diffusing' and 'tools' exclude each other; leave one of the two out")
+        return self
 
     @model_validator(mode="after")
     def _logprobs_for_the_top(self) -> "ChatRequest":
@@ -53,16 +60,37 @@ class ChatLogprobs(BaseModel):
     refusal: None = Field(None, description="always null")
 
 
+class AnsweredFunction(BaseModel):
+    """What an answer calls."""
+
+    name: str = Field(description="name of the function")
+    arguments: str = Field(description="the text of a JSON object")
+
+
+class AnsweredCall(BaseModel):
+    """A call, for the client to run."""
+
+    id: str = Field(description="names the call, for the message with its result")
+    type: Literal["function"] = Field(description="always `function`")
+    function: AnsweredFunction = Field(description="the function and its arguments")
+
+
 class AnswerMessage(BaseModel):
     """The answer, as the next turn of the conversation."""
 
     role: Literal["assistant"] = Field(description="always `assistant`")
-    content: str = Field(description="the generated text")
+    content: str | None = Field(description="the generated text; null if there are calls and no text")
+    tool_calls: list[AnsweredCall] | None = Field(None, description="what the answer calls; in a stream each at once")
     refusal: None = Field(None, description="always null")
 
 
 class ChatChoice(Choice):
     """One answer."""
+
+    finish_reason: Literal["stop", "length", "tool_calls"] = Field(  # type: ignore[assignment]
+        description="stop: an end of text or a stop text; length: the generation region is full; tool_calls: it calls "
+        "tools; in a stream null until the choice ends"
+    )
 
     message: AnswerMessage = Field(description="the answer")
     logprobs: ChatLogprobs | None = Field(None, description="with `logprobs`")

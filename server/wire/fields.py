@@ -14,6 +14,8 @@ MAX_STOP_LENGTH = 256  # characters; each step searches for every prefix of each
 MAX_NAME = 128  # characters of names and short settings
 MAX_PATH = 4096  # characters
 MAX_OPTIONS = 64
+MAX_BIAS = 100  # OpenAI's
+MAX_BIASES = 4096
 MAX_TOKENS = 1 << 20  # more than any model reads
 
 
@@ -48,6 +50,8 @@ def check_same(body: BaseModel, field: str, other: str) -> None:
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = Annotated[list[int], Field(max_length=MAX_TOKENS, fail_fast=True)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 
 
 class Body(BaseModel):
@@ -84,6 +88,24 @@ class GenerationFields(Body):
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
     top_p: float | None = Field(None, gt=0, le=1, description="sample among the likeliest tokens of this total")
     top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among this many tokens; 0 and -1 mean all")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="leave out tokens less probable than this share of the most probable one"
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="subtracted from the logit of each token that stands in the generation region"
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="the same, as often as the token stands there"
+    )
+    repetition_penalty: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="divides the logit of each token that stands there or in the prompt; 1 changes nothing",
+    )
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=MAX_BIASES)] | None = Field(
+        None, description="what is added to the logits of tokens, by their ids"
+    )
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="same seed, same text; random if left out")
     stop: Annotated[
         StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS, fail_fast=True)] | None,

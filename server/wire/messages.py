@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about, expect
+from unmask.server.wire.tools import ToolCalls
 
 MAX_MESSAGES = 8192
 MAX_PARTS = 1024
 PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
-NO_TOOLS = "this server does not call tools"
+OLD_TOOLS = "it is OpenAI's old way to call functions"
 TEXT_ONLY = "the model reads text only"
-REFUSED = {"audio": TEXT_ONLY, "function_call": NO_TOOLS, "tool_calls": NO_TOOLS}  # the answer would depend on them
+# The answer would depend on them.
+REFUSED = {"audio": (TEXT_ONLY, "leave it out"), "function_call": (OLD_TOOLS, "send 'tool_calls'")}
 
 
 def _or_plain(schema: dict[str, Any]) -> None:
@@ -36,6 +38,8 @@ class TextPart(BaseModel):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "refusal":
             return {"type": "text", "text": part.get("refusal")}
+        if kind in ("input_text", "output_text"):  # of /v1/responses
+            return {"type": "text", "text": part.get("text")}
         if isinstance(kind, str) and kind != "text":
             message = f"parts of type {kind[:MAX_NAME]!r} are not supported: {TEXT_ONLY}; leave them out"
             raise about(None, message, "unsupported_value")
@@ -50,26 +54,28 @@ class Message(BaseModel):
 
     model_config = ConfigDict(strict=True, json_schema_extra={"additionalProperties": True})
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="developer, OpenAI's newer word, means system"
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="developer, OpenAI's newer word, means system; tool: the result of a call"
     )
     content: Annotated[str | Parts | None, expect(PARTS)] = Field(
-        description="the text; parts are joined by line breaks. Null is an empty answer of the assistant"
+        None, description="the text; parts are joined by line breaks. The assistant may have said nothing"
     )
+    tool_calls: ToolCalls | None = Field(None, description="of the assistant: what it called")
+    tool_call_id: str | None = Field(None, description="of the role tool: which call this is the result of")
     name: str | None = Field(None, description="who speaks, for chat templates that know names; others ignore it")
 
     @model_validator(mode="before")
     @classmethod
-    def _without_tools(cls, message: Any) -> Any:
+    def _nothing_else(cls, message: Any) -> Any:
         """Refuse what the answer would depend on. A value that is not an object is refused later."""
         if not isinstance(message, dict):
             return message
-        if message.get("role") in ("tool", "function"):
-            refused = f"messages of the role {message['role']!r} are not supported: {NO_TOOLS}; leave them out"
+        if message.get("role") == "function":
+            refused = f"messages of the role 'function' are not supported: {OLD_TOOLS}; send the role 'tool'"
             raise about("role", refused, "unsupported_value")
-        for field, why in REFUSED.items():
+        for field, (why, remedy) in REFUSED.items():
             if message.get(field) not in (None, [], {}, ""):
-                refused = f"field {field!r} of a message is not supported: {why}; leave it out"
+                refused = f"field {field!r} of a message is not supported: {why}; {remedy}"
                 raise about(field, refused, "unsupported_parameter")
         return message
 
@@ -77,6 +83,8 @@ class Message(BaseModel):
     def _something(self) -> "Message":
         if self.content is None and self.role != "assistant":
             raise about("content", f"field 'content' of a message must be {PARTS}, not None")
+        if self.tool_calls and self.role != "assistant":
+            raise about("tool_calls", f"field 'tool_calls' is not for the role {self.role!r}; leave it out")
         return self
 
     @property
@@ -85,10 +93,16 @@ class Message(BaseModel):
             return ""
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
-    def for_template(self) -> dict[str, str]:
+    def for_template(self) -> dict[str, Any]:
         """The message as chat templates expect it."""
-        message = {"role": "system" if self.role == "developer" else self.role, "content": self.text}
-        return message if self.name is None else {**message, "name": self.name}
+        role = "system" if self.role == "developer" else self.role
+        calls = [call.for_template() for call in self.tool_calls or ()]
+        further = {"name": self.name, "tool_calls": calls or None, "tool_call_id": self.tool_call_id}
+        return {
+            "role": role,
+            "content": self.text,
+            **{name: value for name, value in further.items() if value is not None},
+        }
 
 
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]

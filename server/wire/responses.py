@@ -34,6 +34,9 @@ class Diffusion(BaseModel):
     forced_tokens: int | None = Field(
         None, description="with a form of the answer: tokens that it left no choice for, which cost no step"
     )
+    loose_tools: list[str] | None = Field(
+        None, description="tools whose schema this server cannot hold: a call of them has any JSON object as arguments"
+    )
     ar_ness: ArNess | None = Field(None, description="with `return_steps`: mean over the choices")
 
 

@@ -9,21 +9,23 @@ from typing import Any
 from unmask.errors import closest
 from unmask.server.errors import show
 from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about
-from unmask.server.wire.messages import NO_TOOLS, TEXT_ONLY
+from unmask.server.wire.messages import OLD_TOOLS, TEXT_ONLY
 
 NEAR = 0.85  # similarity from which an unknown name counts as a field that was mistyped
 LEAST_LETTERS = 4  # of a mistyped name
 _FREE = "the form of an answer is asked for by 'response_format' or 'structured_outputs'"
-_PENALTY = "this server has no penalties"
+_SAMPLING = "this server samples by 'top_p', 'top_k' and 'min_p'"
 _LEAVE = "leave it out"
+NO_TOOLS = "this endpoint calls no tools"
 
+Refusal = tuple[tuple[object, ...], str, str]
 # name -> (values, beside null, that ask for nothing; why it is refused; what to do)
 # The first that is sent is reported first: who leaves out `tool_choice` alone would meet `tools` next.
-UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
-    "tools": (([],), NO_TOOLS, "send 'tool_choice': 'none', or leave it out"),
-    "functions": (([],), NO_TOOLS, "send 'function_call': 'none', or leave it out"),
-    "tool_choice": (("none", "auto"), NO_TOOLS, _LEAVE),
-    "function_call": (("none", "auto"), NO_TOOLS, _LEAVE),
+UNSUPPORTED: dict[str, Refusal] = {
+    "tools": (([],), NO_TOOLS, "use /v1/chat/completions"),
+    "functions": (([],), OLD_TOOLS, "send 'tools'"),
+    "tool_choice": (("none", "auto"), NO_TOOLS, "use /v1/chat/completions"),
+    "function_call": (("none", "auto"), OLD_TOOLS, "send 'tool_choice'"),
     "parallel_tool_calls": ((True, False), NO_TOOLS, _LEAVE),
     "extra_body": (({},), "only the openai package takes it apart", "send the fields in it beside the others"),
     **dict.fromkeys(("guided_choice", "guided_grammar", "guided_json", "guided_regex"), ((), _FREE, _LEAVE)),
@@ -31,15 +33,10 @@ UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
     "json_schema": (({},), _FREE, _LEAVE),
     "allowed_token_ids": ((), _FREE, _LEAVE),
     "bad_words": (([],), _FREE, _LEAVE),
-    "logit_bias": (({},), "this server does not change logits", _LEAVE),
-    "frequency_penalty": ((0,), _PENALTY, _LEAVE),
-    "presence_penalty": ((0,), _PENALTY, _LEAVE),
-    "repetition_penalty": ((1,), _PENALTY, _LEAVE),
-    "repeat_penalty": ((1,), _PENALTY, _LEAVE),
-    "length_penalty": ((1,), _PENALTY, _LEAVE),
-    "min_p": ((0,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
-    "typical_p": ((1,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
-    "mirostat": ((0,), "this server samples by 'top_p' and 'top_k'", _LEAVE),
+    "repeat_penalty": ((1,), "the penalty is 'repetition_penalty'", "send that instead"),
+    "length_penalty": ((1,), "this server has no beams", _LEAVE),
+    "typical_p": ((1,), _SAMPLING, _LEAVE),
+    "mirostat": ((0,), _SAMPLING, _LEAVE),
     "do_sample": ((), "whether tokens are drawn follows from 'temperature'", "send 0 for the most probable token"),
     "use_beam_search": ((False,), "this server has no beams", _LEAVE),
     "best_of": ((1,), "this server does not rank choices", "send the value of 'n', or leave it out"),
@@ -74,13 +71,16 @@ UNSUPPORTED: dict[str, tuple[tuple[object, ...], str, str]] = {
 }
 
 
-def check_unsupported(others: Mapping[str, Any], n: int, fields: Iterable[str]) -> None:
+def check_unsupported(
+    others: Mapping[str, Any], n: int, fields: Iterable[str], refused: Mapping[str, Refusal] = UNSUPPORTED
+) -> None:
     """Raise an error for one of the unknown names of a body that changes what is asked for.
 
     n       choices per prompt: `best_of` may be as many
     fields  the known names: one that was mistyped is refused as well
+    refused the names that are refused at some values
     """
-    for name, (neutral, why, remedy) in UNSUPPORTED.items():
+    for name, (neutral, why, remedy) in refused.items():
         value = others.get(name)
         if value is None or any(_same(value, asks_nothing) for asks_nothing in neutral) or _is_off(name, others, n):
             continue
@@ -90,7 +90,7 @@ def check_unsupported(others: Mapping[str, Any], n: int, fields: Iterable[str]) 
         code = "unsupported_value" if scalar else "unsupported_parameter"
         raise about(name, f"field {name!r} is not supported{what}: {why}; {remedy}", code)
     known = [name for name in fields if len(name) >= LEAST_LETTERS]
-    for name in [name for name in others if name not in UNSUPPORTED][:MAX_OPTIONS]:
+    for name in [name for name in others if name not in refused][:MAX_OPTIONS]:
         if LEAST_LETTERS <= len(name) <= MAX_NAME and (near := closest(name, known, NEAR)) is not None:
             raise about(name, f"field {show(name)} is unknown; did you mean {near!r}?", "unknown_parameter")
 

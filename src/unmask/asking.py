@@ -8,11 +8,13 @@ from reprlib import repr as show
 from typing import Any, SupportsIndex, TypedDict
 
 from unmask import defaults
+from unmask.engine.adjustment import Adjustment, adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.input_state import choose_input_state
 from unmask.engine.request import Request
+from unmask.engine.structure import Structure, choice, json_object, json_of, matching
 from unmask.models.loading import Model
 from unmask.schedulers import Needs, Scheduler, SchedulerSpec, parse_instance, parse_scheduler
 
@@ -28,14 +30,19 @@ class Fields(TypedDict, total=False):
     """What a generation may be asked for. Names, meanings and defaults are those of the HTTP fields; None is the same
     as leaving a field out.
 
-    max_tokens          length of the generation region in tokens; 64
+    max_tokens          length of the generation region in tokens; 256, for block-causal models 2048, or an eighth of
+                        the model's positions if that is less, at least 64; and at most what there is room for
     block_length        tokens per block, which are filled left to right; 32. max_tokens or more is one block
     scheduler           chooses which tokens to reveal: a name, or a mapping with `name` and options; "topk". In place
                         of the name may stand a scheduler itself, an object with `needs` and `decide`
     steps, threshold, policy, speed   shorthands for the scheduler's options of these names; without `scheduler`,
                         `threshold` and `policy` choose the schedulers of these names
     temperature         0 proposes the most probable token, above 0 samples; 0
-    top_p, top_k        sample among the most probable tokens only; 1.0 and 0, which mean all
+    top_p, top_k, min_p sample among the most probable tokens only; 1.0, 0 and 0.0, which mean all
+    presence_penalty, frequency_penalty   subtracted from the logit of each token that stands in the generation region,
+                        once or as often as it does; 0.0
+    repetition_penalty  divides the logit of each token that stands there or in the prompt; 1.0
+    logit_bias          what is added to the logits of tokens, by their ids; nothing
     seed                same seed, same text; random if left out
     stop                a text, or several, that end the generation; they are not part of it
     n                   answers per prompt, with seeds that count up; 1
@@ -46,6 +53,8 @@ class Fields(TypedDict, total=False):
     min_tokens          no end of text is written among this many first tokens; 0
     ignore_eos          no end of text is written at all; False
     suffix              text or token ids after the generation region
+    structured_outputs  the form of the answer, whatever the model proposes: a mapping with one of `json` (a schema),
+                        `json_object` (True), `regex` and `choice` (a list of texts)
     """
 
     max_tokens: int | None
@@ -67,6 +76,12 @@ class Fields(TypedDict, total=False):
     min_tokens: int | None
     ignore_eos: bool | None
     suffix: Prompt | None
+    min_p: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    structured_outputs: Mapping[str, Any] | None
 
 
 # Numbers that a field may hold: their type, which are allowed, and the same in words.
@@ -77,6 +92,10 @@ NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]]
     "temperature": (float, lambda t: 0 <= t <= 2, "a number from 0 to 2"),
     "top_p": (float, lambda p: 0 < p <= 1, "a number above 0 and at most 1"),
     "top_k": (int, lambda k: k >= -1, "an integer of at least 0, or -1 for all tokens"),
+    "min_p": (float, lambda p: 0 <= p <= 1, "a number from 0 to 1"),
+    "presence_penalty": (float, lambda p: -2 <= p <= 2, "a number from -2 to 2"),
+    "frequency_penalty": (float, lambda p: -2 <= p <= 2, "a number from -2 to 2"),
+    "repetition_penalty": (float, lambda p: 0 < p <= 10, "a number above 0 and at most 10"),
     "seed": (int, lambda s: 0 <= s < SEEDS, "an integer from 0 to 2**63 - 1"),
     "n": (int, lambda n: n >= 1, "an integer of at least 1"),
     "max_forward_passes": (int, lambda n: n >= 1, "an integer of at least 1"),
@@ -105,9 +124,10 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
         raise TypeError(f"unknown field {min(unknown)!r}; the fields are: {', '.join(Fields.__annotations__)}")
     for name in given.keys() & NUMBERS.keys():
         check_number(name, given[name])
-    plain = _plain(given, model)
-    n, requests = given.get("n", 1), list[Request]()
+    n, requests, plains = given.get("n", 1), list[Request](), dict[int, Request]()
     for i, prompt in enumerate(prompts):
+        length = _length(given, prompt, model)
+        plain = plains[length] if length in plains else plains.setdefault(length, _plain(given, length, model))
         _check_length(len(prompt) + plain.length, i, plain, model)
         first = given.get("seed", secrets.randbelow(2**31))
         seeds = [(first + choice) % SEEDS for choice in range(n)]
@@ -115,10 +135,19 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
     return requests
 
 
-def _plain(given: Mapping[str, Any], model: Model) -> Request:
+def _length(given: Mapping[str, Any], prompt: Sequence[int], model: Model) -> int:
+    """How many tokens to generate after a prompt: if that is not given, no more than there is room for."""
+    if "max_tokens" in given:
+        length: int = given["max_tokens"]
+        return length
+    suffix = token_ids(given["suffix"], "suffix", model) if "suffix" in given else ()
+    usual = max(model.usual_length, given.get("min_tokens", 0))
+    return max(min(usual, model.max_positions - len(prompt) - len(suffix)), 1)
+
+
+def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
     """A request with all but id, prompt and seed."""
     a, least = model.network.architecture, given.get("min_tokens", 0)
-    max_tokens = given.get("max_tokens", max(defaults.MAX_TOKENS, least))
     if least > max_tokens:
         raise RequestError(f"min_tokens {least} is more than the max_tokens {max_tokens}; ask for less", "min_tokens")
     return Request(
@@ -137,6 +166,40 @@ def _plain(given: Mapping[str, Any], model: Model) -> Request:
         min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
+        adjustment=_adjustment(given, model),
+        structure=_structure(given["structured_outputs"]) if "structured_outputs" in given else None,
+    )
+
+
+def _adjustment(given: Mapping[str, Any], model: Model) -> Adjustment | None:
+    bias: Any = given.get("logit_bias", {})
+    wrong = not isinstance(bias, Mapping) or not all(
+        type(token) is int and isinstance(value, int | float) and -100 <= value <= 100 for token, value in bias.items()
+    )
+    if wrong:
+        raise RequestError(
+            f"logit_bias must be a mapping of token ids to numbers from -100 to 100, not {show(bias)}", "logit_bias"
+        )
+    presence, frequency, repetition = (given.get(f"{name}_penalty") for name in ("presence", "frequency", "repetition"))
+    return adjustment_of(bias, presence, frequency, repetition, given.get("min_p"), model.vocab_size)
+
+
+def _structure(asked: Any) -> Structure:
+    """The form that a mapping asks for. Raises RequestError."""
+    kind, value = next(iter(asked.items())) if isinstance(asked, Mapping) and len(asked) == 1 else (None, None)
+    field = "structured_outputs"
+    if kind == "json":
+        return json_of(value, field)
+    if kind == "json_object" and value is True:
+        return json_object(field)
+    if kind == "regex" and isinstance(value, str):
+        return matching(value, field)
+    if kind == "choice" and isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        return choice(value, field)
+    raise RequestError(
+        "structured_outputs must be a mapping with one of 'json' (a schema), 'json_object' (True), 'regex' (a text) "
+        f"and 'choice' (a list of texts), not {show(asked)}",
+        field,
     )
 
 

@@ -34,11 +34,13 @@ def generate(settings: GenerateSettings) -> None:
     require_input_state(settings.input_state)
     # For a single answer, compiling the kernels takes longer than they save.
     model = load_configured(settings.model_copy(update={"compile": bool(settings.compile)}))
+    prompt = _prompt(model, settings)
+    length = settings.max_tokens or min(model.usual_length, model.max_positions - len(prompt))
     request = Request(
         id="generate",
-        prompt=_prompt(model, settings),
-        max_tokens=settings.max_tokens,
-        block_length=fit_block_length(settings.block_length, settings.max_tokens, model.network.architecture),
+        prompt=prompt,
+        max_tokens=length,
+        block_length=fit_block_length(settings.block_length, length, model.network.architecture),
         scheduler=scheduler,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -72,10 +74,11 @@ def _prompt(model: Model, settings: GenerateSettings) -> tuple[int, ...]:
     prompt = model.tokenizer.ask(settings.prompt, settings.raw)
     if not prompt:
         raise UserError("the prompt holds no tokens; give at least one word")
-    if len(prompt) + settings.max_tokens > model.max_positions:
+    length = settings.max_tokens or 1
+    if len(prompt) + length > model.max_positions:
         raise UserError(
-            f"a prompt of {len(prompt)} tokens and --max-tokens of {settings.max_tokens} tokens are "
-            f"more than the {model.max_positions} positions of the model; shorten one of them"
+            f"a prompt of {len(prompt)} tokens and --max-tokens of {length} tokens are more than the "
+            f"{model.max_positions} positions of the model; shorten one of them"
         )
     return tuple(prompt)
 

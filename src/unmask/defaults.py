@@ -1,7 +1,6 @@
 """What holds where nothing else is asked for: the same for the command line, the server and the Python API."""
 
 SCHEDULER = "topk"
-MAX_TOKENS = 64  # length of the generation region
 BLOCK_LENGTH = 32
 CACHE = "auto"
 INPUT_STATE = "auto"  # what the model was trained with

@@ -74,7 +74,9 @@ class ModelSettings(CommandSettings):
         "model": "model revision device dtype quantization compile memory_fraction",
     }
 
-    model: str = Field(DEFAULT_MODEL, description="a checkpoint: an embedded one, llada-nano or llada-micro, a folder, or a Hub id")
+    model: str = Field(
+        DEFAULT_MODEL, description="a checkpoint: an embedded one, llada-nano or llada-micro, a folder, or a Hub id"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     device: Literal["auto", "cuda", "cpu"] = Field(
         "auto",
@@ -129,7 +131,9 @@ class GenerateSettings(ModelSettings):
     prompt: str = Field(description="what to ask")
     raw: bool = Field(False, description="send the prompt as it is, without the chat template")
     scheduler: str = Field(defaults.SCHEDULER, description="the scheduler, with options as name:option=value")
-    max_tokens: int = Field(defaults.MAX_TOKENS, ge=1, description="length of the generation region in tokens")
+    max_tokens: int | None = Field(
+        None, ge=1, description="length of the generation region in tokens; by default that of `unmask serve`"
+    )
     block_length: int = Field(
         defaults.BLOCK_LENGTH, ge=1, description="tokens per block; blocks are filled left to right"
     )

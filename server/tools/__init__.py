@@ -1,0 +1,1 @@
+"""Calls of tools: how a model reads and writes them, and what of that is asked for."""
