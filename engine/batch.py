@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Change
 from unmask.engine.feed import Feed
-from unmask.engine.groups import SchedulerGroups
+from unmask.engine.groups import Choice, GroupInputs, SchedulerGroups
+from unmask.engine.plan import StepInputs
 from unmask.engine.previous import PreviousHidden
 from unmask.engine.request import Step
+from unmask.schedulers import View
 
 
 class Batch:
@@ -25,6 +29,14 @@ class Batch:
         """Add rows."""
         self.canvases += canvases
         self.groups.regroup(self.canvases)
+
+    def choose(self, view: View, inputs: StepInputs, groups: Sequence[GroupInputs], stops: Tensor) -> Choice:
+        """What the schedulers do, and what is kept of drafts; stops (V,) bool, ends of text. Raises SchedulerError."""
+        if inputs.draft is None:
+            return self.groups.choose(view, inputs.last_pass, groups)
+        kept = inputs.draft.kept(view, stops)  # before a scheduler sees the view, as it might write into it
+        unheard = frozenset(canvas.request.id for canvas in self.canvases if canvas.drafting)
+        return inputs.draft.amended(self.groups.choose(view, inputs.last_pass, groups, unheard), kept)
 
     def advance(self, changes: Sequence[Change | None]) -> tuple[list[Step], tuple[str, ...]]:
         """Apply one forward pass. Returns the steps, and the requests for which the model computed NaN: those without a

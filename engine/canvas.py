@@ -1,11 +1,12 @@
 """One running request on the host: its blocks, its reveals, its settled text, and its end."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.engine.draft import Draft
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.settled import SettledText
 from unmask.engine.structure.progress import Progress
@@ -30,6 +31,7 @@ class Canvas:
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
     progress      through the automaton of a structured answer; None for a free one
+    draft         what the client expects, as far as it is judged
 
     The tokens are kept on the host. Each step sends the columns that it computes, and reads what it revealed once.
     """
@@ -52,6 +54,7 @@ class Canvas:
     step: int = 0
     block_start: int = 0
     block_step: int = 0
+    draft: Draft = field(init=False)
     text: str = ""
     _settled: int = 0  # positions
     _open: int = 0  # passes that the current block had without masks
@@ -79,6 +82,8 @@ class Canvas:
         self._offset = 0 if self.model_block is None else len(prompt) % self.request.block_length
         self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
         self._skip_full_blocks()
+        self.draft = Draft(self.request.draft)
+        self._stand(opens=True)
 
     def column(self, position: int) -> int:
         """The column of a position of the generation region."""
@@ -88,6 +93,11 @@ class Canvas:
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
         return self.step + 1 >= self._cap
+
+    @property
+    def drafting(self) -> bool:
+        """Whether the next pass judges a draft that stands, and does nothing else."""
+        return bool(self.draft.standing)
 
     @property
     def block_end(self) -> int:
@@ -152,6 +162,11 @@ class Canvas:
         finish: bool = True,
     ) -> Step:
         """Apply one forward pass; returns what it changed. `finish` ends the block if it has no masks."""
+        drafting = self.drafting
+        if drafting:
+            revealed = self._judge(revealed)
+        elif self.needs.remask:
+            self.draft.judged = []
         self._open += not self._has_masks(self.block_start, self.block_end)
         for reveal in (*revealed, *written):
             self._write(reveal.position, reveal.token_id, masked=False)
@@ -167,12 +182,14 @@ class Canvas:
             self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
         self._force(block_end)
         self.step += 1
-        self.block_step += 1
+        self.block_step += not drafting
         ended = finish and not self._has_masks(self.block_start, block_end)
         if ended:
             self.block_start, self.block_step, self._open = block_end, 0, 0
             self._skip_full_blocks()
         result = self._settle()
+        if result is None:
+            self._stand(opens=ended)
         before = self._reported
         self._reported = len(result.token_ids) if result else self._answer.tokens_of(len(self.text))
         offsets = tuple(self._answer.offsets[before : self._reported])
@@ -182,6 +199,26 @@ class Canvas:
         return Step(
             self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
         )
+
+    def _stand(self, opens: bool) -> None:
+        """Let the draft stand as far as it does in the next pass; `opens` where that is the first over a block."""
+        if opens:
+            self.draft.open(self._masks_of_block())
+        if self.last_pass:
+            self.draft.drop()
+        for position in self.draft.standing:
+            self._write(position, self.draft.tokens[position], masked=False)
+
+    def _judge(self, agreed: tuple[Reveal, ...]) -> tuple[Reveal, ...]:
+        """Take back what stood of the draft; what is kept of it, and of what the model agreed with."""
+        for position in self.draft.standing:
+            self._write(position, self.mask_id, masked=True)
+        return tuple(replace(reveal, step=self.step) for reveal in self.draft.judge(agreed, self._masks_of_block()))
+
+    def _masks_of_block(self) -> list[int]:
+        start, end = self.column(self.block_start), self.column(self.block_end)
+        masks: list[int] = (self.block_start + np.flatnonzero(self.masked[start:end])).tolist()
+        return masks
 
     def _skip_full_blocks(self) -> None:
         """Go on to the next block with masks: a block without masks needs no pass."""
@@ -208,6 +245,10 @@ class Canvas:
 
     def _is_forced(self, position: int) -> bool:
         return self.progress is not None and position in self.progress.forced
+
+    def _is_drafted(self, position: int) -> bool:
+        draft = self.request.draft
+        return position < len(draft) and int(self.ids[self.column(position)]) == draft[position]
 
     def _has_masks(self, start: int, end: int) -> bool:
         return bool(self.masked[self.column(start) : self.column(end)].any())
@@ -272,6 +313,7 @@ class Canvas:
         now = time.monotonic()
         started = self.started or now
         kept = self._answer.positions[:count]
+        accepted = sum(map(self._is_drafted, kept))
         return Result(
             token_ids=tuple(self._tokens(kept)),
             positions=tuple(kept),
@@ -286,5 +328,7 @@ class Canvas:
             end=end,
             offsets=tuple(self._answer.offsets[:count]),
             forced=sum(map(self._is_forced, kept)),
+            accepted=accepted,
+            rejected=len(self.request.draft) - accepted,
             stop=stop,
         )

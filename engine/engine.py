@@ -24,12 +24,12 @@ from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
-from unmask.engine.request import Request, Result, Step, check_block_length, check_template
+from unmask.engine.request import Request, Result, Step, check_adjustment, check_block_length, check_template
 from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
-from unmask.engine.structure.compiled import Structures, writes_others
+from unmask.engine.structure.compiled import Structures
 from unmask.engine.structure.constrain import constrain
 from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
@@ -116,12 +116,7 @@ class Engine:
         check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
         check_template(request)
-        if request.adjustment is not None and writes_others(request):
-            raise RequestError(
-                f"scheduler {request.scheduler.name!r} writes other tokens than the proposals, which logit_bias, "
-                "penalties and min_p would not change; choose another",
-                "scheduler",
-            )
+        check_adjustment(request)
         self._room.check(length := request.length)
         if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(
@@ -226,7 +221,7 @@ class Engine:
             view = inputs.view(proposal)
             top_logprobs = batch.groups.top_logprobs
             proposed = Proposed.of(view, needs.top_k if needs.choice else top_logprobs)
-            chosen = batch.groups.choose(view, inputs.last_pass, groups)
+            chosen = batch.choose(view, inputs, groups, self._stops)
             if chosen.choice is not None:
                 proposed = proposed.taking(chosen.choice, top_logprobs)
             if needs.kl:

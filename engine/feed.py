@@ -71,7 +71,7 @@ def _to_keep(canvases: Sequence[Canvas]) -> dict[str, Kept]:
     kept, begin = dict[str, Kept](), 0
     for canvas in canvases:
         columns = canvas.wanted
-        if canvas.request.input_state.feeds:
+        if canvas.request.input_state.feeds and not canvas.drafting:
             positions = canvas.window[0] + columns
             inside = (positions >= canvas.block_start) & (positions < canvas.block_end) & canvas.may_be_fed(positions)
             chosen = np.flatnonzero(inside)

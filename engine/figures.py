@@ -22,6 +22,8 @@ class Figures:
     tokens_per_second  the same per second of generating
     queue_seconds      from submission to the first pass
     generate_seconds   from the first pass to the last
+    accepted_prediction_tokens, rejected_prediction_tokens   tokens of the prediction that the answers have at the same
+                       positions, and the others; None without a prediction
     forced_tokens      tokens that the form of the answer left no choice for, which cost no step; None without a form
     """
 
@@ -37,6 +39,8 @@ class Figures:
     queue_seconds: float
     generate_seconds: float
     forced_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
 
 
 def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
@@ -44,6 +48,7 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
     tokens = sum(result.generated for result in results)
     passes = sum(result.forward_passes for result in results)
     structured = any(request.structure is not None for request in requests)
+    drafted = any(request.draft for request in requests)
     seconds = max(result.generate_seconds for result in results)
     return Figures(
         scheduler=requests[0].scheduler.as_json(),
@@ -58,4 +63,6 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
         queue_seconds=round(max(result.queue_seconds for result in results), 6),
         generate_seconds=round(seconds, 6),
         forced_tokens=sum(result.forced for result in results) if structured else None,
+        accepted_prediction_tokens=sum(result.accepted for result in results) if drafted else None,
+        rejected_prediction_tokens=sum(result.rejected for result in results) if drafted else None,
     )

@@ -92,12 +92,15 @@ class SchedulerGroups:
         if any(canvas.request.input_state.softens for canvas in canvases):
             self.needs = replace(self.needs, current=True)
 
-    def choose(self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs]) -> Choice:
+    def choose(
+        self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs], unheard: frozenset[str] = frozenset()
+    ) -> Choice:
         """What is done now.
 
         view       of all rows; options are added here
         last_pass  (B,) bool, rows that may have no forward pass after this one
         inputs     those of this class, on the device
+        unheard    requests whose decisions count for nothing, so that their states stay as they are
 
         Only eligible positions are revealed. A row that would reveal nothing reveals its most confident position. On
         its last pass a row reveals everything. Only revealed positions of the block are remasked or written over, and
@@ -112,8 +115,8 @@ class SchedulerGroups:
         kept = [self._ask_group(group, asked, view, chosen) for group, asked in zip(self._groups, inputs, strict=True)]
         self.records = {}
         for states, records in kept:
-            self._states |= states
-            self.records |= records
+            self._states |= {id: state for id, state in states.items() if id not in unheard}
+            self.records |= {id: record for id, record in records.items() if id not in unheard}
         last = last_pass[:, None]
         reveal = chosen.reveal & eligible
         stuck = ~reveal.any(1)

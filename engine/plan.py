@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.engine.adjustment.adjust import AdjustmentInputs
 from unmask.engine.adjustment.inputs import adjustment_inputs
 from unmask.engine.canvas import Canvas
+from unmask.engine.draft import DraftInputs, draft_inputs
 from unmask.engine.feed import FeedInputs, Kept, feed_inputs
 from unmask.engine.input_state import Shares
 from unmask.engine.proposal import Draws, Proposal
@@ -101,6 +102,7 @@ class StepInputs:
     adjustment what adjusted rows need; None if there are none
     feed       what is fed of the last pass; None if nothing is
     softened   (S,) long   which predictions are of rows whose tokens are softened; None if there are none
+    draft      what may be kept of drafts; None if no draft is judged
     """
 
     network: NetworkInputs
@@ -112,6 +114,7 @@ class StepInputs:
     adjustment: AdjustmentInputs | None
     feed: FeedInputs | None
     softened: Tensor | None
+    draft: DraftInputs | None
 
     @property
     def amends(self) -> bool:
@@ -189,6 +192,7 @@ def plan_step(
         adjustment=adjustment_inputs(canvases, wanted, seeds),
         feed=feed_inputs(canvases, segments, kept, SIZES[network_shapes]) if kept else None,
         softened=_softened(canvases, wanted, SIZES[shapes]),
+        draft=draft_inputs(canvases),
     )
     return Plan(inputs, computed_columns, recurs)
 

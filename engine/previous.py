@@ -18,7 +18,7 @@ class PreviousHidden:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[str, Tensor] = {}  # (W, hidden size)
+        self._rows: dict[str, Tensor | None] = {}  # (W, hidden size); None before the first pass that counts
 
     def of(self, canvases: Sequence[Canvas], hidden: Tensor, window: WindowInputs) -> Tensor:
         """The previous hidden states (M, D) of the positions of `hidden` (M, D); NaN where there are none."""
@@ -34,4 +34,9 @@ class PreviousHidden:
     def keep(self, canvases: Sequence[Canvas], hidden: Tensor, window: WindowInputs) -> None:
         """Keep this pass for the next one, and forget rows that have left. The arguments are those of `of`."""
         spread = scatter(hidden, window.target, *window.tokens.shape)
-        self._rows = {canvas.request.id: spread[row] for row, canvas in enumerate(canvases) if canvas.needs.kl}
+        known = self._rows
+        self._rows = {
+            (id := canvas.request.id): known.get(id) if canvas.drafting else spread[row]
+            for row, canvas in enumerate(canvases)
+            if canvas.needs.kl
+        }

@@ -31,6 +31,8 @@ class Request:
     template           the generation region at first: a token id at pinned positions, which never change, None at
                        masks; empty if there are only masks
     suffix             token ids after the generation region
+    draft              token ids that the region is expected to begin with; those that the model would not write are
+                       decoded as ever. `engine.draft` has the rule
     min_tokens         no end of text is proposed at this many first positions of the region
     ignore_eos         none is proposed at all, and one that is pinned ends nothing
     top_logprobs       how many of the most probable tokens each reveal reports
@@ -62,6 +64,7 @@ class Request:
     structure: Structure | None = None
     input_state: InputState = MASK
     adjustment: Adjustment | None = None
+    draft: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -87,6 +90,22 @@ def check_template(request: Request) -> None:
             f"a canvas of {len(template)} tokens, {template.count(None)} of them masks, does not fit a generation "
             f"region of {length}; give {length} tokens, and at least one mask",
             "canvas",
+        )
+
+
+def writes_others(request: Request) -> bool:
+    """Whether the scheduler of a request may write other tokens than the proposals."""
+    needs = request.scheduler.needs()
+    return needs.write or needs.choice
+
+
+def check_adjustment(request: Request) -> None:
+    """Raise RequestError for a scheduler that changed logits do not change."""
+    if request.adjustment is not None and writes_others(request):
+        raise RequestError(
+            f"scheduler {request.scheduler.name!r} writes other tokens than the proposals, which logit_bias, "
+            "penalties and min_p would not change; choose another",
+            "scheduler",
         )
 
 
@@ -160,6 +179,8 @@ class Result:
     end            the end of text that ended it, if one did
     forced         how many of the token_ids the structure left no choice for
     stop           the stop text that ended it, if one did
+    accepted       how many tokens of the draft the token_ids have at the same positions
+    rejected       its other tokens
     """
 
     token_ids: tuple[int, ...]
@@ -175,4 +196,6 @@ class Result:
     end: Reveal | None = None
     offsets: tuple[int, ...] = ()
     forced: int = 0
+    accepted: int = 0
+    rejected: int = 0
     stop: str | None = None

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
 
-from unmask.engine.request import Request
+from unmask.engine.request import Request, writes_others
 from unmask.engine.structure.automaton import Automaton, Tables, TokenBytes, token_automaton
 from unmask.engine.structure.bytes import byte_automaton
 from unmask.engine.structure.progress import Progress
@@ -18,6 +18,8 @@ def check_fields(request: Request, structure: Structure) -> None:
     """Raise RequestError if other fields of a request exclude its structure."""
     if any(token is not None for token in request.template):
         raise structure.refused("the canvas holds given tokens between its masks; leave one of the two out")
+    if request.draft:
+        raise structure.refused("a 'prediction' may not have that form; leave one of the two out")
     if request.endless:
         name = "ignore_eos" if request.ignore_eos else "min_tokens"
         raise structure.refused(f"{name!r} asks for an answer without an end there; leave one of the two out")
@@ -25,12 +27,6 @@ def check_fields(request: Request, structure: Structure) -> None:
         raise structure.refused(
             f"scheduler {request.scheduler.name!r} writes other tokens than the proposals; choose another"
         )
-
-
-def writes_others(request: Request) -> bool:
-    """Whether the scheduler of a request may write other tokens than the proposals."""
-    needs = request.scheduler.needs()
-    return needs.write or needs.choice
 
 
 @dataclass

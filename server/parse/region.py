@@ -19,6 +19,7 @@ class Region:
 
     template  the region's token ids, None for masks; empty if there are only masks
     suffix    after the region
+    draft     token ids that the region is expected to begin with
     start     index in the prompt at which the canvas of the client begins
     """
 
@@ -26,6 +27,7 @@ class Region:
     max_tokens: int
     template: tuple[int | None, ...] = ()
     suffix: tuple[int, ...] = ()
+    draft: tuple[int, ...] = ()
     start: int = 0
 
     def filled(self, tokens: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@
 import secrets
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from unmask.engine.adjustment import adjustment_of
 from unmask.engine.caching import choose_cache
@@ -27,7 +28,7 @@ from unmask.server.wire.fields import MAX_SEED, GenerationFields
 from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.items import as_messages
-from unmask.server.wire.messages import Message, TemplateValues
+from unmask.server.wire.messages import Message, Prediction, TemplateValues
 from unmask.server.wire.openai import OpenAIFields
 from unmask.server.wire.openai_responses import ResponsesRequest
 from unmask.server.wire.tools import ToolFields
@@ -44,7 +45,7 @@ def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Re
     else:
         prompt = checked(prompt, field, model)
         default = min(_default_length(body, context.default_length), room_for(prompt, (), field, model))
-        field, region = "max_tokens", Region(prompt, body.max_tokens or default)
+        field, region = "max_tokens", Region(prompt, body.max_tokens or default, draft=_draft(body.prediction, model))
     check_length(region, field, model)
     _check_least(body, region.max_tokens)
     scheduler, structure = _scheduler(body, context.settings), _form(body)
@@ -75,6 +76,7 @@ def parse_chat(body: ChatRequest, context: Context) -> tuple[list[Request], Call
     form = _form(body)
     calling = _calling(body, form, context.settings)
     region = _chat_region(body, body.messages, body.chat_template_kwargs, calling, "messages", context)
+    region = replace(region, draft=_draft(body.prediction, context.model))
     return _choices(body, [region], form, context), calling
 
 
@@ -184,6 +186,11 @@ def _suffix(text: str | None, model: Model) -> tuple[int, ...]:
     return tuple(encoded(text, "suffix", model))
 
 
+def _draft(prediction: Prediction | None, model: Model) -> tuple[int, ...]:
+    """The tokens of a predicted text."""
+    return () if prediction is None else tuple(encoded(prediction.text, "prediction", model))
+
+
 def _default_length(body: GenerationFields, default: int) -> int:
     """The length of a region for which none is given."""
     return max(default, body.min_tokens or 0)
@@ -226,6 +233,7 @@ def _request(
         input_state=choose_input_state(body.input_state or settings.input_state, context.model),
         template=region.template,
         suffix=region.suffix,
+        draft=region.draft,
         min_tokens=min(body.min_tokens or 0, region.max_tokens),
         ignore_eos=bool(body.ignore_eos),
         top_logprobs=body.alternatives or 0,

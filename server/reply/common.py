@@ -9,14 +9,21 @@ from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.figures import figures
 from unmask.engine.request import Result
 from unmask.server.generations import Generations
-from unmask.server.wire.responses import ArNess, Diffusion, Usage
+from unmask.server.wire.responses import ArNess, CompletionDetails, Diffusion, Usage
 
 
 def usage(results: Sequence[Result], n: int = 1) -> Usage:
     """Tokens in and out, where each prompt has n choices; a prompt counts once."""
     prompt = sum(result.prompt_tokens for result in results[::n])
     completion = sum(result.generated for result in results)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    accepted, rejected = (sum(getattr(result, name) for result in results) for name in ("accepted", "rejected"))
+    details = CompletionDetails(accepted_prediction_tokens=accepted, rejected_prediction_tokens=rejected)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        completion_tokens_details=details if accepted or rejected else None,
+    )
 
 
 def token_steps(result: Result) -> dict[str, Any]:

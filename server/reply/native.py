@@ -37,7 +37,7 @@ class NativeReply:
         finally:
             self.generations.close()
         done = await asyncio.to_thread(self._done, result)
-        return JSONResponse(self.head | {"usage": usage([result]).model_dump()} | done)
+        return JSONResponse(self.head | {"usage": usage([result]).model_dump(exclude_none=True)} | done)
 
     async def events(self) -> AsyncIterator[str]:
         """The stream: `start`, a `step` per forward pass, a `block` when one is finished, `done` or `error`."""

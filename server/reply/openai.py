@@ -157,7 +157,8 @@ class OpenAIReply:
             return {"usage": None}
         requests = self.generations.requests[: self._choices : self.body.n or 1]
         prompt = sum(len(request.prompt) + len(request.suffix) for request in requests)
-        return {"usage": Usage(prompt_tokens=prompt, completion_tokens=sent, total_tokens=prompt + sent).model_dump()}
+        usage_so_far = Usage(prompt_tokens=prompt, completion_tokens=sent, total_tokens=prompt + sent)
+        return {"usage": usage_so_far.model_dump(exclude_none=True)}
 
     @property
     def _choices(self) -> int:
@@ -165,6 +166,6 @@ class OpenAIReply:
 
     def _summary(self, results: Sequence[Result]) -> JSON:
         return {
-            "usage": usage(results, self.body.n or 1).model_dump(),
+            "usage": usage(results, self.body.n or 1).model_dump(exclude_none=True),
             "diffusion": diffusion(self.generations, results, bool(self.body.return_steps)),
         }

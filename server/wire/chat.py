@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from unmask.server.wire.fields import about
-from unmask.server.wire.messages import Messages, TemplateValues
+from unmask.server.wire.messages import Messages, Predicted, TemplateValues
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 from unmask.server.wire.tools import ToolFields
 
@@ -15,6 +15,7 @@ class ChatRequest(OpenAIFields, ToolFields):
 
     messages: Messages = Field(description="a conversation, put through the chat template")
     chat_template_kwargs: TemplateValues = None
+    prediction: Predicted = None
     logprobs: bool | None = Field(None, description="return each token's log-probability at the step that revealed it")
     top_logprobs: int | None = Field(
         None, ge=0, le=MAX_TOP_LOGPROBS, description="with `logprobs`: return this many of the most probable tokens too"
@@ -28,6 +29,12 @@ class ChatRequest(OpenAIFields, ToolFields):
     def _snapshots_of_text(self) -> "ChatRequest":
         if self.diffusing and self.tools and self.tool_choice != "none":
             raise about("diffusing", "fields 'diffusing' and 'tools' exclude each other; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
+    def _prediction_of_text(self) -> "ChatRequest":
+        if self.prediction and self.tools and self.tool_choice != "none":
+            raise about("prediction", "fields 'prediction' and 'tools' exclude each other; leave one of the two out")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, TokenIds, about, expect
-from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
+from unmask.server.wire.messages import Messages, Predicted, TemplateValues, check_template_values
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
 
 
@@ -17,6 +17,7 @@ class GenerateRequest(GenerationFields):
     prompt: str | None = Field(None, description="raw text; no special tokens are added")
     messages: Messages | None = Field(None, description="a conversation, put through the chat template")
     chat_template_kwargs: TemplateValues = None
+    prediction: Predicted = None
     input_ids: TokenIds | None = Field(None, description="token ids")
     canvas: Annotated[
         str | Annotated[list[int | None], Field(max_length=MAX_TOKENS, fail_fast=True)] | None,
@@ -46,6 +47,8 @@ class GenerateRequest(GenerationFields):
         check_template_values(self.messages, self.chat_template_kwargs)
         if self.canvas is not None and self.max_tokens is not None:
             raise about("max_tokens", "field 'max_tokens' is not for a canvas; its masks set the length, leave it out")
+        if self.canvas is not None and self.prediction is not None:
+            raise about("prediction", "field 'prediction' is not for a canvas; write what you expect into its text")
         if self.mask_marker is not None and not isinstance(self.canvas, str):
             raise about("mask_marker", "field 'mask_marker' is for a canvas that is a text; leave it out")
         return self

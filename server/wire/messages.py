@@ -105,6 +105,26 @@ class Message(BaseModel):
         }
 
 
+class Prediction(BaseModel):
+    """OpenAI's `prediction`: what the client expects the answer to begin with."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    type: Literal["content"] = Field(description="always `content`")
+    content: Annotated[str | Parts, expect(PARTS)] = Field(description="the text; parts are joined")
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Predicted = Annotated[
+    Prediction | None,
+    Field(
+        description="a text that the answer is expected to begin with; what the model would write itself is kept and "
+        "costs hardly a pass, the rest is decoded as ever"
+    ),
+]
 Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 TemplateValues = Annotated[
     dict[Annotated[str, Field(max_length=MAX_NAME)], Any] | None,

@@ -34,6 +34,10 @@ class Diffusion(BaseModel):
     forced_tokens: int | None = Field(
         None, description="with a form of the answer: tokens that it left no choice for, which cost no step"
     )
+    accepted_prediction_tokens: int | None = Field(
+        None, description="with `prediction`: its tokens that the answers have at the same positions"
+    )
+    rejected_prediction_tokens: int | None = Field(None, description="with `prediction`: its other tokens")
     loose_tools: list[str] | None = Field(
         None, description="tools whose schema this server cannot hold: a call of them has any JSON object as arguments"
     )
@@ -49,12 +53,20 @@ class TokenSteps(BaseModel):
     token_confidences: list[float | None] | None = Field(None, description="the probability of each token at that step")
 
 
+class CompletionDetails(BaseModel):
+    """What became of the tokens of a `prediction`. Rejected ones are not among the generated."""
+
+    accepted_prediction_tokens: int = Field(description="that the answers have at the same positions")
+    rejected_prediction_tokens: int = Field(description="the others")
+
+
 class Usage(BaseModel):
     """Tokens in and out. Tokens of a canvas or a `suffix` count as prompt."""
 
     prompt_tokens: int = Field(description="tokens given")
     completion_tokens: int = Field(description="tokens generated")
     total_tokens: int = Field(description="the sum of both")
+    completion_tokens_details: CompletionDetails | None = Field(None, description="with `prediction`")
 
 
 class GenerationResponse(BaseModel):

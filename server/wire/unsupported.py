@@ -49,7 +49,7 @@ UNSUPPORTED: dict[str, Refusal] = {
     "prompt": ((), "this endpoint answers 'messages'", "send those, or use /v1/completions"),
     "suffix": (("",), "this endpoint does not fill in", "use /v1/fim/completions"),
     "canvas": ((), "this endpoint does not fill in", "use /generate"),
-    "prediction": ((), "this server does not start from a prediction", _LEAVE),
+    "prediction": ((), "this endpoint does not start from a prediction", "use /v1/chat/completions, or /generate"),
     "echo": ((False,), "this endpoint does not repeat the prompt", _LEAVE),
     "logprobs": ((False,), "this endpoint gives no log-probabilities", "use /v1/completions"),
     "top_logprobs": ((0,), "this endpoint counts them in 'logprobs'", _LEAVE),

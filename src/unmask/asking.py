@@ -53,6 +53,8 @@ class Fields(TypedDict, total=False):
     min_tokens          no end of text is written among this many first tokens; 0
     ignore_eos          no end of text is written at all; False
     suffix              text or token ids after the generation region
+    prediction          text or token ids that the answers are expected to begin with: what the model would write itself
+                        is kept and costs hardly a pass, the rest is decoded as ever; nothing
     structured_outputs  the form of the answer, whatever the model proposes: a mapping with one of `json` (a schema),
                         `json_object` (True), `regex` and `choice` (a list of texts)
     """
@@ -76,6 +78,7 @@ class Fields(TypedDict, total=False):
     min_tokens: int | None
     ignore_eos: bool | None
     suffix: Prompt | None
+    prediction: Prompt | None
     min_p: float | None
     presence_penalty: float | None
     frequency_penalty: float | None
@@ -166,6 +169,7 @@ def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
         min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
+        draft=token_ids(given["prediction"], "prediction", model) if "prediction" in given else (),
         adjustment=_adjustment(given, model),
         structure=_structure(given["structured_outputs"]) if "structured_outputs" in given else None,
     )
