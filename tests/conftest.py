@@ -19,6 +19,7 @@ SLOW = {
     "test_compiled_versions",
     "test_confinement",
     "test_docs_page",
+    "test_draft",
     "test_drawn_tasks",
     "test_endless",
     "test_ends",
