@@ -255,7 +255,7 @@ def test_few_passes_are_enough(model: Model) -> None:
 def test_an_answer_that_must_go_on_goes_on(model: Model) -> None:
     own = run(model, make(model)).token_ids
     for fields in ({"ignore_eos": True}, {"min_tokens": len(own) + 3}):
-        result = run(model, make(model, draft=own, **fields))  # type: ignore[arg-type]
+        result = run(model, make(model, draft=own, **fields))
         assert len(result.token_ids) > len(own) + 2
         assert result.token_ids[: len(own)] == own
 

@@ -51,7 +51,7 @@ def test_the_official_client(client: openai.OpenAI, content: Any) -> None:
     details = quick.usage.completion_tokens_details
     assert details.accepted_prediction_tokens == quick.usage.completion_tokens
     assert details.rejected_prediction_tokens == 0
-    told = [one.diffusion for one in (plain, quick)]  # type: ignore[attr-defined]
+    told = [one.diffusion for one in (plain, quick)]
     assert told[1]["forward_passes"] < told[0]["forward_passes"] / 4
     assert "accepted_prediction_tokens" not in told[0]
 
