@@ -11,8 +11,9 @@ BELIEF. Block by block:
 
 An end of text right after the draft is judged like a token of it, in 2 and 3. What is refused is decoded as if there
 had been no draft. 1 and 2 are left out where less than two tokens of the draft are in the block, or one pass is left;
-2 also where none passed; and 3 lasts one pass for schedulers that take tokens back. 1 and 2 are forward passes, but
-nothing is left of them to caches, schedulers and input states: the block begins after them.
+2 also where none passed; and 3 lasts one pass for schedulers that take tokens back. 1 and 2 count as forward
+passes of the request, but nothing else is left of them to caches, schedulers and input states: the block begins after
+them.
 
 So a draft costs at most two passes a block, and one if its first token is refused; one that is right needs two.
 """
