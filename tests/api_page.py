@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from tests.live import live
 from unmask.server.parse.requests import COMPLETION_MAX_TOKENS
 from unmask.server.settings import ServeSettings
+from unmask.server.wire.anthropic import ConversationFields
 from unmask.server.wire.fields import Body
 from unmask.server.wire.messages import Message, TextPart
 from unmask.server.wire.openai import StreamOptions
@@ -54,6 +55,7 @@ DEFAULTS = {
     "model": "the one served",
     "n": "1",
     "scheduler": _setting("default_scheduler"),
+    "stop_sequences": "as `stop`",
     "seed": "random; 0 on `/score`",
     "temperature": "0",
     "timeout": "`--request-timeout`",
@@ -78,7 +80,7 @@ def table(kind: type[BaseModel]) -> str:
     """The fields of a class that are not as those of its base; of an answer, without defaults."""
     inherited = {name: field for base in kind.__bases__ for name, field in getattr(base, "model_fields", {}).items()}
     schema = kind.model_json_schema()
-    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart | ToolFields)
+    coming_in = issubclass(kind, Body | ConversationFields | Message | StreamOptions | TextPart | ToolFields)
     rows = [["field", "type", *(["default"] if coming_in else []), "meaning"]]
     rows.append(["---"] * len(rows[0]))
     for name, field in kind.model_fields.items():
