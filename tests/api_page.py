@@ -28,7 +28,9 @@ EXAMPLE = re.compile(
     r"```(json|text)\n(.*?)```",
     re.DOTALL,
 )
-VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at)": ?(?:"[^"]*"|\d+))')
+VOLATILE = re.compile(
+    r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at|total_duration|eval_duration)": ?(?:"[^"]*"|\d+))'
+)
 
 Ask = Callable[[str, str | None], str]
 
@@ -48,8 +50,10 @@ DEFAULTS = {
     "frequency_penalty": "0",
     "max_output_tokens": "as `max_tokens`",
     "min_p": "0",
+    "num_predict": "as `max_tokens`",
     "min_tokens": "0",
     "presence_penalty": "0",
+    "repeat_penalty": "1",
     "repetition_penalty": "1",
     "max_tokens": f"the model's, `--default-max-tokens`; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
     "model": "the one served",
@@ -88,7 +92,11 @@ def table(kind: type[BaseModel]) -> str:
             continue
         name = field.alias or name  # noqa: PLW2901
         needed = field.default is PydanticUndefined
-        default = "required" if needed else DEFAULTS.get(name, "false" if _is_flag(schema, name) else "")
+        default = (
+            "required"
+            if needed
+            else DEFAULTS.get(name, str(bool(field.default)).lower() if _is_flag(schema, name) else "")
+        )
         meaning = (field.description or "").replace("|", "\\|")
         rows.append([f"`{name}`", _type(schema["properties"][name]), *([default] if coming_in else []), meaning])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -29,6 +29,7 @@ from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.items import as_messages
 from unmask.server.wire.messages import Message, TemplateValues
+from unmask.server.wire.ollama import OllamaChatRequest
 from unmask.server.wire.openai import OpenAIFields
 from unmask.server.wire.openai_responses import ResponsesRequest
 from unmask.server.wire.tools import ToolFields
@@ -109,6 +110,18 @@ def parse_messages(body: MessagesRequest, context: Context) -> tuple[list[Reques
     return _choices(body, [region], form, context), calling
 
 
+def parse_ollama(body: OllamaChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The request for a body of `POST /api/chat`, and the tools that it may call.
+
+    Raises what `server.errors` maps to 400.
+    """
+    fields, asked = body.fields, body.asked_format
+    form = _form(fields) if asked is None else structure_of(fields, asked, "format")
+    calling = _calling(body, form, context.settings)
+    region = _chat_region(fields, body.messages, body.chat_template_kwargs, calling, "messages", context)
+    return _choices(fields, [region], form, context), calling
+
+
 def parse_count(body: CountRequest, context: Context) -> list[int]:
     """The tokens that a body of `POST /v1/messages/count_tokens` makes; raises what `server.errors` maps to 400."""
     calling = _calling(body.tool_fields(), None, context.settings)
@@ -180,7 +193,7 @@ def _region(
 
 
 def _choices(
-    body: OpenAIFields | ResponsesRequest | MessagesRequest,
+    body: GenerationFields,
     regions: Sequence[Region],
     form: Structure | None,
     context: Context,
