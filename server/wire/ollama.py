@@ -42,7 +42,7 @@ class OllamaOptions(GenerationFields):
 
 # Beside the options.
 REFUSED_OUTSIDE: dict[str, Refusal] = {
-    **{name: ((), "how to generate stands in 'options'", "send it there") for name in OllamaOptions.model_fields},
+    **dict.fromkeys(OllamaOptions.model_fields, ((), "how to generate stands in 'options'", "send it there")),
     "logprobs": ((False,), NO_LOGPROBS, CHAT),
     "top_logprobs": ((0,), NO_LOGPROBS, CHAT),
 }
