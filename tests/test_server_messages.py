@@ -50,7 +50,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": []}, "messages", "at least 1 item"),
     ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role", "'user', 'assistant' or 'system'"),
     ({"messages": [{"role": "user", "content": 1}]}, "messages.0.content", "a text, or a list of blocks"),
-    (turn({"type": "thinking", "thinking": "a"}), "messages", "nothing but thinking"),
+    (turn({"type": "thinking", "thinking": "a"}), "messages", "holds no text, call or result"),
     (turn({"type": "image", "source": {}}), "messages.0.content", "blocks of type 'image' are not supported"),
     (turn({"type": "text"}), "messages.0.content.text", "is missing; give it"),
     (turn(CALL), "messages.0.content", "not for the role 'user'"),

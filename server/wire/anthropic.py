@@ -135,7 +135,7 @@ class ConversationFields(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> "ConversationFields":
         if not self.as_messages():
-            raise about("messages", "field 'messages' holds nothing but thinking; give a text")
+            raise about("messages", "field 'messages' holds no text, call or result; give one")
         self.tool_fields()
         return self
 
