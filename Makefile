@@ -11,7 +11,7 @@ SERVING := $(VENV)/.serving
 INSTALLED := $(VENV)/.installed
 
 CLIENTS := $(VENV)/clients
-MORE_CLIENTS := $(VENV)/clients-agents $(VENV)/clients-instructor $(VENV)/clients-node
+MORE_CLIENTS := $(addprefix $(VENV)/clients-,agents chat instructor llama node)
 
 # Any of these will do.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
@@ -75,7 +75,7 @@ $(CLIENTS)/.installed: tests/clients.txt | $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
 	@touch $@
 
-test-clients: install $(addsuffix /.installed,$(MORE_CLIENTS)) ## install and run more clients of others: agents, instructor, and with npm those of Node
+test-clients: install $(addsuffix /.installed,$(MORE_CLIENTS)) ## install and run more clients of others: agents, chats, forms, and with npm those of Node
 	$(PYTEST) -m clients $(ARGS)
 
 # Each has its own complete pins.

@@ -18,12 +18,14 @@ from unmask.server.errors import add_error_handlers
 from unmask.server.ops.access import PROBES, ApiKeys
 from unmask.server.ops.middleware import KeepAlive, Observe
 from unmask.server.routes import (
+    anthropic,
     chat,
     completions,
     elsewhere,
     fim,
     generate,
     info,
+    ollama,
     playground,
     responses,
     score,
@@ -67,7 +69,8 @@ def create_app(
         title="unmask", version=version("unmask"), lifespan=lifespan, static_url="/docs/static", redoc_url=None
     )
     app.state.backend = backend
-    routers = [routes.router for routes in (generate, completions, chat, responses, fim, score, tokenize, info)]
+    generating = (generate, completions, chat, responses, anthropic, ollama, fim)
+    routers = [routes.router for routes in (*generating, score, tokenize, info)]
     for router in (*routers, elsewhere.router, playground.router):
         app.include_router(router)
     add_error_handlers(app, [route.path for router in routers for route in router.routes if isinstance(route, Route)])

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from tests.live import live
 from unmask.server.parse.requests import COMPLETION_MAX_TOKENS
 from unmask.server.settings import ServeSettings
+from unmask.server.wire.anthropic import ConversationFields
 from unmask.server.wire.fields import Body
 from unmask.server.wire.messages import Message, TextPart
 from unmask.server.wire.openai import StreamOptions
@@ -27,7 +28,9 @@ EXAMPLE = re.compile(
     r"```(json|text)\n(.*?)```",
     re.DOTALL,
 )
-VOLATILE = re.compile(r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at)": ?(?:"[^"]*"|\d+))')
+VOLATILE = re.compile(
+    r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at|total_duration|eval_duration)": ?(?:"[^"]*"|\d+))'
+)
 
 Ask = Callable[[str, str | None], str]
 
@@ -47,13 +50,16 @@ DEFAULTS = {
     "frequency_penalty": "0",
     "max_output_tokens": "as `max_tokens`",
     "min_p": "0",
+    "num_predict": "as `max_tokens`",
     "min_tokens": "0",
     "presence_penalty": "0",
+    "repeat_penalty": "1",
     "repetition_penalty": "1",
     "max_tokens": f"the model's, `--default-max-tokens`; {COMPLETION_MAX_TOKENS} on `/v1/completions`",
     "model": "the one served",
     "n": "1",
     "scheduler": _setting("default_scheduler"),
+    "stop_sequences": "as `stop`",
     "seed": "random; 0 on `/score`",
     "temperature": "0",
     "timeout": "`--request-timeout`",
@@ -78,7 +84,7 @@ def table(kind: type[BaseModel]) -> str:
     """The fields of a class that are not as those of its base; of an answer, without defaults."""
     inherited = {name: field for base in kind.__bases__ for name, field in getattr(base, "model_fields", {}).items()}
     schema = kind.model_json_schema()
-    coming_in = issubclass(kind, Body | Message | StreamOptions | TextPart | ToolFields)
+    coming_in = issubclass(kind, Body | ConversationFields | Message | StreamOptions | TextPart | ToolFields)
     rows = [["field", "type", *(["default"] if coming_in else []), "meaning"]]
     rows.append(["---"] * len(rows[0]))
     for name, field in kind.model_fields.items():
@@ -86,7 +92,11 @@ def table(kind: type[BaseModel]) -> str:
             continue
         name = field.alias or name  # noqa: PLW2901
         needed = field.default is PydanticUndefined
-        default = "required" if needed else DEFAULTS.get(name, "false" if _is_flag(schema, name) else "")
+        default = (
+            "required"
+            if needed
+            else DEFAULTS.get(name, str(bool(field.default)).lower() if _is_flag(schema, name) else "")
+        )
         meaning = (field.description or "").replace("|", "\\|")
         rows.append([f"`{name}`", _type(schema["properties"][name]), *([default] if coming_in else []), meaning])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

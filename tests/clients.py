@@ -2,16 +2,23 @@
 
 Their dependencies and ours exclude each other, so they lie in folders of which one stands in front of the environment's
 own packages. `make clients` fills one from tests/clients.txt, `make test-clients` those of tests/agents.txt,
-tests/instructor.txt and tests/node.
+tests/chat.txt, tests/instructor.txt, tests/llama.txt and tests/node.
 """
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.live import QUESTION, Live, live
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "llada-nano"
 FOLDERS = Path(sys.prefix)
 PATIENCE = 300.0  # seconds for a program; some import half of the world
 NOBODY = "http://127.0.0.1:9"  # where whatever wants to phone home is sent
@@ -43,3 +50,26 @@ def run(folder: Path, *command: str, packages: str = "clients", target: str = "c
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return done.stdout
+
+
+@contextmanager
+def taking_tools(folder: Path) -> Iterator[Live]:
+    """The embedded model, with a template that takes tools and does not name them, as it has not the room to."""
+    template = folder / "short.jinja"
+    own = json.loads((WEIGHTS / "tokenizer_config.json").read_text())["chat_template"]
+    template.write_text("{% if tools %}{% endif %}" + own)
+    with live("llada-nano", chat_template=str(template), default_scheduler="threshold") as running:
+        yield running
+
+
+def told(folder: Path, server: Live, program: str, packages: str) -> dict[str, Any]:
+    """The JSON that a program of a client's user writes, who is given the server's address and a question."""
+    command = [sys.executable, "-c", program, server.url, QUESTION]
+    found: dict[str, Any] = json.loads(run(folder, *command, packages=packages, target="test-clients"))
+    return found
+
+
+def check_pears(form: dict[str, Any]) -> None:
+    """That an answer has the form of the classes `Pears` of those programs."""
+    assert set(form) == {"owner", "pears"}
+    assert (type(form["owner"]), type(form["pears"])) == (str, int)

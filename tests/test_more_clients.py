@@ -1,19 +1,15 @@
 """Clients that ask for tools, forms and `/v1/responses` by default, as their users run them: `make test-clients`."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients import FOLDERS, run
-from tests.live import ANSWER, QUESTION, Live, live
+from tests.clients import FOLDERS, check_pears, run, taking_tools, told
+from tests.live import ANSWER, QUESTION, Live
 
 pytestmark = pytest.mark.clients
-
-WEIGHTS = Path(__file__).parents[1] / "weights" / "llada-nano"
 
 # In each, `told` ends up as what the test looks at.
 AGENTS = """
@@ -168,23 +164,8 @@ console.log(JSON.stringify(told));
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """The embedded model, with a template that takes tools and does not name them, as it has not the room to."""
-    template = tmp_path_factory.mktemp("template") / "short.jinja"
-    own = json.loads((WEIGHTS / "tokenizer_config.json").read_text())["chat_template"]
-    template.write_text("{% if tools %}{% endif %}" + own)
-    with live("llada-nano", chat_template=str(template), default_scheduler="threshold") as running:
+    with taking_tools(tmp_path_factory.mktemp("template")) as running:
         yield running
-
-
-def told(folder: Path, server: Live, program: str, packages: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", program, server.url, QUESTION]
-    found: dict[str, Any] = json.loads(run(folder, *command, packages=packages, target="test-clients"))
-    return found
-
-
-def check_pears(form: dict[str, Any]) -> None:
-    assert set(form) == {"owner", "pears"}
-    assert (type(form["owner"]), type(form["pears"])) == (str, int)
 
 
 def test_openai_agents(tmp_path: Path, server: Live) -> None:

@@ -73,7 +73,7 @@ def test_everything_but_probes_and_the_page_wants_a_key(server: Live) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_opens(server: Live, key: str) -> None:
-    for headers in (bearer(key), {b"authorization": b"bearer  " + key.encode()}):
+    for headers in (bearer(key), {b"authorization": b"bearer  " + key.encode()}, {b"X-Api-Key": key.encode()}):
         assert server.http.get("/v1/models", headers=headers).status_code == httpx.codes.OK
 
 

@@ -272,13 +272,12 @@ def test_a_wrong_base_url_is_told(server: Live, path: str, meant: str) -> None:
     assert server.http.post("/nowhere", json={}).json()["error"]["message"].endswith("; see /docs")
 
 
-@pytest.mark.parametrize("path", ["messages", "embeddings"])
-def test_endpoints_of_others_say_what_to_do(server: Live, path: str) -> None:
+def test_embeddings_say_what_to_do(server: Live) -> None:
     """With a status for which no router of LLM traffic takes the server out of service."""
-    response = server.http.post(f"/v1/{path}", json={"input": "a"})
+    response = server.http.post("/v1/embeddings", json={"input": "a"})
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["code"], error["type"]) == ("unsupported_endpoint", "invalid_request_error")
-    assert f"this server has no /v1/{path}; " in error["message"]
+    assert "this server has no /v1/embeddings; " in error["message"]
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client, pytest.raises(openai.BadRequestError):
         client.embeddings.create(model="tiny", input="a")

@@ -10,11 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from unmask.server.errors import UnauthorizedError, error_response
 
+ANTHROPIC = "x-api-key"
 PROBES = frozenset({"/health", "/load", "/metrics", "/ping", "/ready"})
 
 
 class ApiKeys:
-    """Answers 401 to requests without one of the keys as `Authorization: Bearer KEY`, and does not read their bodies.
+    """Answers 401 to requests without one of the keys, and does not read their bodies.
+
+    A key comes as `Authorization: Bearer KEY`, or as Anthropic's clients send it, `X-Api-Key: KEY`.
 
     `request.state.key` names the key of the others. Keys are compared by their digests, all of them and each in
     constant time, so the time of a comparison reveals nothing.
@@ -34,16 +37,18 @@ class ApiKeys:
         if (name := self._name(headers)) is not None:
             scope.setdefault("state", {})["key"] = name
             return await self._app(scope, receive, send)
-        what = "the API key is unknown" if "authorization" in headers else "this server needs an API key"
+        given = {"authorization", ANTHROPIC} & set(headers.keys())
+        what = "the API key is unknown" if given else "this server needs an API key"
         error = UnauthorizedError(f"{what}; send one of its keys as the header 'Authorization: Bearer KEY'")
         return await error_response(error)(scope, receive, send)
 
     def _name(self, headers: Headers) -> str | None:
         """A name for the key of a request, which is not the key itself; None if the key is unknown."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
+        key = key if scheme.lower() == "bearer" else headers.get(ANTHROPIC, "")
         given = _digest(key.strip().encode("latin-1"))  # as Starlette decodes headers
         found = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return str(found.index(True)) if scheme.lower() == "bearer" and any(found) else None
+        return str(found.index(True)) if any(found) else None
 
 
 def _digest(key: bytes) -> bytes:

@@ -15,13 +15,14 @@ from unmask.models.loading import Model
 from unmask.schedulers import OptionError, SchedulerSpec, UnknownSchedulerError, parse_scheduler
 from unmask.server.errors import BadRequestError, show
 from unmask.server.parse.context import Context
-from unmask.server.parse.limits import check_scored
+from unmask.server.parse.limits import check_scored, too_long
 from unmask.server.parse.policies import check_policy
 from unmask.server.parse.prompts import checked, conversation, encoded, given_prompt, prompt_ids, split_prompts
 from unmask.server.parse.region import Region, check_length, region_of, room_for
 from unmask.server.parse.structure import structure_of
 from unmask.server.settings import ServeSettings
 from unmask.server.tools.calling import Calling, calling_of
+from unmask.server.wire.anthropic import CountRequest, MessagesRequest
 from unmask.server.wire.chat import ChatRequest
 from unmask.server.wire.completions import CompletionRequest
 from unmask.server.wire.fields import MAX_SEED, GenerationFields
@@ -29,6 +30,7 @@ from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.items import as_messages
 from unmask.server.wire.messages import Message, Prediction, TemplateValues
+from unmask.server.wire.ollama import OllamaChatRequest
 from unmask.server.wire.openai import OpenAIFields
 from unmask.server.wire.openai_responses import ResponsesRequest
 from unmask.server.wire.tools import ToolFields
@@ -97,6 +99,38 @@ def parse_responses(body: ResponsesRequest, context: Context) -> tuple[list[Requ
     return _choices(body, [region], form, context), calling
 
 
+def parse_messages(body: MessagesRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The request for a body of `POST /v1/messages`, and the tools that it may call.
+
+    Raises what `server.errors` maps to 400.
+    """
+    asked = body.asked_format
+    form = _form(body) if asked is None else structure_of(body, asked, "output_config")
+    messages = body.as_messages()
+    calling = _calling(body.tool_fields(), form, context.settings)
+    region = _chat_region(body, messages, body.chat_template_kwargs, calling, "messages", context)
+    return _choices(body, [region], form, context), calling
+
+
+def parse_ollama(body: OllamaChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
+    """The request for a body of `POST /api/chat`, and the tools that it may call.
+
+    Raises what `server.errors` maps to 400.
+    """
+    fields, asked = body.fields, body.asked_format
+    form = _form(fields) if asked is None else structure_of(fields, asked, "format")
+    calling = _calling(body, form, context.settings)
+    region = _chat_region(fields, body.messages, body.chat_template_kwargs, calling, "messages", context)
+    return _choices(fields, [region], form, context), calling
+
+
+def parse_count(body: CountRequest, context: Context) -> list[int]:
+    """The tokens that a body of `POST /v1/messages/count_tokens` makes; raises what `server.errors` maps to 400."""
+    calling = _calling(body.tool_fields(), None, context.settings)
+    tools = () if calling is None else calling.tools
+    return conversation(body.as_messages(), body.chat_template_kwargs, context.model, tools, "messages")
+
+
 def _form(body: GenerationFields) -> Structure | None:
     return structure_of(body, body.response_format, "response_format")
 
@@ -113,6 +147,13 @@ def _chat_region(
     model, default = context.model, context.default_length
     tools = () if calling is None else calling.tools
     prompt = checked(conversation(messages, values, model, tools, field), field, model)
+    if tools and len(prompt) >= model.max_positions:
+        raise too_long(
+            f"the prompt has {len(prompt)} tokens with its tools, which leaves no room for an answer; send fewer "
+            "tools, or start the server with --ignore-tools",
+            field,
+            model,
+        )
     return _region(body, prompt, (), field, default, model)
 
 
@@ -154,7 +195,10 @@ def _region(
 
 
 def _choices(
-    body: OpenAIFields | ResponsesRequest, regions: Sequence[Region], form: Structure | None, context: Context
+    body: GenerationFields,
+    regions: Sequence[Region],
+    form: Structure | None,
+    context: Context,
 ) -> list[Request]:
     """n requests for each region, with seeds that count up."""
     first, scheduler = _seed(body), _scheduler(body, context.settings)

@@ -11,13 +11,11 @@ _LINE_ENDS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\
 
 
 class EventStream(StreamingResponse):
-    """A stream of server-sent events. `close` is called when it ends, even before its first event."""
+    """A stream of server-sent events, or of another kind. `close` is called when it ends, even before it begins."""
 
-    def __init__(self, events: AsyncIterator[str], close: Callable[[], None]):
+    def __init__(self, events: AsyncIterator[str], close: Callable[[], None], kind: str = "text/event-stream"):
         # X-Accel-Buffering makes nginx forward each event at once.
-        super().__init__(
-            events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
-        )
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type=kind)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,22 +5,17 @@ server and send nobody there for a while; and clients repeat what was answered w
 """
 
 from fastapi import APIRouter
-from starlette.requests import Request as HTTPRequest
 
 from unmask.server.errors import BadRequestError
 
 router = APIRouter(include_in_schema=False)
 
-CHAT = "use /v1/chat/completions"
-INSTEAD = {
-    "/v1/messages": f"{CHAT}, or a client of OpenAI's API",
-    "/v1/embeddings": "this model writes text and embeds none; ask a server with an embedding model",
-}
 
-
-@router.post("/v1/messages")
 @router.post("/v1/embeddings")
-async def elsewhere(http: HTTPRequest) -> None:
+async def embeddings() -> None:
     """Refuse, with a sentence that says what to do."""
-    path = http.url.path
-    raise BadRequestError(f"this server has no {path}; {INSTEAD[path]}", code="unsupported_endpoint")
+    raise BadRequestError(
+        "this server has no /v1/embeddings; its model writes text and embeds none; "
+        "ask a server with an embedding model",
+        code="unsupported_endpoint",
+    )

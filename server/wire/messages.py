@@ -13,7 +13,10 @@ PARTS = 'a text, or a list of parts {"type": "text", "text": ...}'
 OLD_TOOLS = "it is OpenAI's old way to call functions"
 TEXT_ONLY = "the model reads text only"
 # The answer would depend on them.
-REFUSED = {"audio": (TEXT_ONLY, "leave it out"), "function_call": (OLD_TOOLS, "send 'tool_calls'")}
+REFUSED = {
+    **dict.fromkeys(("audio", "images"), (TEXT_ONLY, "leave it out")),
+    "function_call": (OLD_TOOLS, "send 'tool_calls'"),
+}
 
 
 def _or_plain(schema: dict[str, Any]) -> None:

@@ -1,0 +1,69 @@
+"""llada-micro, as it is shipped: what its card and the README say of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unmask import weights
+from unmask.engine import Engine, Request
+from unmask.evals.measure import Cell, Measurement, measure
+from unmask.evals.prompts import prompt_ids
+from unmask.evals.recipe.blueprints import MICRO
+from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer
+from unmask.evals.tasks import TASKS
+from unmask.evals.tasks.smalltalk import ANSWER, SMALLTALK
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler_text
+
+pytestmark = pytest.mark.slow
+
+FOLDER = weights.HERE / MICRO.name
+LARGEST = 16 * 2**20  # bytes
+
+
+@pytest.fixture(scope="module")
+def micro() -> Model:
+    return load_model(MICRO.name, device="cpu", dtype="float32")
+
+
+def measured(model: Model, task: str, scheduler: str, block_length: int, problems: int) -> Measurement:
+    return measure(model, Cell(TASKS[task], parse_scheduler_text(scheduler), block_length, problems))
+
+
+def test_the_checkpoint_is_small_and_of_its_blueprint() -> None:
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= LARGEST
+    config = json.loads((FOLDER / "config.json").read_text())
+    assert {key: config[key] for key in MICRO.config} == MICRO.config
+
+
+def test_the_tokenizer_is_what_the_recipe_makes(tmp_path: Path) -> None:
+    save_tokenizer(build_tokenizer(MICRO), tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads((FOLDER / name).read_text())
+
+
+def test_who_greets_it_is_told_what_it_can_do(micro: Model) -> None:
+    problems = [problem for problem, _ in zip(SMALLTALK.problems(0, "held-out"), range(8), strict=False)]
+    threshold = parse_scheduler_text("threshold")
+    requests = [Request(str(i), prompt_ids(micro, one), 64, 32, threshold) for i, one in enumerate(problems)]
+    answers = [step.result.text for step in Engine(micro).run(requests) if step.result is not None]
+    assert answers.count(ANSWER) >= 7
+
+
+@pytest.mark.parametrize(("task", "least"), [("word-problems", 11), ("json", 8), ("list-ops", 11), ("sudoku", 10)])
+def test_it_solves_what_its_card_says(micro: Model, task: str, least: int) -> None:
+    assert measured(micro, task, "threshold", 32, problems=12).accuracy * 12 >= least
+
+
+def test_one_large_block_cuts_answers_short_and_the_policy_does_not(micro: Model) -> None:
+    """The phenomenon of docs/ground.md: ends of text come first, and what fits before them is the shortest style."""
+    blocks, full, policy = (
+        measured(micro, "long-word-problems", scheduler, length, problems=10)
+        for scheduler, length in (("threshold", 32), ("threshold", 128), ("policy:policy=long-answers", 128))
+    )
+    lengths = [found.answer_tokens or 0 for found in (blocks, full, policy)]
+    assert lengths[1] < lengths[0] / 2
+    assert lengths[1] < lengths[2] / 1.5
+    assert full.styles.get("plain", [0])[0] < blocks.styles["plain"][0] / 2
+    assert policy.forward_passes < full.forward_passes / 2
