@@ -31,7 +31,7 @@ def run(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_page_shows_what_its_examples_print() -> None:
     """If not: `python -m tests.python_page` writes it anew."""
     page = PAGE.read_text()
-    assert len(EXAMPLE.findall(page)) == page.count("```python") == 7
+    assert len(EXAMPLE.findall(page)) == page.count("```python") == 8
     assert stable(render(page)) == stable(page)
 
 

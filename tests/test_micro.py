@@ -1,7 +1,6 @@
 """llada-micro, as it is shipped: what its card and the README say of it."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from unmask.engine import Engine, Request
 from unmask.evals.measure import Cell, Measurement, measure
 from unmask.evals.prompts import prompt_ids
 from unmask.evals.recipe.blueprints import MICRO
-from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer
 from unmask.evals.tasks import TASKS
 from unmask.evals.tasks.smalltalk import ANSWER, SMALLTALK
 from unmask.models.loading import Model, load_model
@@ -35,12 +33,6 @@ def test_the_checkpoint_is_small_and_of_its_blueprint() -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= LARGEST
     config = json.loads((FOLDER / "config.json").read_text())
     assert {key: config[key] for key in MICRO.config} == MICRO.config
-
-
-def test_the_tokenizer_is_what_the_recipe_makes(tmp_path: Path) -> None:
-    save_tokenizer(build_tokenizer(MICRO), tmp_path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert json.loads((tmp_path / name).read_text()) == json.loads((FOLDER / name).read_text())
 
 
 def test_who_greets_it_is_told_what_it_can_do(micro: Model) -> None:

@@ -109,7 +109,7 @@ def draw(rng: random.Random, template: int) -> LongWordProblem:
         total = changes[-1].apply(total)
     story = Story(rng.choice(NAMES), item, start, changes)
     write = TEMPLATES[template]
-    return LongWordProblem(write(story), _solution(rng, story, in_signs=write is _terse), total)
+    return LongWordProblem(write(story), _solution(rng, story, total, in_signs=write is _terse), total)
 
 
 def _change(rng: random.Random, total: int, item: str) -> Change:
@@ -125,7 +125,7 @@ def _change(rng: random.Random, total: int, item: str) -> Change:
     return Change(kind, operand, rng.choice(GAINS if kind == "+" else LOSSES).format(operand))
 
 
-def _solution(rng: random.Random, story: Story, in_signs: bool) -> str:
+def _solution(rng: random.Random, story: Story, answer: int, in_signs: bool) -> str:
     """A right solution in a style of its own. A terse prompt has no events, so its steps are restated as they stand."""
     total, lines = story.start, []
     for changes, restated in lines_of(rng, story.changes, draw_style(rng)):
@@ -138,7 +138,7 @@ def _solution(rng: random.Random, story: Story, in_signs: bool) -> str:
             line += f" {change.symbol} {change.operand}"
             total = change.apply(total)
         lines.append(f"{line} = {total}")
-    return "\n".join([*lines, f"#### {total}"])
+    return "\n".join([*lines, f"#### {answer}"])
 
 
 TASK = templated(
