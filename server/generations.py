@@ -107,9 +107,12 @@ class Generations:
             self._enqueue(self.choices[index], canvas)
 
     async def results(self) -> list[Result]:
-        """Every choice's result, in their order."""
-        async for _ in self.steps():
-            pass
+        """Every choice's result, in their order. Whatever happens, nothing runs on afterwards."""
+        try:
+            async for _ in self.steps():
+                pass
+        finally:
+            self.close()
         return [merged(self.answer(choice)) for choice in range(max(self.choices, default=-1) + 1)]
 
     def close(self) -> None:

@@ -71,10 +71,7 @@ class MessagesReply:
 
     async def whole(self) -> Response:
         """The whole answer."""
-        try:
-            (result,) = await self.generations.results()
-        finally:
-            self.generations.close()
+        (result,) = await self.generations.results()
         delta, answer = whole(0, result, calls=calls_of(self.generations.answer(0))), Answer()
         for _ in _events_of(delta, answer):
             pass  # the blocks are what counts

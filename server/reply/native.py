@@ -32,10 +32,7 @@ class NativeReply:
 
     async def whole(self) -> Response:
         """The whole answer."""
-        try:
-            (result,) = await self.generations.results()
-        finally:
-            self.generations.close()
+        (result,) = await self.generations.results()
         done = await asyncio.to_thread(self._done, result)
         return JSONResponse(self.head | {"usage": usage([result]).model_dump(exclude_none=True)} | done)
 

@@ -34,10 +34,7 @@ class OllamaReply:
 
     async def whole(self) -> Response:
         """The whole answer."""
-        try:
-            (result,) = await self.generations.results()
-        finally:
-            self.generations.close()
+        (result,) = await self.generations.results()
         told = self._line(result.text, calls_of(self.generations.answer(0)))
         ended = await asyncio.to_thread(self._ended, result)
         return Response(to_json(told | ended), media_type="application/json")

@@ -68,10 +68,7 @@ class OpenAIReply:
 
     async def whole(self) -> Response:
         """The whole response."""
-        try:
-            results = await self.generations.results()
-        finally:
-            self.generations.close()
+        results = await self.generations.results()
         return Response(await asyncio.to_thread(self._written, results), media_type="application/json")
 
     def _written(self, results: Sequence[Result]) -> bytes:

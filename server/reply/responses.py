@@ -58,10 +58,7 @@ class ResponsesReply:
 
     async def whole(self) -> Response:
         """The whole answer."""
-        try:
-            (result,) = await self.generations.results()
-        finally:
-            self.generations.close()
+        (result,) = await self.generations.results()
         output = Output()
         for _ in _events_of(whole(0, result, calls=calls_of(self.generations.answer(0))), output):
             pass  # the items are what counts
