@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_NAME, GenerationFields, about, check_same, expect
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same, expect
 from unmask.server.wire.items import Items, OutputItem
 from unmask.server.wire.messages import TemplateValues
 from unmask.server.wire.responses import Diffusion
@@ -17,6 +17,7 @@ from unmask.server.wire.tools import (
     ToolFields,
     ToolFunction,
     ToolName,
+    only_functions,
 )
 from unmask.server.wire.unsupported import UNSUPPORTED, Refusal, check_unsupported
 
@@ -42,14 +43,7 @@ class FlatTool(ToolFunction):
 
     type: Literal["function"] = Field(description="only functions are supported")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _function(cls, tool: Any) -> Any:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
-            raise about("type", message, "unsupported_value")
-        return tool
+    _function = model_validator(mode="before")(only_functions)
 
 
 class FlatNamedTool(BaseModel):

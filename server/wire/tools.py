@@ -41,6 +41,15 @@ class ToolFunction(BaseModel):
         return self
 
 
+def only_functions(tool: Any) -> Any:
+    """A tool as it came. Raises what says that it is none that the server supports."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if isinstance(kind, str) and kind != "function":
+        message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
+        raise about("type", message, "unsupported_value")
+    return tool
+
+
 class Tool(BaseModel):
     """One of `tools`."""
 
@@ -49,14 +58,7 @@ class Tool(BaseModel):
     type: Literal["function"] = Field(description="only functions are supported")
     function: ToolFunction = Field(description="the function")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _function(cls, tool: Any) -> Any:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
-            raise about("type", message, "unsupported_value")
-        return tool
+    _function = model_validator(mode="before")(only_functions)
 
     def for_template(self) -> dict[str, Any]:
         """The tool as chat templates expect it."""
