@@ -45,7 +45,7 @@ A problem is asked as a user message, or raw and followed by an empty line.
 ## How it was made
 
 `{command}` made it from {origin}. {layers} layers of width {width}, {heads}
-heads, {steps} optimizer steps of {batch_size} problems of each task, {problems:,} problems in all. {cost}
+heads, {steps} optimizer steps of {rows} problems, {problems:,} problems in all. {cost}
 
 Problems come from seeded generators (`evals/tasks/`). Whether a prompt may be trained on is decided by a checksum of
 its text, so no seed can draw, for evaluation, a prompt that was trained on.
@@ -64,7 +64,7 @@ diffusion. A request ends when its end of text is settled; later blocks are neve
 def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cost: str, how: str) -> None:
     """Write README.md. `cost` says what training took and on what machine, `how` what the table was measured with."""
     blueprint = BLUEPRINTS[recipe.model]
-    config, tasks = blueprint.config, blueprint.tasks
+    config, tasks, rows = blueprint.config, blueprint.tasks, sum(blueprint.sizes(recipe.batch_size).values())
     card = CARD.format(
         name=blueprint.name,
         tasks="\n".join(f"- {name}: {task.description}" for name, task in tasks.items()),
@@ -75,8 +75,8 @@ def write_card(folder: Path, recipe: Recipe, results: Sequence[Measurement], cos
         width=config["d_model"],
         heads=config["n_heads"],
         steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        problems=recipe.steps * sum(blueprint.sizes(recipe.batch_size).values()),
+        rows=rows,
+        problems=recipe.steps * rows,
         cost=cost,
         measured=how,
         table=markdown_table(results),
