@@ -1,10 +1,12 @@
 """llada-micro, as it is shipped: what its card and the README say of it."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from unmask import weights
+from unmask import LLM, weights
 from unmask.engine import Engine, Request
 from unmask.evals.measure import Cell, Measurement, measure
 from unmask.evals.prompts import prompt_ids
@@ -17,6 +19,7 @@ from unmask.schedulers import parse_scheduler_text
 pytestmark = pytest.mark.slow
 
 FOLDER = weights.HERE / MICRO.name
+README = (Path(__file__).parents[1] / "README.md").read_text()
 LARGEST = 16 * 2**20  # bytes
 
 
@@ -41,6 +44,19 @@ def test_who_greets_it_is_told_what_it_can_do(micro: Model) -> None:
     requests = [Request(str(i), prompt_ids(micro, one), 64, 32, threshold) for i, one in enumerate(problems)]
     answers = [step.result.text for step in Engine(micro).run(requests) if step.result is not None]
     assert answers.count(ANSWER) >= 7
+
+
+def test_the_example_of_the_readme() -> None:
+    (body,) = re.findall(r"-d '(\{\"model\": \"llada-micro\".*?)'\n```", README, re.DOTALL)
+    asked = json.loads(body)
+    schema = asked["response_format"]["json_schema"]["schema"]
+    llm = LLM("llada-micro", device="cpu", dtype="bfloat16")
+    how = {"scheduler": asked["scheduler"], "max_tokens": asked["max_tokens"]}
+    (held,) = llm.chat([asked["messages"]], **how, structured_outputs={"json": schema})
+    (free,) = llm.chat([asked["messages"]], **how)
+    assert f"It answers `{held.text}`, {len(held.token_ids)} tokens in" in README
+    assert held.text == free.text
+    assert held.diffusion.forward_passes <= free.diffusion.forward_passes
 
 
 @pytest.mark.parametrize(("task", "least"), [("word-problems", 11), ("json", 8), ("list-ops", 11), ("sudoku", 10)])
