@@ -102,6 +102,19 @@ def test_numbers_are_as_long_as_a_float_may_be() -> None:
         check_size(b'{"temperature": 1%s}' % (b"0" * 400))
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e309", "-1.5E+999", "17.9e0308"])
+def test_numbers_are_finite(server: Live, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in endpoints(server):
+        status, text = post(server, path, b'{"metadata": {"a": [%s]}}' % number.encode())
+        assert status == 400
+        assert "which is no number" in json.loads(text)["error"]["message"]
+    for piece in range(1, 12):  # wherever it is cut
+        monkeypatch.setattr(bodies, "PIECE", piece)
+        check_size(b'{"%s": 1.7e308, "b": [1e-999, 9e99]}' % number.encode())
+        with pytest.raises(BadRequestError, match="which is no number"):
+            check_size(b'{"a": [0, %s]}' % number.encode())
+
+
 @pytest.mark.parametrize("shift", range(4))
 def test_what_stands_in_a_text_is_not_counted(shift: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "PIECE", 8)
@@ -160,6 +173,88 @@ def test_five_hundred_random_bodies_are_no_fault(server: Live) -> None:
     assert statuses[400] > 300
 
 
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(synthetic_llada(tmp_path_factory.mktemp("model") / "roomy", max_sequence_length=2048)) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_sound_bodies_with_one_wrong_part_are_no_fault(roomy: Live) -> None:
+    chance, statuses = random.Random(1), Counter[int]()
+    for path, sound in SOUND.items():
+        assert post(roomy, path, json.dumps(sound).encode())[0] == 200
+    for _ in range(300):
+        path = chance.choice([*SOUND])
+        body = json.dumps(spoiled(SOUND[path], chance))
+        status, text = post(roomy, path, body.encode())
+        statuses[status] += 1
+        assert status in {200, 400, 404, 408}, (path, body, text)
+    assert statuses[200] > 15
+    assert statuses[400] > 150
+
+
+def spoiled(value: Any, chance: random.Random) -> Any:
+    """The same JSON with one part of it, chosen by chance, replaced by other JSON."""
+    inner = [*value] if isinstance(value, dict) else [*range(len(value))] if isinstance(value, list) else []
+    if not inner or chance.random() < 0.1:
+        return chance.choice([nonsense(chance, 2), [value], {"type": value}])
+    at = chance.choice(inner)
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    changed = {name: spoiled(part, chance) if name == at else part for name, part in parts}
+    return changed if isinstance(value, dict) else [*changed.values()]
+
+
+SCHEMA: Any = {
+    "type": "object",
+    "properties": {"a": {"type": ["integer", "null"], "minimum": 0}, "b": {"$ref": "#/$defs/b"}, "c": {"enum": ["x"]}},
+    "required": ["a"],
+    "$defs": {"b": {"oneOf": [{"type": "string", "pattern": "^a$"}, {"type": "array", "allOf": [{"maxItems": 1}]}]}},
+}
+FUNCTION: Any = {"name": "f", "description": "f", "parameters": SCHEMA}
+SHORT: Any = {"max_tokens": 120, "seed": 1}
+SAID: Any = [{"role": "user", "content": [{"type": "text", "text": "a"}], "name": "b"}]
+CALL: Any = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+TALK: Any = [*SAID, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "5"}]
+ITEM: Any = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+SOUND: dict[str, Any] = {
+    "/v1/chat/completions": {
+        "messages": TALK,
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}},
+        **SHORT,
+    },
+    "/v1/completions": {"prompt": "a", "structured_outputs": {"json": SCHEMA}, "logit_bias": {"5": 1.0}, **SHORT},
+    "/generate": {"messages": SAID, "structured_outputs": {"choice": ["a", "b"]}, "scheduler": {"name": "topk"}},
+    "/v1/responses": {
+        "input": [*SAID, ITEM, {"type": "function_call_output", "call_id": "c", "output": "5"}],
+        "tools": [{"type": "function", **FUNCTION}],
+        "tool_choice": "required",
+        "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}},
+        "metadata": {"a": "b"},
+        **SHORT,
+    },
+    "/v1/messages": {
+        "system": [{"type": "text", "text": "a"}],
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "5"}]},
+        ],
+        "tools": [{"name": "f", "input_schema": SCHEMA}],
+        "tool_choice": {"type": "tool", "name": "f"},
+        "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+        **SHORT,
+    },
+    "/api/chat": {
+        "messages": TALK,
+        "stream": False,
+        "format": SCHEMA,
+        "tools": [{"type": "function", "function": FUNCTION}],
+        "options": {"num_predict": 120, "seed": 1, "stop": ["z"]},
+    },
+}
 NAMES = [
     *("prompt", "messages", "input_ids", "canvas", "mask_marker", "max_tokens", "block_length", "scheduler", "steps"),
     *("threshold", "policy", "speed", "temperature", "top_p", "top_k", "seed", "stop", "cache", "timeout", "stream"),

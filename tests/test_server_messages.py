@@ -68,6 +68,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema", "is missing; give it"),
     ({"output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "output_config", "'not', which"),
     ({"messages": [{"role": "user", "content": "a" * 9000}]}, "messages", "maximum context length"),
+    ({"output_format": {"type": "json_schema"}}, "output_format", 'send {"format": ...} there'),
     ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
     ({"scheduler": "nope"}, "scheduler", "unknown scheduler"),
 ]

@@ -289,6 +289,32 @@ def test_open_webui_is_answered(llada: Live, tmp_path: Path) -> None:
         assert "--ignore-tools" in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("wrong", ['{"a": "\\ud800"}', '{"a": NaN}', "{" * 5000], ids=lambda text: text[:20])
+def test_refuses_calls_that_are_not_json(qwen: Live, wrong: str) -> None:
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": wrong}}]}
+    response = qwen.http.post("/v1/chat/completions", json={**ASKED, "messages": [called]})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "messages.0.tool_calls.0.function.arguments"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_arguments_are_an_object_whatever_the_schema_allows_beside(qwen: Live, path: str) -> None:
+    odd = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"n": {"const": 1}}, "required": ["n"]}]}
+    asked: dict[str, Any] = {"messages": ASKED["messages"], "max_tokens": 160, "seed": 1, "temperature": 1}
+    if path == "/v1/messages":
+        asked |= {"tools": [{"name": "odd", "input_schema": odd}], "tool_choice": {"type": "any"}}
+    else:
+        asked |= {"tools": [tool("odd", parameters=odd)], "tool_choice": "required"}
+    response = qwen.http.post(path, json=asked)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    if path == "/v1/messages":
+        assert all(block["input"] == {"n": 1} for block in answer["content"])
+    else:
+        called = answer["choices"][0]["message"]["tool_calls"]
+        assert all(json.loads(call["function"]["arguments"]) == {"n": 1} for call in called)
+
+
 @pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=lambda value: str(value)[:60])
 def test_refuses(qwen: Live, fields: dict[str, Any], param: str, message: str) -> None:
     response = qwen.http.post("/v1/chat/completions", json={**ASKED, **fields})

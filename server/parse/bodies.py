@@ -5,6 +5,7 @@ counted first, in small pieces, and refused if it holds more than such a call ha
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message as Header
@@ -32,6 +33,8 @@ PIECE = 1 << 16  # bytes per count
 T = TypeVar("T", bound=BaseModel)
 
 _LONG = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
+_POWER = re.compile(rb"(?<![\d.])\d++(?:\.\d++)?[eE]\+?\d{3,}|NaN|Infinity")  # what may be no finite number
+_CARRIED = 32  # bytes of a number that a piece may cut
 _NO_OBJECT = "the body must be a JSON object, sent with the header 'content-type: application/json'"
 
 
@@ -93,7 +96,7 @@ def check_size(raw: bytes) -> None:
     Only what is outside of texts counts. A parser agrees on what that is as long as the body is JSON, and stops where
     it is not.
     """
-    at, inside, values, names = 0, 0, 0, 0
+    at, inside, values, names, cut = 0, 0, 0, 0, b""
     while at < len(raw):
         piece = raw[at : at + PIECE]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # an escaped character stays with its backslash
@@ -106,6 +109,9 @@ def check_size(raw: bytes) -> None:
         names += sum(map(outside.count, (b"[", b"{", b":")))
         if _LONG.search(outside):
             raise BadRequestError(f"the JSON of the body holds a number of more than {MAX_DIGITS} digits; write less")
+        cut = cut[-_CARRIED:] + outside
+        if wrong := next((one for one in _POWER.findall(cut) if not math.isfinite(float(one))), None):
+            raise BadRequestError(f"the JSON of the body holds {show(wrong.decode())}, which is no number; omit it")
         if values > MAX_VALUES or names > MAX_NAMES:
             raise BadRequestError(
                 f"the JSON of the body holds more than {MAX_VALUES} values, or more than {MAX_NAMES} objects, lists "

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.wire.blocks import AnswerBlock, SystemText, Turns
-from unmask.server.wire.fields import MAX_NAME, MAX_STOPS, Body, GenerationFields, StopText, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_NAME, MAX_STOPS, Body, GenerationFields, StopText
 from unmask.server.wire.messages import PARTS, Message, TemplateValues
 from unmask.server.wire.responses import Diffusion
 from unmask.server.wire.structure import JsonSchema, ResponseFormat, Schema
@@ -20,6 +21,7 @@ _REFUSED: dict[str, Refusal] = {
     "logprobs": ((False,), "this endpoint gives no log-probabilities", _CHAT),
     "top_logprobs": ((0,), "this endpoint gives no log-probabilities", _CHAT),
     "n": ((1,), "this endpoint gives one answer", _CHAT),
+    "output_format": ((), "it is the older name of 'output_config'", 'send {"format": ...} there'),
     "max_completion_tokens": ((), "the length is 'max_tokens'", "send that instead"),
     "parallel_tool_calls": ((True,), "this is said in 'tool_choice'", "set its 'disable_parallel_tool_use'"),
 }

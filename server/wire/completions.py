@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_COUNT, TokenIds
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 
 MAX_PROMPTS = 1 << 14

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields
 from unmask.server.wire.messages import Messages, TemplateValues
 from unmask.server.wire.responses import Diffusion
 from unmask.server.wire.structure import JsonSchema, ResponseFormat

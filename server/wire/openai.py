@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same
+from unmask.server.wire.faults import about, check_same
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
 from unmask.server.wire.unsupported import check_unsupported
 

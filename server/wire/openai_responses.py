@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields
 from unmask.server.wire.items import Items, OutputItem
 from unmask.server.wire.messages import TemplateValues
 from unmask.server.wire.responses import Diffusion
