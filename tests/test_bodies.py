@@ -25,6 +25,7 @@ from unmask.server.wire.score import ScoreRequest
 from unmask.server.wire.tokenize import DetokenizeRequest, TokenizeRequest
 
 JSON = {"content-type": "application/json"}
+NEEDING_NOTHING = {"/api/generate", "/api/show"}  # and ignoring what they do not know
 KINDS: list[type[BaseModel]] = [
     *(ChatRequest, CompletionRequest, DetokenizeRequest, FimRequest, GenerateRequest, ScoreRequest, TokenizeRequest),
 ]
@@ -42,6 +43,13 @@ def endpoints(server: Live) -> list[str]:
     return [path for path, operations in paths.items() if "post" in operations]
 
 
+def refusal(text: str) -> dict[str, Any]:
+    """The error that an answer is; of Ollama's, `error` is the text alone."""
+    body: dict[str, Any] = json.loads(text)
+    error = body["error"]
+    return {**body, "message": error} if isinstance(error, str) else error
+
+
 def post(server: Live, path: str, body: bytes) -> tuple[int, str]:
     """(status, text of the answer)"""
     response = server.http.post(path, content=body, headers=JSON)
@@ -57,8 +65,10 @@ def test_every_body_is_refused_everywhere_without_a_trace(
         status, text = post(server, path, body)
         if name == "a long name" and path.startswith("/v1") and status == 200:  # where it is ignored
             continue
+        if path in NEEDING_NOTHING and status == 200:
+            continue
         assert status == 400, (path, text[:300])
-        error = json.loads(text)["error"]
+        error = refusal(text)
         assert len(error["message"]) <= MAX_MESSAGE
         assert len(error["param"] or "") <= MAX_PARAM
         assert "x" * (MAX_PARAM + 1) not in error["message"]
@@ -67,7 +77,7 @@ def test_every_body_is_refused_everywhere_without_a_trace(
 
 @pytest.mark.parametrize("depth", [190, 199, 200, 201, *range(956, 972, 3), 500_000])
 def test_no_depth_is_a_fault(server: Live, depth: int) -> None:
-    for path in endpoints(server):
+    for path in set(endpoints(server)) - NEEDING_NOTHING:
         assert post(server, path, nested('{"prompt":', depth, "}")(2**20))[0] == 400
 
 
@@ -105,14 +115,16 @@ def test_numbers_are_as_long_as_a_float_may_be() -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e309", "-1.5E+999", "17.9e0308"])
 def test_numbers_are_finite(server: Live, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in endpoints(server):
-        status, text = post(server, path, b'{"metadata": {"a": [%s]}}' % number.encode())
-        assert status == 400
-        assert "which is no number" in json.loads(text)["error"]["message"]
+        if path in SOUND:
+            body = json.dumps(SOUND[path])[:-1].encode() + b', "x": {"a": [%s]}}' % number.encode()
+            status, text = post(server, path, body)
+            assert (status, "which is no number" in refusal(text)["message"]) == (400, path != "/generate"), text
     for piece in range(1, 12):  # wherever it is cut
         monkeypatch.setattr(bodies, "PIECE", piece)
-        check_size(b'{"%s": 1.7e308, "b": [1e-999, 9e99]}' % number.encode())
-        with pytest.raises(BadRequestError, match="which is no number"):
-            check_size(b'{"a": [0, %s]}' % number.encode())
+        assert check_size(b'{"%s": 1.7e308, "b": [1e-999, 9e99]}' % number.encode()) is None
+        found = check_size(b'{"a": [0, %s], "b": [%s]}' % (number.encode(), b"0, " * 30 + b"1"))
+        assert found is not None
+        assert found in number
 
 
 @pytest.mark.parametrize("shift", range(4))

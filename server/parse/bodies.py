@@ -83,20 +83,24 @@ class _ReadRequest(Request):
 def read_body(raw: bytes, kind: type[T]) -> T:
     """The body as the endpoint's type. Raises BadRequestError about its first fault."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as some editors write
-    check_size(raw)
+    infinite = check_size(raw)
     try:
-        return kind.model_validate_json(raw)
+        read = kind.model_validate_json(raw)
     except ValidationError as error:
         raise _refusal(error.errors(include_url=False)[0], kind) from None
+    if infinite is not None:  # in a field that may hold any JSON
+        raise BadRequestError(f"the JSON of the body holds {show(infinite)}, which is no number; leave it out")
+    return read
 
 
-def check_size(raw: bytes) -> None:
-    """Raise BadRequestError for a body of more values or names than are parsed in a moment.
+def check_size(raw: bytes) -> str | None:
+    """Raise BadRequestError for a body of more values or names than are parsed in a moment. Returns a number that is
+    not finite, if the body holds one: JSON has none, and the parser takes them.
 
     Only what is outside of texts counts. A parser agrees on what that is as long as the body is JSON, and stops where
     it is not.
     """
-    at, inside, values, names, cut = 0, 0, 0, 0, b""
+    at, inside, values, names, cut, infinite = 0, 0, 0, 0, b"", None
     while at < len(raw):
         piece = raw[at : at + PIECE]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # an escaped character stays with its backslash
@@ -110,13 +114,13 @@ def check_size(raw: bytes) -> None:
         if _LONG.search(outside):
             raise BadRequestError(f"the JSON of the body holds a number of more than {MAX_DIGITS} digits; write less")
         cut = cut[-_CARRIED:] + outside
-        if wrong := next((one for one in _POWER.findall(cut) if not math.isfinite(float(one))), None):
-            raise BadRequestError(f"the JSON of the body holds {show(wrong.decode())}, which is no number; omit it")
+        infinite = next((one.decode() for one in _POWER.findall(cut) if not math.isfinite(float(one))), infinite)
         if values > MAX_VALUES or names > MAX_NAMES:
             raise BadRequestError(
                 f"the JSON of the body holds more than {MAX_VALUES} values, or more than {MAX_NAMES} objects, lists "
                 "and names of fields; send less at once"
             )
+    return infinite
 
 
 def _is_json(content_type: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from unmask.server.wire.faults import expect
 from unmask.server.wire.structure import ResponseFormat, StructuredOutputs
@@ -18,6 +18,9 @@ MAX_BIAS = 100  # OpenAI's
 MAX_BIASES = 4096
 MAX_TOKENS = 1 << 20  # more than any model reads
 
+
+# As clients of llama.cpp and Ollama say that they leave a number out.
+UNSET = BeforeValidator(lambda value: None if type(value) is int and value == -1 else value)
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = Annotated[list[int], Field(max_length=MAX_TOKENS, fail_fast=True)]

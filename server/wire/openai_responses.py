@@ -115,10 +115,15 @@ class ResponsesRequest(GenerationFields):
         check_same(self, "max_output_tokens", "max_tokens")
         self.max_tokens = self.max_output_tokens if self.max_tokens is None else self.max_tokens
         check_unsupported(self.model_extra or {}, 1, type(self).model_fields, REFUSED)
-        if self.text and self.text.format and (self.response_format or self.structured_outputs):
+        if self.asked_format and (self.response_format or self.structured_outputs):
             raise about("text", "fields 'text' and 'response_format' exclude each other; leave one of the two out")
         self.tool_fields()
         return self
+
+    @property
+    def asked_format(self) -> ResponseFormat | None:
+        """The form of the answer as the chat endpoint takes it."""
+        return self.text.format.as_response_format() if self.text and self.text.format else None
 
     def tool_fields(self) -> ToolFields:
         """The tools as the chat endpoint takes them."""
