@@ -13,6 +13,7 @@ INSTALLED := $(VENV)/.installed
 CLIENTS := $(VENV)/clients
 NPM_CLIENTS := $(addprefix $(VENV)/clients-,node promptfoo)
 MORE_CLIENTS := $(addprefix $(VENV)/clients-,agents chat instructor llama proxy) $(NPM_CLIENTS)
+MORE_INSTALLED := $(addsuffix /.installed,$(MORE_CLIENTS))
 
 # Any of these will do.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
@@ -53,6 +54,7 @@ ifdef ARGS
 else
 	$(PYTEST) -m "not slow and not clients" --cov --cov-report=term:skip-covered
 	$(PYTEST) -m slow
+	$(if $(filter-out $(wildcard $(MORE_INSTALLED)),$(MORE_INSTALLED)),@echo "not tested: the clients that make test-clients installs",$(PYTEST) -m clients)
 endif
 
 test-quick: install ## run the quick files of tests, about three minutes on two cores; ARGS="..." adds arguments for pytest
@@ -76,7 +78,7 @@ $(CLIENTS)/.installed: tests/clients.txt | $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
 	@touch $@
 
-test-clients: install $(addsuffix /.installed,$(MORE_CLIENTS)) ## install and run more clients of others: agents, chats, forms, a proxy, and with npm those of Node
+test-clients: install $(MORE_INSTALLED) ## install and run more clients of others: agents, chats, forms, a proxy, and with npm those of Node
 	$(PYTEST) -m clients $(ARGS)
 
 # Each has its own complete pins.

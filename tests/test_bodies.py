@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -157,6 +158,20 @@ def test_the_event_loop_goes_on_while_a_body_is_read(server: Live, monkeypatch: 
         asking.join()
         gate.clear()
         reading.clear()
+
+
+def test_a_client_that_leaves_with_half_a_body_is_no_fault(server: Live, caplog: pytest.LogCaptureFixture) -> None:
+    address = server.http.base_url.host, server.http.base_url.port or 0
+
+    def told(path: str) -> bool:
+        return server.metric("unmask_http_requests_total", method="POST", path=path, status="499") == 1
+
+    for path in endpoints(server):
+        with socket.create_connection(address, PATIENCE) as client:
+            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+            client.sendall(f'{head}{{"prompt"'.encode())
+        wait_for(partial(told, path))
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_default_follows_the_model(server: Live) -> None:

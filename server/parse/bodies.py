@@ -15,11 +15,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from unmask.errors import unknown
-from unmask.server.errors import BadRequestError, show
+from unmask.server.errors import BadRequestError, ClientLeftError, show
 
 BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
 LEAST_BYTES = 1 << 20  # of the default; conversations have much around their texts
@@ -60,8 +60,11 @@ class BodyRoute(APIRoute):
                 raise HTTPException(415, message, {"Accept-Encoding": "identity"})
             if not _is_json(request.headers.get("content-type", "")):
                 raise BadRequestError(_NO_OBJECT)
-            body = await asyncio.to_thread(read_body, await request.body(), kind)
-            return await handle(_ReadRequest(request, body))
+            try:
+                raw = await request.body()
+            except ClientDisconnect:
+                raise ClientLeftError("the client has left before its body was there") from None
+            return await handle(_ReadRequest(request, await asyncio.to_thread(read_body, raw, kind)))
 
         return read_first
 

@@ -42,10 +42,10 @@ class ToolFunction(BaseModel):
         return self
 
 
-def only_functions(tool: Any) -> Any:
-    """A tool as it came. Raises what says that it is none that the server supports."""
+def only_functions(tool: Any, function: str = "function") -> Any:
+    """A tool as it came, where `function` is the type of functions. Raises what says that it has another."""
     kind = tool.get("type") if isinstance(tool, dict) else None
-    if isinstance(kind, str) and kind != "function":
+    if isinstance(kind, str) and kind != function:
         message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
         raise about("type", message, "unsupported_value")
     return tool
