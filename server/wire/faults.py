@@ -14,9 +14,11 @@ def expect(what: str) -> WrapValidator:
         try:
             return handler(value)
         except ValidationError as error:
-            told = next((found["ctx"] for found in error.errors() if found["type"] == "body"), None)
+            told = next((found for found in error.errors(include_url=False) if found["type"] == "body"), None)
             if told is not None:
-                raise about(told["param"], told["message"], told["code"]) from None
+                within = told["loc"][1:]  # of the member, which stands first
+                param = ".".join(map(str, (*within, told["ctx"]["param"]))) if told["ctx"]["param"] else None
+                raise about(param, told["ctx"]["message"], told["ctx"]["code"]) from None
             raise PydanticCustomError("expected", "Input should be {what}", {"what": what}) from None
 
     return WrapValidator(check)
