@@ -36,8 +36,9 @@ class EvalSettings(ModelSettings):
     )
     sweep: str | None = Field(
         None,
-        description="whole curves of schedulers: all, ground, heuristics, policies, or a TOML file like those. With --json an "
-        "interrupted sweep continues where it stopped. Flags for tasks, lengths, problems and seed replace the file's",
+        description="whole curves of schedulers: all, ground, heuristics, policies, or a TOML file like those. "
+        "With --json an interrupted sweep continues where it stopped. Flags for tasks, lengths, problems and seed "
+        "replace the file's",
     )
     block_length: Several[BlockLength] = Field((32,), description="block lengths; full is one block")
     max_tokens: int | None = Field(
