@@ -23,6 +23,7 @@ from unmask.server.wire.ollama import (
     OllamaError,
     OllamaGenerateRequest,
     OllamaGenerateResponse,
+    OllamaLoaded,
     OllamaModel,
     OllamaModels,
     OllamaNamed,
@@ -44,14 +45,14 @@ async def chat(body: OllamaChatRequest, http: HTTPRequest, backend: BackendOf) -
     return await _respond(body, http, backend)
 
 
-@router.post("/api/generate", response_model=OllamaGenerateResponse, responses=NDJSON)
+@router.post("/api/generate", response_model=OllamaGenerateResponse | OllamaLoaded, responses=NDJSON)
 async def generate(body: OllamaGenerateRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """Ollama's answer to a prompt. It streams unless told not to."""
     if not body.asks_nothing:
         return await _respond(body, http, backend)
     _check_model(body.model, backend)
-    loaded = {"created_at": utc(datetime.now(UTC)), "response": "", "done": True, "done_reason": "load"}
-    return JSONResponse({"model": tagged(backend.model_name), **loaded})
+    loaded = OllamaLoaded(model=tagged(backend.model_name), created_at=utc(datetime.now(UTC)))
+    return JSONResponse(loaded.model_dump())
 
 
 async def _respond(body: OllamaChatRequest | OllamaGenerateRequest, http: HTTPRequest, backend: Backend) -> Response:

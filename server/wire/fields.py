@@ -20,7 +20,10 @@ MAX_TOKENS = 1 << 20  # more than any model reads
 
 
 # As clients of llama.cpp and Ollama say that they leave a number out.
-UNSET = BeforeValidator(lambda value: None if type(value) is int and value == -1 else value)
+UNSET = BeforeValidator(
+    lambda value: None if type(value) is int and value == -1 else value,
+    json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_SEED)] | None,
+)
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = Annotated[list[int], Field(max_length=MAX_TOKENS, fail_fast=True)]

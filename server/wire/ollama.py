@@ -173,6 +173,16 @@ class OllamaGenerateResponse(OllamaResponse):
     response: str = Field(description="the generated text; in a stream what has settled since the last line")
 
 
+class OllamaLoaded(BaseModel):
+    """The answer of `POST /api/generate` to no prompt."""
+
+    model: str = Field(description="name of the model")
+    created_at: str = Field(description="time, in UTC")
+    response: Literal[""] = Field("", description="always empty")
+    done: Literal[True] = Field(True, description="always true")
+    done_reason: Literal["load"] = Field("load", description="always `load`: the model is there")
+
+
 class OllamaModel(BaseModel):
     """The model that is served. What is not known of it, as its digest, is left out."""
 
