@@ -71,7 +71,7 @@ class Story:
     changes: Sequence[Change]
 
 
-def _story(story: Story) -> str:
+def story(story: Story) -> str:
     events = " ".join(f"{story.name} {change.event}." for change in story.changes)
     return f"{story.name} has {story.start} {story.item}. {events} How many {story.item} does {story.name} have?"
 
@@ -82,7 +82,7 @@ def _question_first(story: Story) -> str:
     return f"{question} {story.name} has {story.start} at first, then {events}."
 
 
-def _bullets(story: Story) -> str:
+def bullets(story: Story) -> str:
     events = "\n".join(f"- {story.name} {change.event}" for change in story.changes)
     return f"{story.item} of {story.name}:\n- {story.start} at first\n{events}\nHow many are there in the end?"
 
@@ -94,35 +94,40 @@ def _count(story: Story) -> str:
     )
 
 
-def _terse(story: Story) -> str:
+def terse(story: Story) -> str:
     changes = "; ".join(f"{change.symbol}{change.operand}" for change in story.changes)
     return f"start {story.start}; {changes}; total?"
 
 
-TEMPLATES: tuple[Callable[[Story], str], ...] = (_story, _question_first, _bullets, _count, _terse)
+TEMPLATES: tuple[Callable[[Story], str], ...] = (story, _question_first, bullets, _count, terse)
 
 
 def draw(rng: random.Random, template: int) -> LongWordProblem:
+    story, total = draw_story(rng, STEPS, LARGEST_TOTAL)
+    write = TEMPLATES[template]
+    return LongWordProblem(write(story), _solution(rng, story, total, in_signs=write is terse), total)
+
+
+def draw_story(rng: random.Random, steps: tuple[int, int], largest: int) -> tuple[Story, int]:
+    """A story of `steps`, from least to most, whose total never leaves 0 to `largest`; and where it ends."""
     start = total = rng.randint(1, LARGEST_START)
     item = rng.choice(ITEMS)
     changes = []
-    for _ in range(rng.randint(*STEPS)):
-        changes.append(_change(rng, total, item))
+    for _ in range(rng.randint(*steps)):
+        changes.append(_change(rng, total, item, largest))
         total = changes[-1].apply(total)
-    story = Story(rng.choice(NAMES), item, start, changes)
-    write = TEMPLATES[template]
-    return LongWordProblem(write(story), _solution(rng, story, total, in_signs=write is _terse), total)
+    return Story(rng.choice(NAMES), item, start, changes), total
 
 
-def _change(rng: random.Random, total: int, item: str) -> Change:
-    """One change of the total that keeps it within 0 and LARGEST_TOTAL."""
-    kinds = ["+"] * 2 * (total < LARGEST_TOTAL) + ["-"] * 2 * (total > 0)
-    factors = [factor for factor in TIMES if 0 < total * factor <= LARGEST_TOTAL]
+def _change(rng: random.Random, total: int, item: str, largest: int) -> Change:
+    """One change of the total that keeps it within 0 and `largest`."""
+    kinds = ["+"] * 2 * (total < largest) + ["-"] * 2 * (total > 0)
+    factors = [factor for factor in TIMES if 0 < total * factor <= largest]
     kind = rng.choice(kinds + ["*"] * bool(factors))
     if kind == "*":
         factor = rng.choice(factors)
         return Change(kind, factor, TIMES[factor].format(item))
-    room = LARGEST_TOTAL - total if kind == "+" else total
+    room = largest - total if kind == "+" else total
     operand = rng.randint(1, min(LARGEST_OPERAND, room))
     return Change(kind, operand, rng.choice(GAINS if kind == "+" else LOSSES).format(operand))
 
