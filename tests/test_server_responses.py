@@ -66,6 +66,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"text": {"format": {"type": "json_schema"}}}, "text.format", "need each other"),
     ({"text": {"format": {"type": "json_schema", "schema": {"not": {}}}}}, "text", "'not', which is not supported"),
     ({"top_logprobs": 3}, "top_logprobs", "use /v1/chat/completions"),
+    ({"include": ["message.output_text.logprobs"]}, "include", "use /v1/chat/completions"),
     ({"scheduler": "nope"}, "scheduler", "unknown scheduler"),
 ]
 
