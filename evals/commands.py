@@ -16,6 +16,7 @@ from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_point
 from unmask.evals.sweep_file import read_sweep
 from unmask.evals.tasks import EMBEDDED, TASKS, find_task, take
 from unmask.models.loading import choose_device, load_configured, load_model
+from unmask.models.presets import with_preset
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
 NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
@@ -28,6 +29,9 @@ strictly so (arXiv 2506.20639)."""
 def evaluate(settings: EvalSettings) -> None:
     """Measure every combination, show a table, and write JSON and pictures if asked."""
     check_plot(settings.plot)
+    if not settings.sweep:
+        settings, chosen = with_preset(settings)
+        Console(stderr=True).print(*chosen[:1], end="\n" * bool(chosen), markup=False, highlight=False)
     sweep = _sweep_from_file(settings) if settings.sweep else _sweep_from_flags(settings)
     known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
     for text in settings.cache:

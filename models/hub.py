@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmask import weights
+from unmask.errors import closest
 from unmask.models.checkpoint import INDEX_FILE
 from unmask.models.errors import CheckpointError, first_line, require_regular
+from unmask.models.presets import find_preset, preset_names
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +53,18 @@ def locate(source: str, revision: str | None = None) -> Source:
 
 
 def find_folder(source: str) -> Path | None:
-    """The folder of a local checkpoint, or None of a Hub id. Raises CheckpointError if `source` is neither."""
+    """The folder of a local checkpoint, or None of a Hub id or a preset for one.
+
+    Raises CheckpointError if `source` is nothing of that.
+    """
     folder = Path(os.path.expanduser(source))
     if folder.is_dir():
         return folder.resolve()
     shipped = weights.find(source)
-    if shipped is None and (folder.exists() or not HUB_ID.fullmatch(source)):
-        raise CheckpointError(f"model {source!r} is no folder, no shipped checkpoint and no Hub id (owner/name)")
+    if shipped is None and find_preset(source) is None and (folder.exists() or not HUB_ID.fullmatch(source)):
+        near = closest(source, preset_names())
+        hint = f"did you mean {near!r}?" if near else "`unmask models` lists the presets"
+        raise CheckpointError(f"model {source!r} is no folder, no preset and no Hub id (owner/name); {hint}")
     return shipped
 
 

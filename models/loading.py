@@ -13,6 +13,7 @@ from unmask.models.errors import CheckpointError
 from unmask.models.families import Family, find_family
 from unmask.models.hub import fetch_weights, locate
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
+from unmask.models.presets import Preset, find_preset
 from unmask.models.quantization import choose_packing, precision
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import MaskedTransformer
@@ -47,6 +48,7 @@ class Model:
     compiled       whether calling the network runs compiled kernels
     quantization   how the matrices of the network's blocks are kept; None in the dtype
     input_state    what it was trained to be fed in place of masks, by its name
+    preset         what it was named by, if that was a short name
     """
 
     name: str
@@ -61,11 +63,15 @@ class Model:
     compiled: bool = False
     quantization: str | None = None
     input_state: str = "mask"
+    preset: Preset | None = None
 
     @property
     def usual_length(self) -> int:
-        """Tokens to generate where nobody says how many: as many as answers of such models have room for, and not so
-        many that a pass over all of them costs much. A block-causal model computes no block after the end of a text."""
+        """Tokens to generate where nobody says how many: the preset's number, or as many as answers of such models have
+        room for, and not so many that a pass over all of them costs much. A block-causal model computes no block after
+        the end of a text."""
+        if self.preset is not None and self.preset.max_tokens is not None:
+            return min(self.preset.max_tokens, self.max_positions // 2)
         longest = FULL_LENGTH if self.network.architecture.block_size is None else CAUSAL_LENGTH
         return max(LEAST_LENGTH, min(longest, self.max_positions // POSITIONS_PER_TOKEN))
 
@@ -99,7 +105,7 @@ def load_model(
 ) -> Model:
     """Load a model for inference.
 
-    source         a folder, the name of a shipped checkpoint, or a Hub id
+    source         a folder, the name of a preset or of a shipped checkpoint, or a Hub id
     revision       branch, tag or commit of a Hub id
     device         auto, cpu or cuda; auto takes CUDA if there is one
     dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
@@ -113,12 +119,13 @@ def load_model(
     on = choose_device(device)
     as_dtype = choose_dtype(dtype, on)
     pack = choose_packing(quantization, as_dtype)
-    found = locate(source, revision)
+    preset = find_preset(source)
+    found = locate(source, revision) if preset is None else locate(preset.checkpoint, revision or preset.revision)
     config = read_json(found.folder / "config.json")
     family = find_family(config)
     network = build_network(family, config)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
-    mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
+    mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)
     require_memory(network, on, as_dtype, quantization)
     bound_kernel_caches()
     size = weight_bytes(network, as_dtype, quantization) / 1e9
@@ -127,7 +134,8 @@ def load_model(
         "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
     )
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
-    if (input_state := trained_input_state(found.name)) != "mask":
+    input_state = (preset and preset.input_state) or trained_input_state(found.name)
+    if input_state != "mask":
         log.info("%s was trained with input state %r, which its requests get by default", found.name, input_state)
     return Model(
         name=found.name,
@@ -142,6 +150,7 @@ def load_model(
         compiled=compile_network(network, on, compiled),
         quantization=quantization,
         input_state=input_state,
+        preset=preset,
     )
 
 
@@ -201,7 +210,9 @@ def build_network(family: Family, config: Config) -> MaskedTransformer:
         return MaskedTransformer(a)
 
 
-def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Architecture) -> tuple[int, frozenset[int]]:
+def special_ids(
+    family: Family, config: Config, tokenizer: Tokenizer, a: Architecture, preset: Preset | None = None
+) -> tuple[int, frozenset[int]]:
     """The mask id and the ids that end a text. Raises CheckpointError where config, tokenizer and network disagree."""
     if len(tokenizer) > a.vocab_rows:
         raise CheckpointError(f"the tokenizer has {len(tokenizer)} tokens, the network only {a.vocab_rows} rows")
@@ -209,6 +220,7 @@ def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Archite
     named = ends if isinstance(ends, list) else [] if ends is None else [ends]
     known = [tokenizer.token_id(text) for text in family.STOP_TOKENS]
     stops = {_checked(end, "eos_token_id", a) for end in named} | {end for end in known if end is not None}
+    stops |= {_checked(end, f"a stop id of preset {preset.name}", a) for end in preset.stop_ids} if preset else set()
     mask = _mask_id(family, config, tokenizer, a)
     if mask in stops:
         raise CheckpointError(f"token {mask} is both the mask and an end of text; correct mask_token_id in config.json")

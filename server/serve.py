@@ -40,8 +40,8 @@ def serve(settings: ServeSettings) -> int:
     failures: list[BaseException] = []
 
     def ready(model: Model) -> None:
-        name, where = settings.served_model_name or model.name, (settings.host, settings.port, model.device)
-        log.info("serving %s at http://%s:%d, on %s in %s", name, *where, model.precision)
+        where = settings.host, settings.port, model.device
+        log.info("serving %s at http://%s:%d, on %s in %s", app.state.backend.model_name, *where, model.precision)
 
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(

@@ -9,6 +9,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from unmask.engine.fit import Fit
+from unmask.models.loading import Model
 from unmask.schedulers import json_schema, scheduler_class, scheduler_names
 from unmask.server.backend import Backend
 from unmask.server.routes.common import ERRORS, BackendOf, check_model
@@ -86,6 +88,25 @@ def _card(backend: Backend) -> dict[str, Any]:
         "owned_by": "unmask",
         "root": model.name,
         "max_model_len": model.max_positions,
+        "preset": _preset(model),
+        "fit": None if backend.fit is None else {"device": str(model.device), **_fit(backend.fit)},
+    }
+
+
+def _preset(model: Model) -> dict[str, Any] | None:
+    """The preset by whose name the model is served, and what it sets, though flags may have set something else."""
+    preset = model.preset
+    return None if preset is None else {"name": preset.name, "licence": preset.licence, "defaults": preset.defaults}
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    return {
+        "dtype": fit.dtype,
+        "quantization": fit.quantization,
+        "weight_bytes": fit.weights,
+        "needed_bytes": fit.needed,
+        "available_bytes": fit.available,
+        "cached_tokens": fit.columns,
     }
 
 

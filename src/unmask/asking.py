@@ -151,20 +151,23 @@ def _length(given: Mapping[str, Any], prompt: Sequence[int], model: Model) -> in
 def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
     """A request with all but id, prompt and seed."""
     a, least = model.network.architecture, given.get("min_tokens", 0)
+    usual: Mapping[str, Any] = {} if model.preset is None else model.preset.defaults
     if least > max_tokens:
         raise RequestError(f"min_tokens {least} is more than the max_tokens {max_tokens}; ask for less", "min_tokens")
     return Request(
         id="",
         prompt=(),
         max_tokens=max_tokens,
-        block_length=choose_block_length(given.get("block_length"), defaults.BLOCK_LENGTH, max_tokens, a),
-        scheduler=_scheduler(given),
+        block_length=choose_block_length(
+            given.get("block_length"), usual.get("block_length", defaults.BLOCK_LENGTH), max_tokens, a
+        ),
+        scheduler=_scheduler(given, usual.get("scheduler", defaults.SCHEDULER)),
         temperature=choose_temperature(given.get("temperature", 0.0)),
         top_p=given.get("top_p", 1.0),
         top_k=max(given.get("top_k", 0), 0),
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
-        cache=choose_cache(given.get("cache", defaults.CACHE), a),
+        cache=choose_cache(given.get("cache", usual.get("cache", defaults.CACHE)), a),
         input_state=choose_input_state(given.get("input_state", defaults.INPUT_STATE), model),
         min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
@@ -207,9 +210,9 @@ def _structure(asked: Any) -> Structure:
     )
 
 
-def _scheduler(given: Mapping[str, Any]) -> SchedulerSpec:
+def _scheduler(given: Mapping[str, Any], usual: str) -> SchedulerSpec:
     shorthands = {name: given[name] for name in SHORTHANDS if name in given}
-    scheduler, options = name_and_options(given.get("scheduler"), shorthands, defaults.SCHEDULER)
+    scheduler, options = name_and_options(given.get("scheduler"), shorthands, usual)
     if isinstance(scheduler, str):
         return parse_scheduler(scheduler, options)
     instance: Any = scheduler

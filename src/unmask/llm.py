@@ -1,5 +1,6 @@
 """The Python API: `from unmask import LLM`."""
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +21,8 @@ from unmask.engine.score import Masks, Score, check_patterns, draw_masks
 from unmask.engine.scoring import Question, passes
 from unmask.models.loading import load_model
 from unmask.settings import DEFAULT_MODEL
+
+log = logging.getLogger(__name__)
 
 Prompts = Prompt | Conversation | Sequence[Prompt] | Sequence[Conversation]
 
@@ -48,7 +51,8 @@ class Output:
 class LLM:
     """A masked diffusion language model in this process.
 
-    model            a Hub id, a folder, or "llada-nano", which comes with the package
+    model            a preset such as "llada-8b", which sets the defaults of fields, too, a Hub id, a folder, or
+                     "llada-nano", which comes with the package
     revision         branch, tag or commit of a Hub id
     device           "auto", "cuda" or "cpu"; auto takes CUDA if present
     dtype            "auto", "float32", "bfloat16" or "float16"; auto is bfloat16 on CUDA and on CPUs made for it, else
@@ -83,6 +87,8 @@ class LLM:
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
         self.model = load_model(model, revision, device, dtype, compile, quantization)
+        if self.model.preset is not None:
+            log.info(self.model.preset.described())
         self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)
         self._at_work = threading.Lock()
 

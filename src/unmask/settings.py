@@ -75,7 +75,9 @@ class ModelSettings(CommandSettings):
     }
 
     model: str = Field(
-        DEFAULT_MODEL, description="a checkpoint: an embedded one, llada-nano or llada-micro, a folder, or a Hub id"
+        DEFAULT_MODEL,
+        description="a checkpoint: a preset such as llada-8b, see `unmask models`, an embedded one, llada-nano or "
+        "llada-micro, a folder, or a Hub id",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     device: Literal["auto", "cuda", "cpu"] = Field(
@@ -144,6 +146,18 @@ class GenerateSettings(ModelSettings):
     temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
     seed: int = Field(0, description="seed of the random draws")
     delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
+
+
+class ModelsSettings(CommandSettings):
+    """List the presets, with the memory that each needs and whether this machine has it. Nothing is downloaded.
+
+    Give the name of one to see all that is known of it."""
+
+    POSITIONAL: ClassVar[str | None] = "preset"
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("unmask models", "unmask models llada-8b --device cpu")
+
+    preset: str | None = Field(None, description="the name of a preset")
+    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="what must hold it; auto takes CUDA if present")
 
 
 class SchedulersSettings(CommandSettings):
