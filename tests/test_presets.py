@@ -133,6 +133,12 @@ def test_evaluation_measures_the_preset(tiny: Path) -> None:
     assert with_preset(EvalSettings(model="tiny", block_length=(4,)))[0].block_length == (4,)
 
 
+def test_the_embedded_model_has_the_defaults_of_any() -> None:
+    settings, lines = with_preset(ServeSettings())
+    assert lines == []
+    assert settings == ServeSettings(served_model_name="llada-nano")
+
+
 def test_without_a_preset_settings_stay(tmp_path: Path) -> None:
     for model in ("owner/tiny", str(tmp_path)):
         settings = ServeSettings(model=model)

@@ -122,7 +122,8 @@ def config_of(preset: Preset) -> Config:
 
 def with_preset(settings: Settings) -> tuple[Settings, list[str]]:
     """The settings of a command with the preset's scheduler, block length and cache where neither a flag nor a variable
-    gives them, and lines that say what was chosen. The same settings and no line if `model` names no preset.
+    gives them, and lines that say what was chosen: none for a preset that chooses nothing, as those of shipped models.
+    The same settings and no line if `model` names no preset.
 
     The preset's length and input state come with the model, see `models.loading.Model`.
     """
@@ -137,5 +138,6 @@ def with_preset(settings: Settings) -> tuple[Settings, list[str]]:
             taken[field] = (value,) if isinstance(kind.model_fields[field].default, tuple) else value
     given = sorted(taken.keys() & settings.model_fields_set)
     instead = f"; given instead: {', '.join(map(flag_of, given))}" if given else ""
-    lines = [preset.described() + instead, *(f"preset {preset.name}: {note}" for note in preset.notes)]
+    chosen = [preset.described() + instead] if preset.defaults else []
+    lines = [*chosen, *(f"preset {preset.name}: {note}" for note in preset.notes)]
     return settings.model_copy(update={field: value for field, value in taken.items() if field not in given}), lines

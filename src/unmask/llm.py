@@ -87,7 +87,7 @@ class LLM:
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
         self.model = load_model(model, revision, device, dtype, compile, quantization)
-        if self.model.preset is not None:
+        if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
         self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)
         self._at_work = threading.Lock()
