@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from unmask.engine.room import cache_columns
+from unmask.models.devices import available_bytes
 from unmask.models.loading import Model
-from unmask.models.memory import available_bytes, needed_bytes, weight_bytes
+from unmask.models.memory import needed_bytes, weight_bytes
 from unmask.models.quantization import precision
 from unmask.models.transformer import MaskedTransformer
 

@@ -9,8 +9,9 @@ from unmask.engine.proposal import head_bytes
 from unmask.engine.slots import columns_needed
 from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
+from unmask.models.devices import available_bytes
 from unmask.models.loading import Model
-from unmask.models.memory import GIB, available_bytes, pass_bytes
+from unmask.models.memory import GIB, pass_bytes
 from unmask.models.packing import power_of_two
 
 

@@ -15,7 +15,8 @@ from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
 from unmask.evals.tasks import EMBEDDED, TASKS, find_task, take
-from unmask.models.loading import choose_device, load_configured, load_model
+from unmask.models.devices import choose_device
+from unmask.models.loading import load_configured, load_model
 from unmask.models.presets import with_preset
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 

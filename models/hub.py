@@ -1,5 +1,6 @@
 """Where a checkpoint is: in a folder, shipped with the program, or on the Hugging Face Hub."""
 
+import hashlib
 import logging
 import os.path
 import re
@@ -26,6 +27,7 @@ SMALL_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
+SHA256 = re.compile(r"[0-9a-f]{64}")
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -87,6 +89,50 @@ def fetch_weights(source: Source, files: list[str]) -> None:
     raise CheckpointError(
         f"model {source.name!r} lacks {missing[0]} on the Hub, though its index names it; ask its publisher"
     )
+
+
+def verify_weights(source: Source, files: list[str]) -> None:
+    """Check the bytes of these files in the source's folder by the SHA-256 that the Hub states of each.
+
+    Raises CheckpointError for other bytes, for a source that is not on the Hub, and if the Hub states none.
+    """
+    if not source.on_hub:
+        raise CheckpointError(f"{source.name!r} is a folder, of whose bytes nobody states a hash; leave --verify out")
+    stated = _stated_hashes(source, files)
+    for name in files:
+        log.info("checking the bytes of %s", name)
+        with (source.folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != stated[name]:
+            raise CheckpointError(
+                f"{name} of {source.name!r} has other bytes than the Hub states: its SHA-256 is {found[:12]}..., not "
+                f"{stated[name][:12]}...; delete {(source.folder / name).resolve()} and load the model again"
+            )
+
+
+def _stated_hashes(source: Source, files: list[str]) -> dict[str, str]:
+    """The SHA-256 of each file: the Hub's cache names a blob by it when it is downloaded, else the Hub is asked."""
+    blobs = {name: (source.folder / name).resolve().name for name in files}
+    stated = {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)}
+    if unknown := [name for name in files if name not in stated]:
+        stated |= _ask_for_hashes(source, unknown)
+    if missing := [name for name in files if name not in stated]:
+        raise CheckpointError(f"the Hub states no SHA-256 of {missing[0]} of {source.name!r}; leave --verify out")
+    return stated
+
+
+def _ask_for_hashes(source: Source, files: list[str]) -> dict[str, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    try:
+        infos = HfApi().get_paths_info(source.name, files, revision=source.folder.name)
+    except Exception as error:  # network, disk and proxy errors come in many types
+        raise CheckpointError(
+            f"the Hub cannot be asked for the hashes of {source.name!r}: {first_line(error)}; try again, or leave "
+            "--verify out"
+        ) from error
+    return {one.path: one.lfs.sha256 for one in infos if isinstance(one, RepoFile) and one.lfs is not None}
 
 
 def _local(folder: Path, revision: str | None) -> Source:

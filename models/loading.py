@@ -9,9 +9,10 @@ import torch.fx.experimental._config
 from unmask.models.architecture import Architecture
 from unmask.models.checkpoint import load_weights, weight_files
 from unmask.models.config import Config, read_json
+from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
 from unmask.models.families import Family, find_family
-from unmask.models.hub import fetch_weights, locate
+from unmask.models.hub import Source, fetch_weights, locate, verify_weights
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
 from unmask.models.presets import Preset, find_preset
 from unmask.models.quantization import choose_packing, precision
@@ -91,6 +92,7 @@ def load_configured(settings: ModelSettings, chat_template: str | None = None) -
         settings.compile,
         settings.quantization,
         chat_template,
+        settings.verify,
     )
 
 
@@ -102,21 +104,23 @@ def load_model(
     compiled: bool | None = False,
     quantization: str | None = None,
     chat_template: str | None = None,
+    verify: bool = False,
 ) -> Model:
     """Load a model for inference.
 
     source         a folder, the name of a preset or of a shipped checkpoint, or a Hub id
     revision       branch, tag or commit of a Hub id
-    device         auto, cpu or cuda; auto takes CUDA if there is one
+    device         auto, cpu, cuda, cuda:1, mps, xpu, see `models.devices.choose_device`
     dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
                    multiplies it natively, else float32
     compiled       whether torch.compile makes the network's kernels; None on CUDA only
     quantization   int8 rounds the matrices of the blocks as they are read, see `models.quantization`
     chat_template  in Jinja, instead of the checkpoint's
+    verify         whether the bytes of weights from the Hub are checked by the hashes that it states
 
     Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
     """
-    on = choose_device(device)
+    make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
     pack = choose_packing(quantization, as_dtype)
     preset = find_preset(source)
@@ -129,14 +133,13 @@ def load_model(
     require_memory(network, on, as_dtype, quantization)
     bound_kernel_caches()
     size = weight_bytes(network, as_dtype, quantization) / 1e9
-    fetch_weights(found, weight_files(found.folder))
+    fetch_weights(found, files := weight_files(found.folder))
+    if verify:
+        verify_weights(found, files)
     log.info(
         "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
     )
     load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
-    input_state = (preset and preset.input_state) or trained_input_state(found.name)
-    if input_state != "mask":
-        log.info("%s was trained with input state %r, which its requests get by default", found.name, input_state)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -149,9 +152,17 @@ def load_model(
         dtype=as_dtype,
         compiled=compile_network(network, on, compiled),
         quantization=quantization,
-        input_state=input_state,
+        input_state=_input_state(found, preset),
         preset=preset,
     )
+
+
+def _input_state(found: Source, preset: Preset | None) -> str:
+    """What its requests are fed by default; the log says so where that is no mask."""
+    state = (preset and preset.input_state) or trained_input_state(found.name)
+    if state != "mask":
+        log.info("%s was trained with input state %r, which its requests get by default", found.name, state)
+    return state
 
 
 def trained_input_state(name: str) -> str:
@@ -172,15 +183,6 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
         torch.fx.experimental._config.use_duck_shape = False
         network.compile(dynamic=True)
     return compiled
-
-
-def choose_device(name: str) -> torch.device:
-    """The torch device for auto, cpu or cuda. Raises CheckpointError if there is no such device."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise CheckpointError(f"device {name!r} is unknown; choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device 'cuda' was asked for, but torch finds no CUDA device; choose cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

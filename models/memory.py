@@ -3,12 +3,11 @@
 import os
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 
-import psutil
 import torch
 
 from unmask.models.architecture import Architecture
+from unmask.models.devices import available_bytes
 from unmask.models.errors import CheckpointError
 from unmask.models.quantization import packed_bytes, precision
 from unmask.models.transformer import MaskedTransformer
@@ -18,7 +17,6 @@ KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of 
 KERNELS = "64"
 SHORT = 1024  # tokens of a canvas that a model must have room for, or it is not loaded
 INDEX_BYTES = 256  # of a token: its positions and places, and its angles
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def weight_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
@@ -73,24 +71,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return True
     return is_out_of_memory(error.__cause__)
-
-
-def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be had on a device; for the CPU, within the limit of the container too."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, container_bytes(CGROUP))
-
-
-def container_bytes(cgroup: Path) -> int:
-    """What a control group (version 2) may still take; the file cache does not count, since it gives way."""
-    unlimited = psutil.virtual_memory().total
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except OSError:
-        return unlimited
-    return unlimited if limit == "max" else int(limit) - int(statistics["anon"])
 
 
 def bound_kernel_caches() -> None:

@@ -12,8 +12,9 @@ import uvicorn
 
 from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
 from unmask.errors import UserError
+from unmask.models.devices import choose_device
 from unmask.models.hub import find_folder
-from unmask.models.loading import Model, choose_device
+from unmask.models.loading import Model
 from unmask.server.app import create_app
 from unmask.server.backend import Backend
 from unmask.server.errors import NotReadyError

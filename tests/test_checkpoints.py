@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.synthetic import DREAM_CONFIG, LLADA_CONFIG, edit_json, edit_tensors, synthetic_dream, synthetic_llada
 from tests.synthetic_block import FAMILIES
 from unmask import weights
-from unmask.models import checkpoint, families, memory
+from unmask.models import checkpoint, devices, families, memory
 from unmask.models.config import read_json
 from unmask.models.errors import CheckpointError
 from unmask.models.families import dream, llada
@@ -260,10 +260,10 @@ def test_the_arithmetic_of_published_checkpoints() -> None:
 def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.stat").write_text("anon 1000\nfile 900000\n")
-    machine = memory.container_bytes(tmp_path / "no cgroup")
-    assert memory.container_bytes(tmp_path) == machine
+    machine = devices.container_bytes(tmp_path / "no cgroup")
+    assert devices.container_bytes(tmp_path) == machine
     (tmp_path / "memory.max").write_text("5000\n")
-    assert memory.container_bytes(tmp_path) == 4000 < machine
+    assert devices.container_bytes(tmp_path) == 4000 < machine
 
 
 # Families

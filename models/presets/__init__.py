@@ -91,7 +91,7 @@ class Preset(_Part):
     def described(self) -> str:
         """What was chosen, in words for a log."""
         chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.defaults.items())
-        return f"preset {self.name}: {self.checkpoint}, {chosen or 'with the defaults of any model'}"
+        return f"preset {self.name}: {self.checkpoint}, {chosen}"
 
 
 def preset_names() -> list[str]:

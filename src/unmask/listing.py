@@ -10,9 +10,10 @@ from rich.text import Text
 from unmask import defaults
 from unmask.engine.fit import Fit, fits
 from unmask.errors import UserError, unknown
+from unmask.models.devices import available_bytes, choose_device
 from unmask.models.families import find_family
-from unmask.models.loading import build_network, choose_device
-from unmask.models.memory import GIB, available_bytes
+from unmask.models.loading import build_network
+from unmask.models.memory import GIB
 from unmask.models.presets import Preset, config_of, find_preset, preset_names
 from unmask.models.transformer import MaskedTransformer
 from unmask.settings import ModelsSettings

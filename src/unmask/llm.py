@@ -54,7 +54,7 @@ class LLM:
     model            a preset such as "llada-8b", which sets the defaults of fields, too, a Hub id, a folder, or
                      "llada-nano", which comes with the package
     revision         branch, tag or commit of a Hub id
-    device           "auto", "cuda" or "cpu"; auto takes CUDA if present
+    device           "auto", "cpu", "cuda", "cuda:1", "mps", "xpu"; auto takes CUDA if present
     dtype            "auto", "float32", "bfloat16" or "float16"; auto is bfloat16 on CUDA and on CPUs made for it, else
                      float32
     quantization     "int8" keeps the matrices of the network's blocks in int8; needs the extra unmask[quant]
@@ -76,7 +76,7 @@ class LLM:
         model: str = DEFAULT_MODEL,
         *,
         revision: str | None = None,
-        device: Literal["auto", "cuda", "cpu"] = "auto",
+        device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Literal["int8"] | None = None,
         compile: bool | None = None,

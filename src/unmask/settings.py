@@ -47,6 +47,9 @@ OutFile = Annotated[Path, AfterValidator(_in_a_folder)]  # a file that a command
 BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
+DeviceName = Literal["auto", "cuda", "cpu", "mps", "xpu"] | Annotated[str, Field(pattern=r"^(cuda|xpu):\d+$")]
+
+
 def flag_of(name: str) -> str:
     """The flag of a field or its alias: `--max-rows` of `max_rows`."""
     return "--" + name.replace("_", "-")
@@ -71,7 +74,7 @@ class ModelSettings(CommandSettings):
     """Which model, where, and in what precision."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "model": "model revision device dtype quantization compile memory_fraction",
+        "model": "model revision verify device dtype quantization compile memory_fraction",
     }
 
     model: str = Field(
@@ -80,9 +83,10 @@ class ModelSettings(CommandSettings):
         "llada-micro, a folder, or a Hub id",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    device: Literal["auto", "cuda", "cpu"] = Field(
+    device: DeviceName = Field(
         "auto",
-        description="where the model runs; auto takes CUDA if present. Which card: the first of CUDA_VISIBLE_DEVICES",
+        description="where the model runs: cpu, cuda, cuda:1, mps, xpu; auto takes CUDA if present. mps (Mac) and xpu "
+        "(Intel) were tried by emulation only",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -97,6 +101,9 @@ class ModelSettings(CommandSettings):
         None,
         description="compile kernels with torch.compile; by default on CUDA only, and not for a single answer. It "
         "needs a C compiler, on a CPU a C++ compiler",
+    )
+    verify: bool = Field(
+        False, description="check the bytes of weights from the Hub by the hashes that it states, before they are read"
     )
     memory_fraction: float = Field(
         defaults.MEMORY_FRACTION,
@@ -157,7 +164,9 @@ class ModelsSettings(CommandSettings):
     EXAMPLES: ClassVar[tuple[str, ...]] = ("unmask models", "unmask models llada-8b --device cpu")
 
     preset: str | None = Field(None, description="the name of a preset")
-    device: Literal["auto", "cuda", "cpu"] = Field("auto", description="what must hold it; auto takes CUDA if present")
+    device: DeviceName = Field(
+        "auto", description="what must hold it: cpu, cuda, cuda:1, mps, xpu; auto takes CUDA if present"
+    )
 
 
 class SchedulersSettings(CommandSettings):
