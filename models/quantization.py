@@ -5,6 +5,7 @@ multiplies by the int8 matrix, in the dtype of the other factor, and then scales
 token does not depend on the others in its batch.
 """
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
 
@@ -15,6 +16,7 @@ from unmask.models.errors import CheckpointError
 
 QUANTIZATIONS = ("int8",)
 SCALE_BYTES = 4
+NOISY = ("torchao", "torch.utils._pytree")
 NUMBERS_AT_A_TIME = 1 << 20  # torchao rounds in float32, so whole matrices would take several times their size
 
 Pack = Callable[[Tensor], Tensor]
@@ -32,10 +34,23 @@ def choose_packing(quantization: str | None, dtype: torch.dtype) -> Pack | None:
     if dtype == torch.float16:  # sums of products with numbers up to 127, not yet scaled
         raise CheckpointError("quantization int8 computes sums that are too large for float16; use --dtype bfloat16")
     try:
-        import_module("torchao.quantization")
+        _import_quietly("torchao.quantization")
     except ImportError as error:
         raise CheckpointError(f"quantization int8 needs torchao ({error}); pip install 'unmask[quant]'") from None
     return pack_int8
+
+
+def _import_quietly(module: str) -> None:
+    """Import it without its warnings, of kernels for CUDA that are not there and are not used."""
+    loggers = [logging.getLogger(name) for name in NOISY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        import_module(module)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def pack_int8(weight: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ COMMANDS = {
     "generate": Command(
         ("settings", "GenerateSettings"), ("commands", "generate"), "generate a text and watch the canvas fill"
     ),
+    "check": Command(("settings", "CheckSettings"), ("check", "check"), "see whether a model works on this machine"),
     "models": Command(
         ("settings", "ModelsSettings"),
         ("listing", "models"),

@@ -58,6 +58,7 @@ class LLM:
     dtype            "auto", "float32", "bfloat16" or "float16"; auto is bfloat16 on CUDA and on CPUs made for it, else
                      float32
     quantization     "int8" keeps the matrices of the network's blocks in int8; needs the extra unmask[quant]
+    verify           check the bytes of weights from the Hub by the hashes that it states
     compile          make kernels with torch.compile; by default on CUDA only
     memory_fraction  share of the memory left beside the weights that keys and values may take
     max_rows         requests that run side by side in one batch
@@ -79,6 +80,7 @@ class LLM:
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         quantization: Literal["int8"] | None = None,
+        verify: bool = False,
         compile: bool | None = None,
         memory_fraction: float = defaults.MEMORY_FRACTION,
         max_rows: int = defaults.MAX_ROWS,
@@ -86,7 +88,7 @@ class LLM:
     ):
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
-        self.model = load_model(model, revision, device, dtype, compile, quantization)
+        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify)
         if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
         self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)

@@ -169,6 +169,20 @@ class ModelsSettings(CommandSettings):
     )
 
 
+class CheckSettings(ModelSettings):
+    """See whether a model works on this machine: load it, have it answer one prompt twice with its preset, check that
+    confidences are probabilities, that both answers are the same and, where the preset states one, that it is that.
+
+    Run it first on a new machine, and paste what it prints into a bug report."""
+
+    POSITIONAL: ClassVar[str | None] = "model"
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "unmask check",
+        "unmask check llada-8b --device cuda",
+        "unmask check llada-8b --verify",
+    )
+
+
 class SchedulersSettings(CommandSettings):
     """List the installed schedulers with their options and defaults."""
 
