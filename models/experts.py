@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from unmask.models.architecture import Experts, Groups
 from unmask.models.layers import FeedForward, kept
+from unmask.models.lora import Additions
+from unmask.models.lora import Groups as AdapterGroups
 from unmask.models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
@@ -55,10 +57,14 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(hidden_size, experts)
         self.gate_up = nn.Parameter(torch.empty(experts.count, 2 * experts.ffn_size, hidden_size))
         self.down = nn.Parameter(torch.empty(experts.count, hidden_size, experts.ffn_size))
+        self.additions: dict[str, Additions] = {}
         self.shared = FeedForward(hidden_size, experts.shared_size) if experts.shared_size else None
 
-    def forward(self, h: Tensor) -> Tensor:
-        """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out."""
+    def forward(self, h: Tensor, groups: AdapterGroups = ()) -> Tensor:
+        """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out.
+
+        groups  not read: adapters of experts can only be merged
+        """
         weights, experts = self.router(h)
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)

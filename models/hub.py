@@ -11,6 +11,7 @@ from unmask import weights
 from unmask.errors import closest
 from unmask.models.checkpoint import INDEX_FILE
 from unmask.models.errors import CheckpointError, first_line, require_regular
+from unmask.models.lora import CONFIG_FILE, WEIGHTS_FILE
 from unmask.models.presets import find_preset, preset_names
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,20 @@ def find_folder(source: str) -> Path | None:
         hint = f"did you mean {near!r}?" if near else "`unmask models` lists the presets"
         raise CheckpointError(f"model {source!r} is no folder, no preset and no Hub id (owner/name); {hint}")
     return shipped
+
+
+def locate_adapter(text: str) -> tuple[Path, str]:
+    """The folder of an adapter, and its name, from `FOLDER-or-Hub-id` or the same with `=name`.
+
+    Without a name it has that of the folder, or the Hub id. Raises CheckpointError if there is no such adapter.
+    """
+    source, _, name = text.partition("=")
+    folder = Path(os.path.expanduser(source))
+    if folder.is_dir():
+        return folder.resolve(), name or folder.resolve().name
+    if folder.exists() or not HUB_ID.fullmatch(source):
+        raise CheckpointError(f"adapter {source!r} is no folder and no Hub id (owner/name)")
+    return _download(source, None, [CONFIG_FILE, WEIGHTS_FILE]), name or source
 
 
 def fetch_weights(source: Source, files: list[str]) -> None:

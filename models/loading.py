@@ -1,6 +1,7 @@
 """A model from a folder or the Hub, ready to run: network, tokenizer and the ids that matter. No remote code runs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from unmask.models.config import Config, read_json
 from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
 from unmask.models.families import Family, find_family
-from unmask.models.hub import Source, fetch_weights, locate, verify_weights
+from unmask.models.hub import Source, fetch_weights, locate, locate_adapter, verify_weights
+from unmask.models.lora import attach, read_adapters
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
 from unmask.models.presets import Preset, find_preset
 from unmask.models.quantization import choose_packing, precision
@@ -50,6 +52,8 @@ class Model:
     quantization   how the matrices of the network's blocks are kept; None in the dtype
     input_state    what it was trained to be fed in place of masks, by its name
     preset         what it was named by, if that was a short name
+    merged         the adapter that its weights hold; None if there is none
+    adapters       those beside its weights, of which a request may choose one
     """
 
     name: str
@@ -65,6 +69,8 @@ class Model:
     quantization: str | None = None
     input_state: str = "mask"
     preset: Preset | None = None
+    merged: str | None = None
+    adapters: tuple[str, ...] = ()
 
     @property
     def usual_length(self) -> int:
@@ -93,6 +99,7 @@ def load_configured(settings: ModelSettings, chat_template: str | None = None) -
         settings.quantization,
         chat_template,
         settings.verify,
+        settings.lora,
     )
 
 
@@ -105,41 +112,40 @@ def load_model(
     quantization: str | None = None,
     chat_template: str | None = None,
     verify: bool = False,
+    lora: Sequence[str] = (),
 ) -> Model:
     """Load a model for inference.
 
     source         a folder, the name of a preset or of a shipped checkpoint, or a Hub id
     revision       branch, tag or commit of a Hub id
-    device         auto, cpu, cuda, cuda:1, mps, xpu, see `models.devices.choose_device`
-    dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
-                   multiplies it natively, else float32
+    device, dtype  see `choose_device` and `choose_dtype`
     compiled       whether torch.compile makes the network's kernels; None on CUDA only
-    quantization   int8 rounds the matrices of the blocks as they are read, see `models.quantization`
+    quantization   int8 or int4 rounds the matrices of the blocks as they are read, see `models.quantization`
     chat_template  in Jinja, instead of the checkpoint's
     verify         whether the bytes of weights from the Hub are checked by the hashes that it states
+    lora           adapters, each a folder or a Hub id, and perhaps =name: one is merged, several stay beside
 
-    Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
+    Raises CheckpointError, in one sentence, for whatever keeps it from being loaded exactly as it was saved.
     """
     make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
-    pack = choose_packing(quantization, as_dtype)
-    preset = find_preset(source)
-    found = locate(source, revision) if preset is None else locate(preset.checkpoint, revision or preset.revision)
+    found, preset = _locate(source, revision)
     config = read_json(found.folder / "config.json")
     family = find_family(config)
     network = build_network(family, config)
+    pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)
-    require_memory(network, on, as_dtype, quantization)
+    names = list(family.tensor_names(network.architecture))
+    adapters = read_adapters(map(locate_adapter, lora), names)
+    require_memory(network, on, as_dtype, quantization, beside=sum(one.nbytes(as_dtype) for one in adapters))
     bound_kernel_caches()
-    size = weight_bytes(network, as_dtype, quantization) / 1e9
-    fetch_weights(found, files := weight_files(found.folder))
-    if verify:
-        verify_weights(found, files)
-    log.info(
-        "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
-    )
-    load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
+    _fetch(found, verify)
+    gigabytes = weight_bytes(network, as_dtype, quantization, on) / 1e9
+    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(as_dtype, quantization), on)
+    merged = adapters.pop() if len(adapters) == 1 else None
+    load_weights(network, found.folder, names, on, as_dtype, pack, merged)
+    attach(network, adapters, names, on, as_dtype)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -154,7 +160,25 @@ def load_model(
         quantization=quantization,
         input_state=_input_state(found, preset),
         preset=preset,
+        merged=None if merged is None else merged.name,
+        adapters=tuple(adapter.name for adapter in adapters),
     )
+
+
+def _locate(source: str, revision: str | None) -> tuple[Source, Preset | None]:
+    """Where the checkpoint is, and the preset that `source` names, if it does."""
+    preset = find_preset(source)
+    if preset is None:
+        return locate(source, revision), None
+    return locate(preset.checkpoint, revision or preset.revision), preset
+
+
+def _fetch(found: Source, verify: bool) -> None:
+    """Have the weights in the source's folder, and their bytes checked if that is asked for."""
+    files = weight_files(found.folder)
+    fetch_weights(found, files)
+    if verify:
+        verify_weights(found, files)
 
 
 def _input_state(found: Source, preset: Preset | None) -> str:
@@ -186,7 +210,8 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype for auto, float32, bfloat16 or float16."""
+    """The torch dtype for auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that multiplies it
+    natively, else float32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
     if name not in DTYPES:

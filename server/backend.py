@@ -148,7 +148,12 @@ class Backend:
     def model_name(self) -> str:
         """The model's name in the API; raises NotReadyError until the model is ready."""
         model = self.model
-        return self.settings.served_model_name or model.name
+        return self.settings.served_model_name or model.merged or model.name
+
+    @property
+    def model_names(self) -> list[str]:
+        """The model's name in the API, and those of its adapters; raises NotReadyError until the model is ready."""
+        return [self.model_name, *self.model.adapters]
 
     @property
     def max_body_bytes(self) -> int:
@@ -161,12 +166,17 @@ class Backend:
 
     def _name(self) -> str:
         """The model's name in the API, also before it is ready; empty until it is loaded."""
-        return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
+        if self.settings.served_model_name or self.service is None:
+            return self.settings.served_model_name or ""
+        model = self.service.engine.model
+        return model.merged or model.name
 
     async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
         """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
         ClientLeftError."""
-        context = Context(self.model, self.settings, caller.client)
+        adapters = self.model.adapters
+        adapter = adapters.index(caller.model) if caller.model in adapters else None
+        context = Context(self.model, self.settings, caller.client, adapter)
         return await caller.wait(self.workers.run(parse, body, context))
 
     async def submit(

@@ -57,7 +57,11 @@ def memory_table() -> str:
     rows = []
     for preset in presets():
         network = network_for(preset)
-        needed = [f"{needed_bytes(network, *kind) / GIB:.2f}" for kind in kinds]
+        experts = network.architecture.experts is not None
+        needed = [
+            "" if kind == "int4" and experts else f"{needed_bytes(network, dtype, kind) / GIB:.2f}"
+            for dtype, kind in kinds
+        ]
         column = KeyValues.bytes_per_column(network.architecture, torch.bfloat16) / 1e6
         rows.append([f"`{preset.name}`", f"{parameters(network) / 1e9:.3g}", *needed, f"{column:.3g}"])
     return _table([head, *rows])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol, cast
 
 from unmask.models.architecture import Architecture
-from unmask.models.config import Config, require_supported
+from unmask.models.config import Config, require_plain, require_supported
 from unmask.models.errors import CheckpointError
 from unmask.models.tokenizer import TokenizerKind
 
@@ -54,6 +54,7 @@ def find_family(config: Config) -> Family:
     `architectures[0]` decides, since different families share a `model_type` (LLaDA and LLaDA-MoE; Dream and
     DreamReasoner). Raises CheckpointError for an unknown one, and for a config that asks for what the family cannot do.
     """
+    require_plain(config)
     architectures, model_type = config.get("architectures"), config.get("model_type")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     for family in families():

@@ -131,7 +131,8 @@ def with_preset(settings: Settings) -> tuple[Settings, list[str]]:
     if preset is None:
         return settings, []
     kind = type(settings)
-    taken: dict[str, Any] = {"served_model_name": preset.name} if "served_model_name" in kind.model_fields else {}
+    named = "served_model_name" in kind.model_fields and len(settings.lora) != 1  # one is merged, and gives its name
+    taken: dict[str, Any] = {"served_model_name": preset.name} if named else {}
     for name, value in preset.defaults.items():
         field = f"default_{name}" if f"default_{name}" in kind.model_fields else name
         if name in REQUESTED and field in kind.model_fields:

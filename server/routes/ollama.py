@@ -27,12 +27,12 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/api/chat", response_model=OllamaChatResponse, responses=NDJSON)
 async def chat(body: OllamaChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """Ollama's chat: text and tools. It streams unless told not to."""
-    check_model(body.model and body.model.removesuffix(LATEST), backend.model_name)
+    name = check_model(body.model and body.model.removesuffix(LATEST), backend)
     fields, streams = body.fields, body.stream is not False
-    caller = Caller(http, fields.timeout, backend.settings)
+    caller = Caller(http, fields.timeout, backend.settings, name)
     requests, calling = await backend.parse(parse_ollama, body, caller)
     generations = await backend.submit(requests, streams, caller, calling)
-    reply = OllamaReply(backend.model_name, generations, bool(fields.return_steps))
+    reply = OllamaReply(caller.model, generations, bool(fields.return_steps))
     if streams:
         return EventStream(reply.lines(), generations.close, LINES)
     return await caller.wait(reply.whole())
@@ -40,8 +40,9 @@ async def chat(body: OllamaChatRequest, http: HTTPRequest, backend: BackendOf) -
 
 @router.get("/api/tags")
 async def tags(backend: BackendOf) -> OllamaModels:
-    """The one model that is served, as Ollama lists its own."""
-    name, started = backend.model_name, utc(datetime.fromtimestamp(backend.created, UTC))
-    assert backend.model  # which it names only once it is loaded
-    model = OllamaModel(name=name, model=name, modified_at=started, details={"format": "safetensors"})
-    return OllamaModels(models=[model])
+    """The model that is served, with each of its adapters, as Ollama lists its own."""
+    names, started = backend.model_names, utc(datetime.fromtimestamp(backend.created, UTC))
+    details = {"format": "safetensors"}
+    return OllamaModels(
+        models=[OllamaModel(name=name, model=name, modified_at=started, details=details) for name in names]
+    )

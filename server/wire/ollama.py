@@ -53,7 +53,7 @@ class OllamaChatRequest(ToolFields):
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     messages: Messages = Field(description="a conversation, put through the chat template")
     stream: bool | None = Field(True, description="false: one answer; else a line of JSON for each piece of it")
     format: Annotated[Literal["json"] | dict[str, Any] | None, expect("'json', or a JSON schema"), EMPTY] = Field(
@@ -133,4 +133,4 @@ class OllamaModel(BaseModel):
 class OllamaModels(BaseModel):
     """The answer of `GET /api/tags`."""
 
-    models: list[OllamaModel] = Field(description="the one model that is served")
+    models: list[OllamaModel] = Field(description="the model that is served, and its adapters")

@@ -55,6 +55,7 @@ class Fields(TypedDict, total=False):
     suffix              text or token ids after the generation region
     prediction          text or token ids that the answers are expected to begin with: what the model would write itself
                         is kept and costs hardly a pass, the rest is decoded as ever; nothing
+    adapter             the name of one of several adapters that the LLM was made with; none
     structured_outputs  the form of the answer, whatever the model proposes: a mapping with one of `json` (a schema),
                         `json_object` (True), `regex` and `choice` (a list of texts)
     """
@@ -85,6 +86,7 @@ class Fields(TypedDict, total=False):
     repetition_penalty: float | None
     logit_bias: Mapping[int, float] | None
     structured_outputs: Mapping[str, Any] | None
+    adapter: str | None
 
 
 # Numbers that a field may hold: their type, which are allowed, and the same in words.
@@ -173,9 +175,21 @@ def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
         draft=token_ids(given["prediction"], "prediction", model) if "prediction" in given else (),
+        adapter=_adapter(given["adapter"], model) if "adapter" in given else None,
         adjustment=_adjustment(given, model),
         structure=_structure(given["structured_outputs"]) if "structured_outputs" in given else None,
     )
+
+
+def _adapter(name: Any, model: Model) -> int:
+    """The place of an adapter among the model's. Raises RequestError."""
+    if name not in model.adapters:
+        raise RequestError(f"adapter {show(name)} is not there; the adapters are: {_listed(model.adapters)}", "adapter")
+    return model.adapters.index(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none, as one alone is merged"
 
 
 def _adjustment(given: Mapping[str, Any], model: Model) -> Adjustment | None:

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from unmask import defaults
-from unmask.engine.fit import Fit, fits
+from unmask.engine.fit import PRECISIONS, Fit, fits
 from unmask.errors import UserError, unknown
 from unmask.models.devices import available_bytes, choose_device
 from unmask.models.families import find_family
@@ -19,8 +19,9 @@ from unmask.models.transformer import MaskedTransformer
 from unmask.settings import ModelsSettings
 
 BESIDE = (defaults.MAX_ROWS, defaults.MEMORY_FRACTION)  # what `unmask serve` divides memory by
-LEGEND = """GiB to load a model and for a first pass; {device} has {free:.1f} GiB free.
-tokens cached: keys and values that fit beside the smallest weights."""
+LEGEND = """GiB to load a model and for a first pass; {device} has {free:.1f} GiB free. int8 and
+int4 are beside bfloat16. cached: tokens whose keys and values fit beside the
+smallest weights."""
 YES, NO = ("✓", "green"), ("✗", "red")
 
 
@@ -35,7 +36,7 @@ def models(settings: ModelsSettings) -> None:
     if settings.preset is not None:
         _describe(next(preset for preset in presets if preset.name == settings.preset), console)
         presets = [preset for preset in presets if preset.name == settings.preset]
-    rows = [(preset, network := network_for(preset), fits(network, available, *BESIDE)) for preset in presets]
+    rows = [(preset, network := network_for(preset), fits(network, device, available, *BESIDE)) for preset in presets]
     console.print(LEGEND.format(device=device, free=available / GIB), highlight=False)
     console.print(_table(rows))
 
@@ -51,18 +52,20 @@ def parameters(network: MaskedTransformer) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _table(rows: list[tuple[Preset, MaskedTransformer, list[Fit]]]) -> Table:
-    kinds = [fit.precision.removesuffix(" weights").replace(" with ", "\n") for fit in rows[0][2]]
-    numbers = (Column(name, justify="right", no_wrap=True) for name in ("billion", *kinds, "tokens\ncached"))
-    table = Table(Column("preset", no_wrap=True), *numbers, box=SIMPLE_HEAD, pad_edge=False)
+def _table(rows: list[tuple[Preset, MaskedTransformer, list[Fit | None]]]) -> Table:
+    kinds = [kind or dtype for dtype, kind in PRECISIONS]
+    numbers = (Column(name, justify="right", no_wrap=True) for name in ("billion", *kinds, "cached"))
+    table = Table(Column("preset", no_wrap=True), *numbers, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for preset, network, found in rows:
-        best = max((fit for fit in found[1:] if fit.fits), key=lambda fit: fit.columns, default=None)
-        cached = "" if best is None else f"{best.columns:,}"
+        best = max((fit for fit in found if fit is not None and fit.fits), key=lambda fit: fit.columns, default=None)
+        cached = "" if best is None else f"{best.columns / 1000:.0f}k"
         table.add_row(preset.name, f"{parameters(network) / 1e9:.3g}", *map(_cell, found), cached)
     return table
 
 
-def _cell(fit: Fit) -> Text:
+def _cell(fit: Fit | None) -> Text:
+    if fit is None:
+        return Text()
     mark, style = YES if fit.fits else NO
     return Text.assemble(f"{fit.needed / GIB:.2f} ", (mark, style))
 

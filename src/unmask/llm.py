@@ -57,7 +57,9 @@ class LLM:
     device           "auto", "cpu", "cuda", "cuda:1", "mps", "xpu"; auto takes CUDA if present
     dtype            "auto", "float32", "bfloat16" or "float16"; auto is bfloat16 on CUDA and on CPUs made for it, else
                      float32
-    quantization     "int8" keeps the matrices of the network's blocks in int8; needs the extra unmask[quant]
+    quantization     "int8" or "int4" keeps the matrices of the network's blocks so; needs the extra unmask[quant]
+    lora             adapters in PEFT's layout, each a folder or a Hub id, and perhaps =name: one is merged into the
+                     weights, of several the field `adapter` chooses one by its name
     verify           check the bytes of weights from the Hub by the hashes that it states
     compile          make kernels with torch.compile; by default on CUDA only
     memory_fraction  share of the memory left beside the weights that keys and values may take
@@ -79,7 +81,8 @@ class LLM:
         revision: str | None = None,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        quantization: Literal["int8"] | None = None,
+        quantization: Literal["int8", "int4"] | None = None,
+        lora: Sequence[str] = (),
         verify: bool = False,
         compile: bool | None = None,
         memory_fraction: float = defaults.MEMORY_FRACTION,
@@ -88,7 +91,7 @@ class LLM:
     ):
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
-        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify)
+        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify, lora=lora)
         if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
         self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)

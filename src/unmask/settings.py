@@ -74,7 +74,7 @@ class ModelSettings(CommandSettings):
     """Which model, where, and in what precision."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "model": "model revision verify device dtype quantization compile memory_fraction",
+        "model": "model revision lora verify device dtype quantization compile memory_fraction",
     }
 
     model: str = Field(
@@ -92,15 +92,20 @@ class ModelSettings(CommandSettings):
         "auto",
         description="precision of the weights; auto is bfloat16 on CUDA and on CPUs that compute in it, else float32",
     )
-    quantization: Literal["int8"] | None = Field(
+    quantization: Literal["int8", "int4"] | None = Field(
         None,
-        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16; needs the "
-        "extra unmask[quant]",
+        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16, or in int4, "
+        "less than a third; needs the extra unmask[quant]",
     )
     compile: bool | None = Field(
         None,
         description="compile kernels with torch.compile; by default on CUDA only, and not for a single answer. It "
         "needs a C compiler, on a CPU a C++ compiler",
+    )
+    lora: Several[str] = Field(
+        (),
+        description="an adapter in PEFT's layout: a folder or a Hub id, and perhaps =name; may be repeated. One is "
+        "merged into the weights; of several a request chooses one by the name of its model",
     )
     verify: bool = Field(
         False, description="check the bytes of weights from the Hub by the hashes that it states, before they are read"
