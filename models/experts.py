@@ -19,14 +19,15 @@ class Router(nn.Module):
     """Chooses experts and weighs them, in float32 whatever the model's dtype, since rounding would change the choice.
 
     Softmax scores, or sigmoid scores with a bias that takes part in the choice and not in the weights (DeepSeek-V3,
-    arXiv 2412.19437, equation 16). Weights are made to sum to 1, or to the scale of the groups.
+    arXiv 2412.19437, equation 16). Weights are made to sum to 1, or to the scale of the groups, or, in LLaDA-MoE, are
+    the scores as they are.
     """
 
     bias: Tensor
 
     def __init__(self, hidden_size: int, experts: Experts):
         super().__init__()
-        self.chosen, self.groups = experts.chosen, experts.groups
+        self.chosen, self.groups, self.sums_to_one = experts.chosen, experts.groups, experts.sums_to_one
         self.weight = nn.Parameter(torch.empty(experts.count, hidden_size))
         if experts.groups is not None:
             self.register_buffer("bias", torch.zeros(experts.count))  # no parameter: the model's dtype is not for it
@@ -41,7 +42,8 @@ class Router(nn.Module):
             choice = _open_groups(scores + self.bias, self.groups)
         experts = choice.topk(self.chosen).indices
         weights = scores.gather(1, experts)
-        weights = weights / (weights.sum(1, keepdim=True) + TINY)
+        if self.sums_to_one:
+            weights = weights / (weights.sum(1, keepdim=True) + TINY)
         return weights if self.groups is None else weights * self.groups.scale, experts
 
 

@@ -168,6 +168,11 @@ def load_model(
 def _locate(source: str, revision: str | None) -> tuple[Source, Preset | None]:
     """Where the checkpoint is, and the preset that `source` names, if it does."""
     preset = find_preset(source)
+    if "-bd3lm" in source:
+        raise CheckpointError(
+            f"model {source!r} attends in blocks that begin at the prompt's end, as its name says, which is not "
+            "supported; choose an -mdlm one"
+        )
     if preset is None:
         return locate(source, revision), None
     return locate(preset.checkpoint, revision or preset.revision), preset
@@ -259,7 +264,8 @@ def _mask_id(family: Family, config: Config, tokenizer: Tokenizer, a: Architectu
     declared, known = config.get("mask_token_id"), tokenizer.mask_id
     if declared is not None and known is not None and declared != known:
         raise CheckpointError(f"mask_token_id is {declared} in config.json, {known} in the tokenizer; make them agree")
-    choices = (declared, known, tokenizer.token_id(family.MASK_TOKEN))
+    usual = family.MASK_TOKEN if isinstance(family.MASK_TOKEN, int) else tokenizer.token_id(family.MASK_TOKEN)
+    choices = (declared, known, usual)
     chosen = next((choice for choice in choices if choice is not None), None)
     if chosen is None:
         raise CheckpointError(f"config.json lacks mask_token_id and the tokenizer has no {family.MASK_TOKEN!r}; set it")

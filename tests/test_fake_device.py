@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.fake_device import run
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.structure import matching

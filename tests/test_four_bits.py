@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.outcomes import outcomes
 from tests.synthetic import edit_tensors, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from tests.test_quantization import BLOCK, EXACT, load, logits, requests, storages
 from unmask.models import memory, quantization
 from unmask.models.config import read_json

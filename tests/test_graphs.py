@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.outcomes import outcome, outcomes
 from tests.rogues import ROGUES, registered
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request, Result
 from unmask.engine.batch import Batch
 from unmask.engine.caching import parse_cache

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.live import live
 from tests.outcomes import outcomes
 from tests.synthetic import SINGLE_FILE, edit_json, edit_tensors, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask import LLM
 from unmask.engine import Engine
 from unmask.engine.caching import choose_cache

@@ -21,7 +21,7 @@ from tests.synthetic import (
     synthetic_dream,
     synthetic_llada,
 )
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.models import memory
 from unmask.models.devices import available_bytes, choose_device, make_current
 from unmask.models.errors import ChatTemplateError, CheckpointError

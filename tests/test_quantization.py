@@ -17,7 +17,7 @@ from tests.live import ANSWER, PATIENCE, QUESTION, wait_for
 from tests.outcomes import outcomes
 from tests.process import answers, free_port, serving
 from tests.synthetic import edit_json, edit_tensors, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine.caching import choose_cache
 from unmask.engine.request import Request
 from unmask.evals.measure import Cell
