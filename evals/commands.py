@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
 
 from unmask.engine.caching import NO_CACHE, choose_cache, require_cache
 from unmask.engine.input_state import MASK, choose_input_state, parse_input_state, require_input_state
-from unmask.evals.measure import label
 from unmask.evals.plot import check_plot, draw
+from unmask.evals.report import AUP_LEGEND, LEGEND, aup_table, table
 from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
@@ -19,12 +17,6 @@ from unmask.models.devices import choose_device
 from unmask.models.loading import load_configured, load_model
 from unmask.models.presets import with_preset
 from unmask.schedulers import parse_scheduler_text, scheduler_names
-
-NUMBERS = ("accuracy %, 95 %", "passes, 95 %", "local\nAR", "global\nAR", "tokens/s")
-LONGEST_NAME = 24  # of a scheduler, in characters; the table then fits 80 columns
-LEGEND = """95 %: interval, of accuracy by Wilson. passes: forward passes per problem.
-local AR, global AR: how far from left to right tokens were revealed, 1 is
-strictly so (arXiv 2506.20639)."""
 
 
 def evaluate(settings: EvalSettings) -> None:
@@ -46,9 +38,14 @@ def evaluate(settings: EvalSettings) -> None:
     how = {name: getattr(settings, name) for name in ("rows", "memory_fraction", "batch_invariant")}
     states = [choose_input_state(text, model) for text in settings.input_state]
     points = run_cells(model, sweep.cells(caches, settings.raw, states), settings.json_file, known, **how)
-    for _, panel in groupby(points, lambda p: (p.measurement.task, p.measurement.block_length, p.measurement.cache)):
-        Console().print(_table(list(panel)))
+    panels = [list(panel) for _, panel in groupby(points, _panel)]
+    for panel in panels:
+        Console().print(table(panel))
     print(LEGEND)
+    if settings.sweep:
+        for panel in panels:
+            Console().print(aup_table(panel))
+        print(AUP_LEGEND)
     for file in settings.plot:
         draw(points, file)
 
@@ -109,39 +106,12 @@ def _sweep_from_file(settings: EvalSettings) -> Sweep:
     )
 
 
+def _panel(point: Point) -> tuple[str, int, str]:
+    m = point.measurement
+    return m.task, m.block_length, m.cache
+
+
 def _single(schedulers: Sequence[str]) -> list[Curve]:
     """Schedulers one by one; a picture joins those of one name."""
     specs = map(parse_scheduler_text, schedulers)
     return [Curve(spec.name, [spec]) for spec in specs]
-
-
-def _table(points: Sequence[Point]) -> Table:
-    """The points of one task, block length and cache."""
-    first = points[0].measurement
-    numbers = [Column(name, justify="right", no_wrap=True) for name in NUMBERS]
-    title = f"{first.task}, block {first.block_length}, cache {first.cache}"
-    table = Table(
-        Column("scheduler", overflow="fold"),
-        *numbers,
-        title=title,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=0,
-    )
-    for r in (point.measurement for point in points):
-        fed = "" if r.input_state == MASK.name else f"\n  {r.input_state}"
-        table.add_row(
-            _in_lines(label(r)) + fed,
-            f"{100 * r.accuracy:.1f} ({100 * r.accuracy_low:.1f}-{100 * r.accuracy_high:.1f})",
-            f"{r.forward_passes:.2f} ± {r.passes_high - r.forward_passes:.2f}",
-            f"{r.local_ar:.2f}",
-            f"{r.global_ar:.2f}",
-            f"{r.tokens_per_second:,.0f}",
-        )
-    return table
-
-
-def _in_lines(name: str) -> str:
-    """A scheduler with its options, each on a line of its own where the whole is long."""
-    return name if len(name) <= LONGEST_NAME else name.replace(":", "\n  :")

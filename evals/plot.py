@@ -9,17 +9,23 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmask.evals.measure import Measurement
 from unmask.evals.sweep import Point, SweepError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
+POLICY = "policy"  # the scheduler of all learned ones
 PANEL = (4.6, 3.6)  # inches
 # Okabe and Ito's colours (2008), which differ for every kind of colour vision, with grey for their too pale yellow.
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")  # one more than colours, so that pairs of them recur late
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
+# Beside policies the other schedulers are grey, and the best of them are named where they are best.
+GREY: dict[str, Any] = {"color": "#B8B8B8", "marker": "."}
+NAME: dict[str, Any] = {"color": "#6E6E6E", "fontsize": 6, "va": "center"}
+FRONT: dict[str, Any] = {"color": "#6E6E6E", "linewidth": 1.6, "drawstyle": "steps-post"}
 UNDATED = {".svg": {"Date": None}}  # equal points give equal files
 DPI = 160
 MARGIN = 1.0  # inches for title and legend
@@ -42,10 +48,12 @@ def draw(points: Sequence[Point], file: Path) -> None:
     rows, columns = _shape(panels)
     figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + MARGIN), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
-    styles = _styles(dict.fromkeys(point.curve for point in points))
+    styles = _styles(points)
     for axes, (task, length) in zip(grid.flat, panels, strict=False):
         panel = [p for p in points if (p.measurement.task, p.measurement.block_length) == (task, length)]
         _draw_curves(axes, panel, styles)
+        if _policies(points):
+            _draw_front(axes, [point for point in panel if point.measurement.scheduler != POLICY])
         _dress(axes, f"{task}, block {length}")
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
@@ -62,7 +70,8 @@ def _draw_curves(axes: "Axes", points: Sequence[Point], styles: Mapping[str, dic
         passes, accuracy = [m.forward_passes for m in found], [m.accuracy for m in found]
         x_bars = [[m.forward_passes - m.passes_low for m in found], [m.passes_high - m.forward_passes for m in found]]
         y_bars = [[m.accuracy - m.accuracy_low for m in found], [m.accuracy_high - m.accuracy for m in found]]
-        drawn = axes.errorbar(passes, accuracy, y_bars, x_bars, label=curve, **LINE, **styles[curve])
+        grey = styles[curve] is GREY
+        drawn = axes.errorbar(passes, accuracy, y_bars, x_bars, label="_" * grey + curve, **LINE, **styles[curve])
         for bars in drawn.lines[2]:
             bars.set_alpha(0.4)
 
@@ -90,12 +99,35 @@ def _shape(panels: Sequence[tuple[str, int]]) -> tuple[int, int]:
     return -(-len(panels) // columns), columns
 
 
-def _styles(curves: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _draw_front(axes: "Axes", points: Sequence[Point]) -> None:
+    """What the best of these schedulers reaches in as many passes or fewer; each curve is named where it ends."""
+    best: list[Measurement] = []
+    for found in sorted((p.measurement for p in points), key=lambda m: (m.forward_passes, -m.accuracy)):
+        if not best or found.accuracy > best[-1].accuracy:
+            best.append(found)
+    passes, accuracy = [m.forward_passes for m in best], [m.accuracy for m in best]
+    axes.plot(passes, accuracy, label="the best scheduler that is no policy", **FRONT)
+    for last in {p.curve: p for p in sorted(points, key=lambda p: p.measurement.forward_passes)}.values():
+        where = last.measurement.forward_passes, last.measurement.accuracy
+        axes.annotate(last.curve, where, (4, 0), textcoords="offset points", **NAME)
+
+
+def _policies(points: Iterable[Point]) -> list[str]:
+    """The curves that are policies, if others are not."""
+    found = dict.fromkeys(point.curve for point in points if point.measurement.scheduler == POLICY)
+    return list(found) if any(point.curve not in found for point in points) else []
+
+
+def _styles(points: Sequence[Point]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each curve; eight colours and nine markers give 72 pairs before one comes again."""
-    return {
+    curves, policies = list(dict.fromkeys(point.curve for point in points)), _policies(points)
+    coloured = {
         curve: {"color": colour, "marker": marker}
-        for curve, colour, marker in zip(curves, cycle(COLOURS), cycle(MARKERS), strict=False)
+        for curve, colour, marker in zip(
+            policies or curves, cycle(COLOURS[bool(policies) :]), cycle(MARKERS), strict=False
+        )
     }
+    return {curve: coloured.get(curve, GREY) for curve in curves}
 
 
 def _title(points: Sequence[Point]) -> str:

@@ -36,8 +36,9 @@ class EvalSettings(ModelSettings):
     )
     sweep: str | None = Field(
         None,
-        description="whole curves of schedulers: heuristics, policies, or a TOML file like those. With --json an "
-        "interrupted sweep continues where it stopped. Flags for tasks, lengths, problems and seed replace the file's",
+        description="whole curves of schedulers: all, ground, heuristics, policies, or a TOML file like those. With "
+        "--json an interrupted sweep continues where it stopped. Flags for tasks, lengths, problems and seed replace "
+        "the file's",
     )
     block_length: Several[BlockLength] = Field((32,), description="block lengths; full is one block")
     max_tokens: int | None = Field(
@@ -63,10 +64,11 @@ class EvalSettings(ModelSettings):
 class TrainModelSettings(CommandSettings):
     """Train the embedded model from nothing, or continue an interrupted run.
 
-    llada-micro is a larger model of all tasks, for a GPU; it is not shipped yet.
+    llada-micro is a larger model of all tasks, for a GPU. llada-steps has the size of llada-nano and knows
+    running-totals alone; it is not shipped.
     """
 
-    model: Literal["llada-nano", "llada-micro"] = Field("llada-nano", description="what to train")
+    model: Literal["llada-nano", "llada-micro", "llada-steps"] = Field("llada-nano", description="what to train")
     out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")
     steps: int = Field(3200, ge=1, description="optimizer steps, each over one batch of every task")
     batch_size: int = Field(64, ge=1, description="problems per batch")

@@ -128,12 +128,17 @@ def operations(prompt: str) -> tuple[int, list[tuple[str, str]]]:
     """The start and the operations that a prompt tells."""
     start = re.search(r"\d+", prompt)
     assert start is not None
+    return int(start[0]), told(prompt)
+
+
+def told(text: str) -> list[tuple[str, str]]:
+    """The operations that a text tells in events."""
     found = []
-    for event in EVENT.finditer(prompt):
+    for event in EVENT.finditer(text):
         kind = str(event.lastgroup)
         operand = next(group for group in event.groups()[event.re.groupindex[kind] :] if group)
         found.append((SIGNS[kind], FACTORS.get(operand, operand)))
-    return int(start[0]), found
+    return found
 
 
 def test_long_word_problems_are_worked_line_by_line() -> None:
@@ -145,7 +150,7 @@ def test_long_word_problems_are_worked_line_by_line() -> None:
     for problem in some(TASKS["long-word-problems"], 2000):
         *lines, answer = problem.solution.split("\n")
         total, expected = operations(problem.prompt)
-        assert 4 <= len(expected) <= 9
+        assert 5 <= len(expected) <= 9
         done = []
         for line in (line for line in lines if not line.endswith(":")):
             left, result = line.split(" = ")
@@ -154,7 +159,7 @@ def test_long_word_problems_are_worked_line_by_line() -> None:
             assert rest
             for sign, operand in zip(rest[::2], rest[1::2], strict=True):
                 total = {"+": total + int(operand), "-": total - int(operand), "*": total * int(operand)}[sign]
-                assert 0 <= total <= 30
+                assert 0 <= total <= 50
                 done.append((sign, operand))
             assert int(result) == total
         if not lines:
@@ -176,15 +181,27 @@ def worked_out(total: int, changes: list[tuple[str, str]]) -> int:
     return total
 
 
-def test_restated_steps_stand_in_the_prompt() -> None:
-    restated = 0
-    for problem in some(TASKS["long-word-problems"], 500):
-        for line in problem.solution.split("\n"):
-            if line.endswith(":"):
-                restated += 1
-                events = re.sub(r"^[A-Z]\w+ ", "", line[:-1]).split(", ")
-                assert all(event in problem.prompt for event in events)
-    assert restated > 500
+IN_WORDS = {"add": "+", "take": "-", "times": "*"}
+
+
+def test_a_line_is_introduced_by_its_own_steps_in_one_form_throughout() -> None:
+    """As signs, as words for signs where the prompt has no events, or as the events themselves."""
+    introduced = 0
+    for problem in some(TASKS["long-word-problems"], 1000):
+        *lines, _ = problem.solution.split("\n")
+        intros = [line for line in lines if line.endswith(":")]
+        if not intros:
+            continue
+        assert lines[::2] == intros
+        for intro, line in zip(intros, lines[1::2], strict=True):
+            introduced += 1
+            signs = re.findall(r"([-+*])(\d)", intro)
+            words = [(IN_WORDS[word], operand) for word, operand in re.findall(r"(add|take|times) (\d)", intro)]
+            assert (signs or words or told(intro)) == re.findall(r"([-+*]) (\d)", line)
+            assert signs or words or re.sub(r"^[A-Z]\w+ ", "", intro[:-1]).split(", ")[0] in problem.prompt
+        assert len({bool(re.match(r"[A-Z]|then", intro)) for intro in intros}) == 1
+        assert len({bool(re.match(r"[-+*]\d", intro)) for intro in intros}) == 1
+    assert introduced > 1000
 
 
 # ---- JSON

@@ -12,8 +12,9 @@ from matplotlib.image import imread
 
 from unmask import cli
 from unmask.engine.ar_ness import global_ar_ness, local_ar_ness
+from unmask.evals.aup import Parallel, aup
 from unmask.evals.intervals import normal, wilson
-from unmask.evals.plot import COLOURS, MARKERS
+from unmask.evals.plot import COLOURS, GREY, MARKERS
 from unmask.evals.sweep import SweepError
 from unmask.evals.sweep_file import read_sweep
 
@@ -80,6 +81,24 @@ def test_ar_ness(order: list[int], k: int, local: float, whole: float) -> None:
     assert global_ar_ness(order, k) == pytest.approx(whole)
 
 
+@pytest.mark.parametrize(
+    ("curve", "area"),
+    [
+        ([(1, 0.9)], 90),
+        ([(3, 0.88), (1, 0.9)], 90 + (82.3247 + 90)),  # e^(-3 (1 - 0.88 / 0.9)) = 0.935507
+        ([(1, 0.9), (2, 0.84), (3, 0.88)], 90 + (82.3247 + 90)),  # more than five points below the first
+        ([(1, 0.0), (2, 0.0)], 0),
+    ],
+)
+def test_accuracy_under_parallelism(curve: list[tuple[float, float]], area: float) -> None:
+    assert aup([Parallel(*point) for point in curve], best=0.9) == pytest.approx(area, abs=1e-3)
+
+
+def test_a_curve_less_accurate_than_another_counts_less_from_its_first_step_on() -> None:
+    curve = [Parallel(1, 0.5), Parallel(2, 0.5)]
+    assert aup(curve, best=1.0) == pytest.approx(50 + 50 * 0.223130, abs=1e-3)  # e^-1.5
+
+
 def test_the_shipped_sweep_goes_over_the_whole_range_of_every_heuristic() -> None:
     sweep = read_sweep("heuristics")
     specs = {curve.label: [spec.values for spec in curve.schedulers] for curve in sweep.curves}
@@ -124,7 +143,7 @@ def test_a_bad_sweep_is_refused_by_name(
     ("flags", "message"),
     [
         (["--sweep", "heuristics", "--scheduler", "topk"], "--sweep and --scheduler exclude each other"),
-        (["--sweep", "nothing"], "sweep 'nothing' is no file and no shipped sweep; the shipped ones are: ground"),
+        (["--sweep", "nothing"], "sweep 'nothing' is no file and no shipped sweep; the shipped ones are: all, ground"),
         (["--plot", "out.jpg"], "--plot out.jpg must end in .png or .svg"),
     ],
 )
@@ -171,6 +190,12 @@ def test_a_sweep_measures_every_point_and_shows_it(sweep: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "sudoku, block 24, cache none" in shown
     assert "threshold:threshold=0.0" in shown
+    areas = [
+        float(area.replace(",", ""))
+        for area in re.findall(r"(?:threshold|confidence) +([\d,]+) ", shown.split("AUP")[-2])
+    ]
+    assert len(areas) == 2
+    assert areas == sorted(areas, reverse=True)
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +227,19 @@ def test_pictures_show_every_curve(sweep: Path) -> None:
     drawn = files[1].read_text()
     for text in ("confidence", "threshold", "sudoku, block 24", "sudoku, block 48", "llada-nano, 2 held-out problems"):
         assert text in drawn, text
+
+
+def test_beside_policies_other_schedulers_are_grey_and_named(sweep: Path) -> None:
+    with sweep.open("a") as file:
+        file.write('[[curves]]\nlabel = "learned"\nscheduler = "policy"\noptions.speed = [0.2, 0.8]\n')
+    files = [sweep.with_name(name) for name in ("out.png", "out.svg")]
+    run("--sweep", sweep, "--problems", 2, "--block-length", "full", "--plot", ",".join(map(str, files)))
+    pixels = imread(files[0])[..., :3].reshape(-1, 3)
+    for colour in (GREY["color"], COLOURS[1]):
+        assert (abs(pixels - to_rgb(colour)).max(1) < 0.01).sum() > 100, colour
+    assert (abs(pixels - to_rgb(COLOURS[2])).max(1) < 0.01).sum() == 0
+    for text in ("confidence", "threshold", "learned", "the best scheduler that is no policy"):
+        assert files[1].read_text().count(f"<!-- {text} -->") == 1, text
 
 
 def test_input_states_have_curves_of_their_own_and_older_files_have_masks(

@@ -82,7 +82,7 @@ NANO = Blueprint(
 MICRO = Blueprint(
     "llada-micro",
     _config(256, 8, 4, 640, 1536, "bfloat16"),
-    {**TASKS, SMALLTALK.name: SMALLTALK},
+    {**{name: task for name, task in TASKS.items() if name != "running-totals"}, SMALLTALK.name: SMALLTALK},
     shares={
         "word-problems": 0.25,
         "sudoku": 0.5,
@@ -97,4 +97,13 @@ MICRO = Blueprint(
     numbers=99,
     repeats=1500,
 )
-BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO)}
+STEPS = Blueprint(
+    "llada-steps",
+    _config(128, 6, 4, 384, 512, "bfloat16"),
+    {"running-totals": TASKS["running-totals"]},
+    shares={},
+    vocabulary=506,
+    numbers=30,
+    repeats=500,
+)
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, STEPS)}

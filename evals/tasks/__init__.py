@@ -11,6 +11,7 @@ from unmask.evals.tasks import (
     math_problems,
     mbpp,
     python_functions,
+    running_totals,
     sudoku,
     word_problems,
 )
@@ -30,6 +31,7 @@ TASKS: dict[str, Task] = {
         json_objects.TASK,
         python_functions.TASK,
         python_functions.GAP_TASK,
+        running_totals.TASK,
     )
 }
 EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named

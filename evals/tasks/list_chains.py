@@ -1,14 +1,17 @@
-"""List chains: a list changed in two to four steps; the solution writes the list after each.
+"""List chains: a list changed in four to six steps; the solution writes the list after each.
 
-    Start with [3, 17, 5]. Reverse. Remove 17. Append 4. Give the list in the end.
+    Start with [3, 17, 5]. Reverse. Remove 17. Append 4. Drop first. Give the list in the end.
 
     reverse:
     [5, 17, 3]
+    remove 17, append 4:
     [5, 3, 4]
-    #### [5, 3, 4]
+    drop first:
+    [3, 4]
+    #### [3, 4]
 
-A step may share a line with the one before it, whose list is then never written, and may be restated first; how often
-is drawn for every problem (`styles.py`). The marked list in the last line alone is graded.
+Steps may share a line, and then the lists between them are never written; lines may be introduced by their steps or
+not. How often is drawn for every problem (`styles.py`). The marked list in the last line alone is graded.
 """
 
 import random
@@ -17,12 +20,12 @@ from dataclasses import dataclass
 
 from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.list_items import draw_items, in_order, new_item, read_list, written
-from unmask.evals.tasks.styles import draw_style, lines_of
+from unmask.evals.tasks.styles import Intro, draw_style, lines_of
 
 SIZE = (3, 4)
-STEPS = (2, 4)
+STEPS = (4, 6)
 SHORTEST = 2  # list that a step may leave
-LONGEST = 5
+LONGEST = 4
 MARK = "####"
 
 
@@ -133,12 +136,16 @@ def _take(rng: random.Random, items: list[str]) -> Step:
 
 
 def _solution(rng: random.Random, steps: Sequence[Step]) -> str:
-    lines = []
-    for line, restated in lines_of(rng, steps, draw_style(rng)):
-        if restated:
-            lines.append(", ".join(step.text for step in line) + ":")
+    lines, style = [], draw_style(rng)
+    for number, line in enumerate(lines_of(rng, steps, style), 1):
+        lines += _intro(number, ", ".join(step.text for step in line), style.intro)
         lines.append(written(line[-1].left))
     return "\n".join([*lines, f"{MARK} {written(steps[-1].left)}"])
+
+
+def _intro(number: int, steps: str, intro: Intro) -> list[str]:
+    """The line before a list, if there is one."""
+    return {"none": [], "short": [f"{number}:"], "long": [f"{steps}:"], "longest": [f"{number}. {steps}:"]}[intro]
 
 
 TASK = templated(
