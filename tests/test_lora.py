@@ -1,6 +1,7 @@
 """Adapters in PEFT's layout: merged or beside the weights, each request its own, and every tensor accounted for."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -357,6 +359,22 @@ def test_a_tied_head_is_refused(tmp_path: Path) -> None:
     save_file(tensors, one / WEIGHTS_FILE)
     with pytest.raises(CheckpointError, match=r"changes lm_head\.weight, which is the embedding, too"):
         load(folder, str(one))
+
+
+def test_an_adapter_of_the_hub(
+    tmp_path: Path, base: Path, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the Hub's client keeps it; its name is its Hub id."""
+    cached = tmp_path / "hub" / "models--owner--law"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(two[0], cached / "snapshots" / ("a" * 40))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert load(base, "owner/law").merged == "owner/law"
+    assert load(base, "owner/law=law", two[1]).adapters == ("law", "b")
+    assert_equal(logits(load(base, "owner/law")), logits(load(base, two[0])))
+    with pytest.raises(CheckpointError, match="'owner/other' cannot be fetched from the Hub"):
+        load(base, "owner/other")
 
 
 def test_names_and_folders(tmp_path: Path, base: Path, two: tuple[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -97,6 +98,78 @@ def test_the_shape_has_the_bytes_of_the_published_weights(name: str) -> None:
     network = network_for(preset)
     buffers = sum(buffer.nbytes for buffer in network.buffers())
     assert 2 * parameters(network) + buffers == PUBLISHED_BYTES[name]
+
+
+# config.json as it is published, of the revisions that were seen.
+PUBLISHED_CONFIGS: dict[str, dict[str, Any]] = {
+    "diffucoder-7b": {
+        "architectures": ["DreamModel"],
+        "attention_dropout": 0.0,
+        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
+        "bos_token_id": 151643,
+        "eos_token_id": 151643,
+        "hidden_act": "silu",
+        "hidden_size": 3584,
+        "initializer_range": 0.02,
+        "intermediate_size": 18944,
+        "mask_token_id": 151666,
+        "max_position_embeddings": 131072,
+        "max_window_layers": 28,
+        "model_type": "Dream",
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "pad_token_id": 151643,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 1000000.0,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.51.3",
+        "use_cache": False,
+        "use_mrope": False,
+        "use_sliding_window": False,
+        "vocab_size": 152064,
+    },
+    "stable-diffcoder-8b": {
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.1,
+        "auto_map": {"AutoModelForCausalLM": "modeling_seed_diffcoder.SeedDiffcoderForCausalLM"},
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.009882118,
+        "intermediate_size": 14336,
+        "layer_norm_eps": None,
+        "max_position_embeddings": 8192,
+        "mlp_bias": False,
+        "model_type": "llama",
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "pretraining_tp": 1,
+        "resid_pdrop": 0.1,
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.48.2",
+        "use_cache": True,
+        "vocab_size": 155136,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_CONFIGS)
+def test_the_shape_is_that_of_the_published_config(name: str) -> None:
+    (preset,) = (preset for preset in presets() if preset.name == name)
+    config = PUBLISHED_CONFIGS[name]
+    assert find_family(config).architecture(config) == network_for(preset).architecture
 
 
 def test_the_page_is_up_to_date() -> None:
