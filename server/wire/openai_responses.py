@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields
 from unmask.server.wire.items import Items, OutputItem
 from unmask.server.wire.messages import TemplateValues
 from unmask.server.wire.responses import Diffusion
@@ -114,10 +115,15 @@ class ResponsesRequest(GenerationFields):
         check_same(self, "max_output_tokens", "max_tokens")
         self.max_tokens = self.max_output_tokens if self.max_tokens is None else self.max_tokens
         check_unsupported(self.model_extra or {}, 1, type(self).model_fields, REFUSED)
-        if self.text and self.text.format and (self.response_format or self.structured_outputs):
+        if self.asked_format and (self.response_format or self.structured_outputs):
             raise about("text", "fields 'text' and 'response_format' exclude each other; leave one of the two out")
         self.tool_fields()
         return self
+
+    @property
+    def asked_format(self) -> ResponseFormat | None:
+        """The form of the answer as the chat endpoint takes it."""
+        return self.text.format.as_response_format() if self.text and self.text.format else None
 
     def tool_fields(self) -> ToolFields:
         """The tools as the chat endpoint takes them."""

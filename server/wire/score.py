@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, TokenIds, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, TokenIds
 from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 from unmask.server.wire.responses import Usage
 

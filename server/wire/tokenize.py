@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import Body, TokenIds, about
+from unmask.server.wire.faults import about
+from unmask.server.wire.fields import Body, TokenIds
 from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 
 
