@@ -39,6 +39,7 @@ class Request:
     adjustment         what changes of the model's logits before a token is proposed; None for nothing
     structure          the form that the answer has, whatever the model proposes; None for any
     input_state        what the model is fed at positions that are not settled
+    adapter            the place among the model's adapters of the one to use; None for the weights alone
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
     """
@@ -65,6 +66,7 @@ class Request:
     input_state: InputState = MASK
     adjustment: Adjustment | None = None
     draft: tuple[int, ...] = ()
+    adapter: int | None = None
 
     @property
     def length(self) -> int:
@@ -80,6 +82,14 @@ class Request:
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
     """The nearest block length that fits: at most the generation region or, block-causal, the model's block."""
     return min(length, max_tokens if a.block_size is None else a.block_size)
+
+
+def check_request(request: Request, adapters: int) -> None:
+    """Raise RequestError for what does not suit itself, or a model with so many adapters."""
+    check_template(request)
+    check_adjustment(request)
+    if request.adapter is not None and not 0 <= request.adapter < adapters:
+        raise RequestError(f"there is no adapter {request.adapter}; the model has {adapters}", "adapter")
 
 
 def check_template(request: Request) -> None:

@@ -8,11 +8,15 @@ from unmask.server.settings import ServeSettings
 
 @dataclass(frozen=True)
 class Context:
-    """The model, the server's settings, and the client: the names by which its requests take turns."""
+    """The model, the server's settings, and the client: the names by which its requests take turns.
+
+    adapter  the place of the adapter that it asks for; None for the model alone
+    """
 
     model: Model
     settings: ServeSettings
     client: tuple[str, ...]
+    adapter: int | None = None
 
     @property
     def default_length(self) -> int:

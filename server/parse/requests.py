@@ -301,6 +301,7 @@ def _request(
         ignore_eos=bool(body.ignore_eos),
         top_logprobs=body.alternatives or 0,
         client=context.client,
+        adapter=context.adapter,
         structure=structure,
         adjustment=adjustment_of(
             {int(token): value for token, value in (body.logit_bias or {}).items()},

@@ -50,19 +50,18 @@ async def generate(body: OllamaGenerateRequest, http: HTTPRequest, backend: Back
     """Ollama's answer to a prompt. It streams unless told not to."""
     if not body.asks_nothing:
         return await _respond(body, http, backend)
-    _check_model(body.model, backend)
-    loaded = OllamaLoaded(model=tagged(backend.model_name), created_at=utc(datetime.now(UTC)))
+    name = _check_model(body.model, backend)
+    loaded = OllamaLoaded(model=tagged(name), created_at=utc(datetime.now(UTC)))
     return JSONResponse(loaded.model_dump())
 
 
 async def _respond(body: OllamaChatRequest | OllamaGenerateRequest, http: HTTPRequest, backend: Backend) -> Response:
-    _check_model(body.model, backend)
+    name = _check_model(body.model, backend)
     fields, streams = body.fields, body.stream is not False
-    caller = Caller(http, fields.timeout, backend.settings)
+    caller = Caller(http, fields.timeout, backend.settings, name)
     requests, calling = await backend.parse(parse_ollama, body, caller)
     generations = await backend.submit(requests, streams, caller, calling)
-    name, chats = tagged(backend.model_name), isinstance(body, OllamaChatRequest)
-    reply = OllamaReply(name, generations, bool(fields.return_steps), chats)
+    reply = OllamaReply(tagged(name), generations, bool(fields.return_steps), isinstance(body, OllamaChatRequest))
     if streams:
         return EventStream(reply.lines(), generations.close, LINES)
     return await caller.wait(reply.whole())
@@ -71,9 +70,9 @@ async def _respond(body: OllamaChatRequest | OllamaGenerateRequest, http: HTTPRe
 @router.get("/api/ps")
 @router.get("/api/tags")
 async def tags(backend: BackendOf) -> OllamaModels:
-    """The one model that is served, as Ollama lists its own, and those that are loaded."""
-    name = tagged(backend.model_name)
-    return OllamaModels(models=[OllamaModel(name=name, model=name, **_known(backend))])
+    """The model that is served, with each of its adapters, as Ollama lists its own, and those that are loaded."""
+    names = map(tagged, backend.model_names)
+    return OllamaModels(models=[OllamaModel(name=name, model=name, **_known(backend)) for name in names])
 
 
 @router.post("/api/show")
@@ -100,9 +99,9 @@ async def get_version() -> dict[str, str]:
     return {"version": version("unmask")}
 
 
-def _check_model(name: str | None, backend: Backend) -> None:
-    known = backend.model_name
-    check_model(name if name == known else name and name.removesuffix(LATEST), known)
+def _check_model(name: str | None, backend: Backend) -> str:
+    """The name of the model or adapter that a request asks for, with or without Ollama's tag."""
+    return check_model(name if name in backend.model_names else name and name.removesuffix(LATEST), backend)
 
 
 def _known(backend: Backend) -> dict[str, Any]:

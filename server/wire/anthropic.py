@@ -152,7 +152,7 @@ class CountRequest(ConversationFields, Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
 
 
 class CountResponse(BaseModel):

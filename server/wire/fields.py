@@ -41,7 +41,7 @@ class Body(BaseModel):
 class GenerationFields(Body):
     """The fields of every generation endpoint."""
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     max_tokens: int | None = Field(None, ge=1, le=MAX_COUNT, description="length of the generation region in tokens")
     block_length: int | None = Field(
         None,

@@ -66,7 +66,7 @@ class OllamaFields(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     stream: bool | None = Field(True, description="false: one answer; else a line of JSON for each piece of it")
     format: Annotated[Literal["json"] | dict[str, Any] | None, expect("'json', or a JSON schema"), EMPTY] = Field(
         None, description="the form of the answer: json, or a JSON schema"
@@ -121,7 +121,7 @@ class OllamaNamed(Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
 
 
 class OllamaFunction(BaseModel):
@@ -195,7 +195,7 @@ class OllamaModel(BaseModel):
 class OllamaModels(BaseModel):
     """The answer of `GET /api/tags` and `GET /api/ps`."""
 
-    models: list[OllamaModel] = Field(description="the one model that is served")
+    models: list[OllamaModel] = Field(description="the model that is served, and its adapters")
 
 
 class OllamaCard(BaseModel):

@@ -22,7 +22,7 @@ class ScoreRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     prompt: str | None = Field(None, description="raw text before the completion")
     messages: Messages | None = Field(None, description="a conversation before it, put through the chat template")
     chat_template_kwargs: TemplateValues = None

@@ -12,7 +12,7 @@ class TokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     prompt: str | None = Field(None, description="raw text")
     messages: Messages | None = Field(
         None, description="a conversation, put through the chat template up to the start of the answer"
@@ -49,7 +49,7 @@ class DetokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     tokens: TokenIds = Field(description="token ids")
 
 
