@@ -164,7 +164,7 @@ class Backend:
     async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
         """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
         ClientLeftError."""
-        context = Context(self.model, self.settings, caller.client)
+        context = Context(self.model, self.settings, caller.client, caller.ends)
         return await caller.wait(self.workers.run(parse, body, context))
 
     async def submit(

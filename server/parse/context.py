@@ -8,11 +8,13 @@ from unmask.server.settings import ServeSettings
 
 @dataclass(frozen=True)
 class Context:
-    """The model, the server's settings, and the client: the names by which its requests take turns."""
+    """The model, the server's settings, and the client: the names by which its requests take turns, and when it must
+    have its answer, in seconds on the monotonic clock."""
 
     model: Model
     settings: ServeSettings
     client: tuple[str, ...]
+    deadline: float | None = None
 
     @property
     def default_length(self) -> int:
