@@ -15,7 +15,7 @@ class ArNess(BaseModel):
 class Speed(BaseModel):
     """What the load chose, of the way from the careful to the fast value of an option."""
 
-    auto: tuple[float, float] = Field(description="the least and the largest share of the way that it might choose")
+    auto: list[float] = Field(description="the least and the largest share of the way that it might choose")
     mean: float = Field(description="the share that it chose, the mean over all forward passes")
     option: str = Field(description="the scheduler's option that it set")
     careful: float = Field(description="the value of that at the share 0")
