@@ -298,6 +298,7 @@ def test_the_command_shows_and_writes_what_it_measured(
     names = ["reference", "threshold none 1", "threshold none 1 http", "threshold none 2", "threshold none 2 http"]
     assert [line["name"] for line in found["results"]] == names
     assert all(len(line["rounds"]) == 2 for line in found["results"])
+    assert all(line["figures"]["solved"]["median"] == 1.0 for line in found["results"])
     assert [line["watched"] is not None for line in found["results"]] == [False, True, False, True, False]
     last = found["results"][-1]
     assert last["against"].keys() == {"reference", "first", "offline"}
@@ -311,12 +312,27 @@ def test_the_command_shows_and_writes_what_it_measured(
     assert re.search(r"machine: CPU .* GFLOP/s in float32", shown)
 
 
+def test_in_an_open_loop_answers_of_other_tasks_are_graded_over_http_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    flags = (
+        f"--task sudoku --scheduler topk:n=48,threshold:speed=auto --http --rate 100 --concurrency 2 --requests 8 "
+        f"--rounds 1 --json {out} --device cpu --dtype float32"
+    )
+    cli.main(["bench", *flags.split()])
+    found = json.loads(out.read_text())["results"]
+    assert [line["name"] for line in found] == ["topk:n=48 none 2 http", "threshold:speed=auto none 2 http"]
+    solved = [line["figures"]["solved"]["median"] for line in found]
+    assert solved[0] < solved[1] <= 1  # all at once is no way to solve a Sudoku
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--rate 3", "--rate is for runs over HTTP; add --http"),
         ("--url http://x", "--url is for runs over HTTP; add --http"),
         ("--http --rate 3 --concurrency 1,2", "give one --concurrency"),
+        ("--task word-problems,chess", "--task: unknown task 'chess'; the tasks are: word-problems, "),
+        ("--scheduler dus:speed=auto", "scheduler 'dus' has no option that the speed 'auto' could set"),
         ("--cache fridge", "cache 'fridge' is unknown; the caches are: none"),
         ("--cache block", "cache 'block' is not for this model"),
         ("--input-state hard", "unknown input state 'hard'"),

@@ -68,7 +68,7 @@ class BenchSettings(ModelSettings):
     rate: float | None = Field(
         None,
         gt=0,
-        description="with --http: requests per second, arriving at random (open loop), not by concurrency; nothing is run "
-        "without HTTP then",
+        description="with --http: requests per second, arriving at random (open loop), not by concurrency; nothing is "
+        "then run without HTTP",
     )
     json_file: OutFile | None = Field(None, alias="json", description="also write the results there")
