@@ -24,6 +24,7 @@ from unmask.engine.engine import Engine
 from unmask.engine.request import Request
 from unmask.errors import UserError
 from unmask.evals.bench.http import arrivals, run_http, serving, settles
+from unmask.evals.bench.load import open_loop
 from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.offline import profile_offline, run_offline
 from unmask.evals.bench.reference import generate, logits_of, require_plain, run_reference
@@ -310,6 +311,17 @@ def test_the_command_shows_and_writes_what_it_measured(
     assert found["machine"]["operations_per_second"] > found["machine"]["bytes_per_second"] / 100 > 0
     assert all(name in shown for name in names)
     assert re.search(r"machine: CPU .* GFLOP/s in float32", shown)
+
+
+def test_an_open_loop_by_processor_time_leaps_to_the_next_arrival_and_counts_waiting(nano: Model) -> None:
+    requests = asked(nano, 6, "threshold")
+    apart = open_loop(Engine(nano, max_rows=1), requests, [100.0 * i for i in range(6)])
+    assert apart.seconds > 500 > max(apart.latencies)
+    at_once = open_loop(Engine(nano, max_rows=1), requests, [0.0] * 6)
+    assert list(at_once.latencies) == sorted(at_once.latencies)
+    assert at_once.latencies[-1] == at_once.seconds < 100
+    assert at_once.latencies[-1] > 2 * max(apart.latencies)
+    assert [result.token_ids for result in at_once.results] == [result.token_ids for result in apart.results]
 
 
 def test_in_an_open_loop_answers_of_other_tasks_are_graded_over_http_alone(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from unmask.engine.request import Request, Result
 from unmask.evals.bench.http import arrivals
 from unmask.evals.bench.runs import percentile
 from unmask.evals.bench.workload import problems_of, workload
-from unmask.evals.tasks import grade_all
+from unmask.evals.tasks import TASKS, grade_all
 from unmask.models.loading import Model, load_model
 
 
@@ -58,7 +58,7 @@ def open_loop(engine: Engine, requests: Sequence[Request], due: Sequence[float])
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="llada-nano")
-    parser.add_argument("--task", default="word-problems")
+    parser.add_argument("--task", default="word-problems", choices=TASKS)
     parser.add_argument("--scheduler", default="threshold,threshold:speed=auto", help="the first is what loads mean")
     parser.add_argument("--loads", default="0.5,2", help="arrivals, as multiples of what the first sustains")
     parser.add_argument("--requests", type=int, default=200)
