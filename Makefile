@@ -11,7 +11,9 @@ SERVING := $(VENV)/.serving
 INSTALLED := $(VENV)/.installed
 
 CLIENTS := $(VENV)/clients
-MORE_CLIENTS := $(addprefix $(VENV)/clients-,agents chat instructor llama node)
+NPM_CLIENTS := $(addprefix $(VENV)/clients-,node promptfoo)
+MORE_CLIENTS := $(addprefix $(VENV)/clients-,agents chat instructor llama proxy) $(NPM_CLIENTS)
+MORE_INSTALLED := $(addsuffix /.installed,$(MORE_CLIENTS))
 
 # Any of these will do.
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
@@ -52,6 +54,7 @@ ifdef ARGS
 else
 	$(PYTEST) -m "not slow and not clients" --cov --cov-report=term:skip-covered
 	$(PYTEST) -m slow
+	$(if $(filter-out $(wildcard $(MORE_INSTALLED)),$(MORE_INSTALLED)),@echo "not tested: the clients that make test-clients installs",$(PYTEST) -m clients)
 endif
 
 test-quick: install ## run the quick files of tests, about three minutes on two cores; ARGS="..." adds arguments for pytest
@@ -75,7 +78,7 @@ $(CLIENTS)/.installed: tests/clients.txt | $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(CLIENTS) --requirement $<
 	@touch $@
 
-test-clients: install $(addsuffix /.installed,$(MORE_CLIENTS)) ## install and run more clients of others: agents, chats, forms, and with npm those of Node
+test-clients: install $(MORE_INSTALLED) ## install and run more clients of others: agents, chats, forms, a proxy, and with npm those of Node
 	$(PYTEST) -m clients $(ARGS)
 
 # Each has its own complete pins.
@@ -85,10 +88,11 @@ $(VENV)/clients-%/.installed: tests/%.txt | $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) --requirement $<
 	@touch $@
 
-$(VENV)/clients-node/.installed: tests/node/package.json | $(INSTALLED)
+# What is optional to promptfoo is a gigabyte. It needs one such package, of Linux on x86-64 here, which --force lets pass elsewhere.
+$(addsuffix /.installed,$(NPM_CLIENTS)): $(VENV)/clients-%/.installed: tests/%/package.json | $(INSTALLED)
 	@echo "installing clients into $(@D)"
 	@rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)
-	@npm install --prefix $(@D) --silent --no-audit --no-fund --no-package-lock
+	@npm install --prefix $(@D) --silent --no-audit --no-fund --no-package-lock --omit=optional --force
 	@touch $@
 
 browser: ## install Chromium for the playground's tests, where there is none and Debian's apt-get may be used

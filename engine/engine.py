@@ -24,7 +24,7 @@ from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
-from unmask.engine.request import Request, Result, Step, check_adjustment, check_block_length, check_template
+from unmask.engine.request import Request, Result, Step, check_block_length, check_request
 from unmask.engine.room import Room
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
@@ -115,8 +115,7 @@ class Engine:
         check_cache(request.cache, self._architecture)
         check_needs(request.scheduler, request.cache, self._architecture)
         check_block_length(request.block_length, self._architecture)
-        check_template(request)
-        check_adjustment(request)
+        check_request(request, len(self.model.adapters))
         self._room.check(length := request.length)
         if request.cache.name != "none" and columns_needed(length) > self._slots.longest:
             raise RequestError(

@@ -8,6 +8,7 @@ from unmask.engine.errors import RequestError
 from unmask.engine.request import fit_block_length
 from unmask.models.architecture import Architecture
 from unmask.schedulers import scheduler_names
+from unmask.schedulers.registry import split_text
 
 LOWEST_TEMPERATURE = 1e-6  # below, logits divided by it overflow float32; that is greedy already
 
@@ -19,13 +20,15 @@ def name_and_options(
 
     shorthands  options that are given as fields of their own; without a name, one that has the name of a scheduler
                 chooses that scheduler
-    default     the name if nothing chooses one
+    default     the scheduler if nothing chooses one, as a command line names it; shorthands replace its options
 
     A name that is not a text is returned as it is. Raises RequestError for an option that is given twice.
     """
     name, options = _named(scheduler)
     if name is None:
-        name = next((name for name in shorthands if name in scheduler_names()), default)
+        usual, preset = split_text(default)
+        name = next((name for name in shorthands if name in scheduler_names()), usual)
+        return name, {**(preset if name == usual else {}), **shorthands}
     if twice := shorthands.keys() & options.keys():
         option = min(twice)
         raise RequestError(f"option {option!r} is given twice; give it in 'scheduler' or on its own", option)

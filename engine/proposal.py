@@ -13,6 +13,7 @@ from torch import Tensor
 from unmask.engine.input_state import Embeddings, Shares
 from unmask.models.packing import power_of_two
 from unmask.schedulers import Needs, counter_uniform
+from unmask.schedulers.base import wide
 
 SAMPLING_STREAM = -1  # schedulers draw from streams 0 and up
 CHUNK_BYTES = 256 << 20  # of logits in float32 at a time
@@ -295,17 +296,17 @@ def drawn_ids(
 
     min_p  (S,) float32  tokens less probable than this share of the most probable one are left out
     """
-    scaled = allowed.double() / temperature[:, None]
+    scaled = wide(allowed) / temperature[:, None]
     values, order = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[-1], device=values.device)
     too_low = (rank >= top_k[:, None]) & (top_k[:, None] > 0)
     if min_p is not None:
-        too_low = too_low | (values < values[:, :1] + min_p[:, None].double().log())
+        too_low = too_low | (values < values[:, :1] + wide(min_p[:, None]).log())
     p = values.masked_fill(too_low, -torch.inf).softmax(-1)
     beyond = p.cumsum(-1) - p >= top_p[:, None]  # what comes before already reaches top_p
     p = p.masked_fill(beyond & (rank > 0), 0.0)
     cumulative = p.cumsum(-1)
-    target = draws.double()[:, None] * cumulative[:, -1:]
+    target = wide(draws)[:, None] * cumulative[:, -1:]
     chosen = (cumulative <= target).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
     return order.gather(-1, chosen).squeeze(-1)
 

@@ -27,14 +27,15 @@ class CUDARecorder:
     def __call__(self, work: Work) -> tuple[Tensor, Replay]:
         """(what the work returns, a function that repeats it into the same memory). Raises what the capture raises; the
         device is then as it was."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                output = work()
-        except BaseException:
-            self._clean_up(stream)
-            raise
-        graph.replay()  # capturing does not execute
+        with torch.cuda.device(self._device):  # streams are the current card's
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool):
+                    output = work()
+            except BaseException:
+                self._clean_up(stream)
+                raise
+            graph.replay()  # capturing does not execute
         return output, graph.replay
 
     def _clean_up(self, stream: torch.cuda.Stream) -> None:

@@ -42,6 +42,7 @@ class Request:
     input_state        what the model is fed at positions that are not settled
     pace               how the load sets the scheduler's dial, in place of its option; None leaves it as it is. With one
                        the result depends on what else runs
+    adapter            the place among the model's adapters of the one to use; None for the weights alone
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
     """
@@ -69,6 +70,7 @@ class Request:
     adjustment: Adjustment | None = None
     draft: tuple[int, ...] = ()
     pace: Pace | None = None
+    adapter: int | None = None
 
     @property
     def length(self) -> int:
@@ -84,6 +86,14 @@ class Request:
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
     """The nearest block length that fits: at most the generation region or, block-causal, the model's block."""
     return min(length, max_tokens if a.block_size is None else a.block_size)
+
+
+def check_request(request: Request, adapters: int) -> None:
+    """Raise RequestError for what does not suit itself, or a model with so many adapters."""
+    check_template(request)
+    check_adjustment(request)
+    if request.adapter is not None and not 0 <= request.adapter < adapters:
+        raise RequestError(f"there is no adapter {request.adapter}; the model has {adapters}", "adapter")
 
 
 def check_template(request: Request) -> None:

@@ -2,19 +2,31 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from unmask.engine.errors import RequestError
 from unmask.engine.proposal import head_bytes
 from unmask.engine.slots import columns_needed
+from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
+from unmask.models.devices import available_bytes
 from unmask.models.loading import Model
-from unmask.models.memory import GIB, available_bytes, pass_bytes
+from unmask.models.memory import GIB, pass_bytes
 from unmask.models.packing import power_of_two
+
+
+def cache_columns(
+    a: Architecture, dtype: torch.dtype, free: int, max_rows: int, max_positions: int, memory_fraction: float
+) -> int:
+    """Columns of keys and values: enough for every row at its longest, or what the share of the free bytes allows."""
+    enough = power_of_two(max_rows) * columns_needed(max_positions)
+    return min(enough, int(memory_fraction * free) // KeyValues.bytes_per_column(a, dtype))
 
 
 class Room:
     """What keys and values may take, and what a pass may.
 
-    columns  of keys and values: enough for every row at its longest, or what the share of the free memory allows
+    columns  of keys and values, see `cache_columns`
     passes   bytes that a pass may take: on CUDA what keys and values and the head leave, on a CPU all that is
              free, since there unwritten memory takes no space
 
@@ -24,8 +36,7 @@ class Room:
     def __init__(self, model: Model, max_rows: int, memory_fraction: float):
         self._a, self._dtype = model.network.architecture, model.dtype
         free, column = available_bytes(model.device), KeyValues.bytes_per_column(self._a, model.dtype)
-        enough = power_of_two(max_rows) * columns_needed(model.max_positions)
-        self.columns = min(enough, int(memory_fraction * free) // column)
+        self.columns = cache_columns(self._a, model.dtype, free, max_rows, model.max_positions, memory_fraction)
         spoken_for = self.columns * column + head_bytes(self._a.vocab_rows, max_rows * model.max_positions)
         self.passes = free if model.device.type == "cpu" else free - spoken_for
 

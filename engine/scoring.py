@@ -22,11 +22,15 @@ PASS_TOKENS = 8192  # per pass, so that decoding does not wait long
 
 @dataclass(frozen=True)
 class Question:
-    """A canvas as the model sees it, masks included, and the tokens to score in some of its columns."""
+    """A canvas as the model sees it, masks included, and the tokens to score in some of its columns.
+
+    adapter  the place among the model's adapters of the one to use; None for the weights alone
+    """
 
     seen: tuple[int, ...]
     columns: tuple[int, ...]
     tokens: tuple[int, ...]
+    adapter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def passes(questions: Sequence[Question]) -> list[list[Question]]:
 
 def pack_questions(questions: Sequence[Question], architecture: Architecture, shapes: Shapes) -> NetworkInputs:
     """What a pass over some questions, each with at least one column, computes."""
-    segments = [Segment(_array(q.seen), 0, len(q.seen), _array(q.columns)) for q in questions]
+    segments = [Segment(_array(q.seen), 0, len(q.seen), _array(q.columns), adapter=q.adapter) for q in questions]
     return pack_segments(segments, architecture, shapes=shapes)
 
 

@@ -12,6 +12,7 @@ from unmask.engine.canvas import Canvas
 from unmask.engine.engine import Engine
 from unmask.engine.errors import NoMemoryError, NotFiniteError, SchedulerError
 from unmask.engine.request import Request, Step, fit_block_length
+from unmask.models.devices import make_current
 from unmask.schedulers import parse_scheduler
 
 log = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class EngineService:
         return future
 
     def _loop(self) -> None:
+        make_current(self.engine.model.device)
         try:
             while not self._stopping:
                 self._obey()

@@ -56,7 +56,7 @@ def to_host(tree: T) -> T:
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
     """These values on the device; by way of pinned memory on CUDA, so that the host need not wait."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _view(piece: Tensor, like: Tensor) -> Tensor:

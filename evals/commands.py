@@ -13,13 +13,18 @@ from unmask.evals.settings import EvalSettings, TrainModelSettings
 from unmask.evals.sweep import FULL, Curve, Point, Sweep, SweepError, read_points, run_cells
 from unmask.evals.sweep_file import read_sweep
 from unmask.evals.tasks import EMBEDDED, TASKS, find_task, take
-from unmask.models.loading import choose_device, load_configured, load_model
+from unmask.models.devices import choose_device
+from unmask.models.loading import load_configured, load_model
+from unmask.models.presets import with_preset
 from unmask.schedulers import parse_scheduler_text, scheduler_names
 
 
 def evaluate(settings: EvalSettings) -> None:
     """Measure every combination, show a table, and write JSON and pictures if asked."""
     check_plot(settings.plot)
+    if not settings.sweep:
+        settings, chosen = with_preset(settings)
+        Console(stderr=True).print(*chosen[:1], end="\n" * bool(chosen), markup=False, highlight=False)
     sweep = _sweep_from_file(settings) if settings.sweep else _sweep_from_flags(settings)
     known = read_points(settings.json_file) if settings.sweep and settings.json_file else []
     for text in settings.cache:

@@ -81,7 +81,7 @@ class TrainModelSettings(CommandSettings):
         "fed, or a checkpoint that gives it and stays as it is. Name --out RCD-..., then residual is its default",
     )
     start: str | None = Field(None, description="a checkpoint to take the first weights from")
-    device: str = Field("auto", description="auto, cpu or cuda; auto is CUDA where there is a device")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1; auto is CUDA where there is a device")
     workers: int = Field(1, ge=0, description="processes that draw problems; a GPU needs about fifteen")
     compile: bool = Field(True, description="compile the network with torch.compile; faster, needs a C++ compiler")
     problems: int = Field(500, ge=0, description="held-out problems per row of the final card; 0 writes no card")

@@ -23,6 +23,7 @@ class Experts:
     chosen        experts that each token goes through
     first_layer   layers before this one are dense
     shared_size   of the experts that every token goes through, taken as one; 0 if there are none
+    sums_to_one   the softmax scores of the chosen are divided by their sum
     groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, group by group
     """
 
@@ -32,6 +33,7 @@ class Experts:
     first_layer: int = 0
     shared_size: int = 0
     groups: Groups | None = None
+    sums_to_one: bool = True
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unmask.models.config import read_json
 from unmask.models.errors import CheckpointError, require_regular
+from unmask.models.lora import Adapter, check_merge, merge
 from unmask.models.quantization import Pack
 from unmask.models.transformer import Block, MaskedTransformer
 
@@ -53,11 +54,13 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype,
     pack: Pack | None = None,
+    adapter: Adapter | None = None,
 ) -> None:
     """Fill a network that was built on the meta device, and make it ready for inference.
 
     names  pairs (name in the checkpoint, parameter or buffer of the network)
     pack   quantises a matrix; those of the blocks are
+    adapter  is merged into what is read, before it is quantised
 
     A name in the checkpoint that stands in several pairs is a tensor whose rows are those of several parameters, one
     after another; a parameter that stands in several is filled by equal runs of rows from several tensors. Each tensor
@@ -70,9 +73,13 @@ def load_weights(
     places = _places(network, names)
     tied = {theirs for theirs, _ in names} - places.keys()
     _check_coverage(stored, {theirs: _joined_shape(parts) for theirs, parts in places.items()}, tied)
+    if adapter is not None:
+        check_merge(adapter, places)
     for part, pairs in _by_part(names).items():
         _allocate(network, part, device, dtype)
         _fill(_places(network, pairs), stored, device)
+        if adapter is not None:
+            merge(adapter, _places(network, pairs))
         module = network.get_submodule(part)
         if isinstance(module, Block):
             module.fuse(pack)

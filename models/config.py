@@ -9,6 +9,7 @@ from unmask.models.errors import CheckpointError
 
 Config = Mapping[str, Any]
 
+METHODS = {"gptq": "GPTQ", "awq": "AWQ", "bitsandbytes": "bitsandbytes"}  # by their names in config.json
 # Far above any published network. Larger ones would take long to build before they are found not to fit.
 MAX_LAYERS, MAX_EXPERTS = 1024, 4096
 
@@ -66,6 +67,19 @@ def flag(config: Config, key: str, default: bool | None = None) -> bool:
     if not isinstance(value, bool):
         raise _wrong(config, key, "true or false")
     return value
+
+
+def require_plain(config: Config) -> None:
+    """Raise CheckpointError for a checkpoint whose weights were quantised by GPTQ, AWQ, bitsandbytes or another."""
+    quantized = config.get("quantization_config")
+    if quantized is None:
+        return
+    how = quantized.get("quant_method") if isinstance(quantized, dict) else None
+    name = METHODS.get(how, repr(how)) if isinstance(how, str) else "a method that it does not name"
+    raise CheckpointError(
+        f"the weights are quantised by {name}, as config.json says, and only plain ones are read; load the checkpoint "
+        "that they were made from, with --quantization int8 or int4 where memory is short"
+    )
 
 
 def require_supported(config: Config, supported: Mapping[str, tuple[object, ...]]) -> None:

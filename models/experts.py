@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from unmask.models.architecture import Experts, Groups
 from unmask.models.layers import FeedForward, kept
+from unmask.models.lora import Additions
+from unmask.models.lora import Groups as AdapterGroups
 from unmask.models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
@@ -17,14 +19,15 @@ class Router(nn.Module):
     """Chooses experts and weighs them, in float32 whatever the model's dtype, since rounding would change the choice.
 
     Softmax scores, or sigmoid scores with a bias that takes part in the choice and not in the weights (DeepSeek-V3,
-    arXiv 2412.19437, equation 16). Weights are made to sum to 1, or to the scale of the groups.
+    arXiv 2412.19437, equation 16). Weights are made to sum to 1, or to the scale of the groups, or, in LLaDA-MoE, are
+    the scores as they are.
     """
 
     bias: Tensor
 
     def __init__(self, hidden_size: int, experts: Experts):
         super().__init__()
-        self.chosen, self.groups = experts.chosen, experts.groups
+        self.chosen, self.groups, self.sums_to_one = experts.chosen, experts.groups, experts.sums_to_one
         self.weight = nn.Parameter(torch.empty(experts.count, hidden_size))
         if experts.groups is not None:
             self.register_buffer("bias", torch.zeros(experts.count))  # no parameter: the model's dtype is not for it
@@ -39,7 +42,8 @@ class Router(nn.Module):
             choice = _open_groups(scores + self.bias, self.groups)
         experts = choice.topk(self.chosen).indices
         weights = scores.gather(1, experts)
-        weights = weights / (weights.sum(1, keepdim=True) + TINY)
+        if self.sums_to_one:
+            weights = weights / (weights.sum(1, keepdim=True) + TINY)
         return weights if self.groups is None else weights * self.groups.scale, experts
 
 
@@ -55,10 +59,14 @@ class MixtureOfExperts(nn.Module):
         self.router = Router(hidden_size, experts)
         self.gate_up = nn.Parameter(torch.empty(experts.count, 2 * experts.ffn_size, hidden_size))
         self.down = nn.Parameter(torch.empty(experts.count, hidden_size, experts.ffn_size))
+        self.additions: dict[str, Additions] = {}
         self.shared = FeedForward(hidden_size, experts.shared_size) if experts.shared_size else None
 
-    def forward(self, h: Tensor) -> Tensor:
-        """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out."""
+    def forward(self, h: Tensor, groups: AdapterGroups = ()) -> Tensor:
+        """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out.
+
+        groups  not read: adapters of experts can only be merged
+        """
         weights, experts = self.router(h)
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)

@@ -1,5 +1,6 @@
 """Where a checkpoint is: in a folder, shipped with the program, or on the Hugging Face Hub."""
 
+import hashlib
 import logging
 import os.path
 import re
@@ -7,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmask import weights
+from unmask.errors import closest
 from unmask.models.checkpoint import INDEX_FILE
 from unmask.models.errors import CheckpointError, first_line, require_regular
+from unmask.models.lora import CONFIG_FILE, WEIGHTS_FILE
+from unmask.models.presets import find_preset, preset_names
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,7 @@ SMALL_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
+SHA256 = re.compile(r"[0-9a-f]{64}")
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
@@ -51,14 +56,33 @@ def locate(source: str, revision: str | None = None) -> Source:
 
 
 def find_folder(source: str) -> Path | None:
-    """The folder of a local checkpoint, or None of a Hub id. Raises CheckpointError if `source` is neither."""
+    """The folder of a local checkpoint, or None of a Hub id or a preset for one.
+
+    Raises CheckpointError if `source` is nothing of that.
+    """
     folder = Path(os.path.expanduser(source))
     if folder.is_dir():
         return folder.resolve()
     shipped = weights.find(source)
-    if shipped is None and (folder.exists() or not HUB_ID.fullmatch(source)):
-        raise CheckpointError(f"model {source!r} is no folder, no shipped checkpoint and no Hub id (owner/name)")
+    if shipped is None and find_preset(source) is None and (folder.exists() or not HUB_ID.fullmatch(source)):
+        near = closest(source, preset_names())
+        hint = f"did you mean {near!r}?" if near else "`unmask models` lists the presets"
+        raise CheckpointError(f"model {source!r} is no folder, no preset and no Hub id (owner/name); {hint}")
     return shipped
+
+
+def locate_adapter(text: str) -> tuple[Path, str]:
+    """The folder of an adapter, and its name, from `FOLDER-or-Hub-id` or the same with `=name`.
+
+    Without a name it has that of the folder, or the Hub id. Raises CheckpointError if there is no such adapter.
+    """
+    source, _, name = text.partition("=")
+    folder = Path(os.path.expanduser(source))
+    if folder.is_dir():
+        return folder.resolve(), name or folder.resolve().name
+    if folder.exists() or not HUB_ID.fullmatch(source):
+        raise CheckpointError(f"adapter {source!r} is no folder and no Hub id (owner/name)")
+    return _download(source, None, [CONFIG_FILE, WEIGHTS_FILE]), name or source
 
 
 def fetch_weights(source: Source, files: list[str]) -> None:
@@ -80,6 +104,50 @@ def fetch_weights(source: Source, files: list[str]) -> None:
     raise CheckpointError(
         f"model {source.name!r} lacks {missing[0]} on the Hub, though its index names it; ask its publisher"
     )
+
+
+def verify_weights(source: Source, files: list[str]) -> None:
+    """Check the bytes of these files in the source's folder by the SHA-256 that the Hub states of each.
+
+    Raises CheckpointError for other bytes, for a source that is not on the Hub, and if the Hub states none.
+    """
+    if not source.on_hub:
+        raise CheckpointError(f"{source.name!r} is a folder, of whose bytes nobody states a hash; leave --verify out")
+    stated = _stated_hashes(source, files)
+    for name in files:
+        log.info("checking the bytes of %s", name)
+        with (source.folder / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != stated[name]:
+            raise CheckpointError(
+                f"{name} of {source.name!r} has other bytes than the Hub states: its SHA-256 is {found[:12]}..., not "
+                f"{stated[name][:12]}...; delete {(source.folder / name).resolve()} and load the model again"
+            )
+
+
+def _stated_hashes(source: Source, files: list[str]) -> dict[str, str]:
+    """The SHA-256 of each file: the Hub's cache names a blob by it when it is downloaded, else the Hub is asked."""
+    blobs = {name: (source.folder / name).resolve().name for name in files}
+    stated = {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)}
+    if unknown := [name for name in files if name not in stated]:
+        stated |= _ask_for_hashes(source, unknown)
+    if missing := [name for name in files if name not in stated]:
+        raise CheckpointError(f"the Hub states no SHA-256 of {missing[0]} of {source.name!r}; leave --verify out")
+    return stated
+
+
+def _ask_for_hashes(source: Source, files: list[str]) -> dict[str, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    try:
+        infos = HfApi().get_paths_info(source.name, files, revision=source.folder.name)
+    except Exception as error:  # network, disk and proxy errors come in many types
+        raise CheckpointError(
+            f"the Hub cannot be asked for the hashes of {source.name!r}: {first_line(error)}; try again, or leave "
+            "--verify out"
+        ) from error
+    return {one.path: one.lfs.sha256 for one in infos if isinstance(one, RepoFile) and one.lfs is not None}
 
 
 def _local(folder: Path, revision: str | None) -> Source:

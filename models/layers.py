@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.models.lora import Additions, Groups
 from unmask.models.quantization import Pack
 
 
@@ -32,10 +33,16 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(hidden_size, ffn_size, bias=False)
         self.down = nn.Linear(ffn_size, hidden_size, bias=False)
         self.gate_up: nn.Linear | None = None
+        self.additions = {leaf: Additions() for leaf in ("gate", "up", "down")}
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, groups: Groups = ()) -> Tensor:
+        """h (n, hidden_size) -> (n, hidden_size); `groups` says which tokens are of which adapter."""
         gate, up = (self.gate(h), self.up(h)) if self.gate_up is None else self.gate_up(h).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        if not groups:
+            return self.down(F.silu(gate) * up)
+        gate, up = self.additions["gate"].add(gate, h, groups), self.additions["up"].add(up, h, groups)
+        middle = F.silu(gate) * up
+        return self.additions["down"].add(self.down(middle), middle, groups)
 
     def fuse(self, pack: Pack | None) -> None:
         """Make one matrix of gate and up, which go on as views of it, and pack all; for inference."""
@@ -48,8 +55,13 @@ def kept(weight: Tensor, pack: Pack | None) -> nn.Parameter:
     return nn.Parameter(weight if pack is None else pack(weight), requires_grad=False)
 
 
-def fused(*parts: nn.Linear, pack: Pack | None) -> nn.Linear:
-    """One linear layer that holds the weights of several; they become views of it."""
+def fused(*parts: nn.Linear, pack: Pack | None) -> nn.Linear | None:
+    """One linear layer that holds the weights of several; they become views of it. None where packed matrices cannot be
+    joined: then each is packed by itself."""
+    if pack is not None and not pack.joins:
+        for part in parts:
+            part.weight = kept(part.weight, pack)
+        return None
     whole = nn.Linear(1, 1, bias=False)
     whole.weight = kept(torch.cat([part.weight for part in parts]), pack)
     if parts[0].bias is not None:

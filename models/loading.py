@@ -1,6 +1,7 @@
 """A model from a folder or the Hub, ready to run: network, tokenizer and the ids that matter. No remote code runs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,13 @@ import torch.fx.experimental._config
 from unmask.models.architecture import Architecture
 from unmask.models.checkpoint import load_weights, weight_files
 from unmask.models.config import Config, read_json
+from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
 from unmask.models.families import Family, find_family
-from unmask.models.hub import fetch_weights, locate
+from unmask.models.hub import Source, fetch_weights, locate, locate_adapter, verify_weights
+from unmask.models.lora import attach, read_adapters
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
+from unmask.models.presets import Preset, find_preset
 from unmask.models.quantization import choose_packing, precision
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import MaskedTransformer
@@ -47,6 +51,9 @@ class Model:
     compiled       whether calling the network runs compiled kernels
     quantization   how the matrices of the network's blocks are kept; None in the dtype
     input_state    what it was trained to be fed in place of masks, by its name
+    preset         what it was named by, if that was a short name
+    merged         the adapter that its weights hold; None if there is none
+    adapters       those beside its weights, of which a request may choose one
     """
 
     name: str
@@ -61,11 +68,17 @@ class Model:
     compiled: bool = False
     quantization: str | None = None
     input_state: str = "mask"
+    preset: Preset | None = None
+    merged: str | None = None
+    adapters: tuple[str, ...] = ()
 
     @property
     def usual_length(self) -> int:
-        """Tokens to generate where nobody says how many: as many as answers of such models have room for, and not so
-        many that a pass over all of them costs much. A block-causal model computes no block after the end of a text."""
+        """Tokens to generate where nobody says how many: the preset's number, or as many as answers of such models have
+        room for, and not so many that a pass over all of them costs much. A block-causal model computes no block after
+        the end of a text."""
+        if self.preset is not None and self.preset.max_tokens is not None:
+            return min(self.preset.max_tokens, self.max_positions // 2)
         longest = FULL_LENGTH if self.network.architecture.block_size is None else CAUSAL_LENGTH
         return max(LEAST_LENGTH, min(longest, self.max_positions // POSITIONS_PER_TOKEN))
 
@@ -85,6 +98,8 @@ def load_configured(settings: ModelSettings, chat_template: str | None = None) -
         settings.compile,
         settings.quantization,
         chat_template,
+        settings.verify,
+        settings.lora,
     )
 
 
@@ -96,39 +111,41 @@ def load_model(
     compiled: bool | None = False,
     quantization: str | None = None,
     chat_template: str | None = None,
+    verify: bool = False,
+    lora: Sequence[str] = (),
 ) -> Model:
     """Load a model for inference.
 
-    source         a folder, the name of a shipped checkpoint, or a Hub id
+    source         a folder, the name of a preset or of a shipped checkpoint, or a Hub id
     revision       branch, tag or commit of a Hub id
-    device         auto, cpu or cuda; auto takes CUDA if there is one
-    dtype          auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that
-                   multiplies it natively, else float32
+    device, dtype  see `choose_device` and `choose_dtype`
     compiled       whether torch.compile makes the network's kernels; None on CUDA only
-    quantization   int8 rounds the matrices of the blocks as they are read, see `models.quantization`
+    quantization   int8 or int4 rounds the matrices of the blocks as they are read, see `models.quantization`
     chat_template  in Jinja, instead of the checkpoint's
+    verify         whether the bytes of weights from the Hub are checked by the hashes that it states
+    lora           adapters, each a folder or a Hub id, and perhaps =name: one is merged, several stay beside
 
-    Raises CheckpointError, in one sentence, for whatever keeps the model from being loaded exactly as it was saved.
+    Raises CheckpointError, in one sentence, for whatever keeps it from being loaded exactly as it was saved.
     """
-    on = choose_device(device)
+    make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
-    pack = choose_packing(quantization, as_dtype)
-    found = locate(source, revision)
+    found, preset = _locate(source, revision)
     config = read_json(found.folder / "config.json")
     family = find_family(config)
     network = build_network(family, config)
+    pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
-    mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture)
-    require_memory(network, on, as_dtype, quantization)
+    mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)
+    names = list(family.tensor_names(network.architecture))
+    adapters = read_adapters(map(locate_adapter, lora), names)
+    require_memory(network, on, as_dtype, quantization, beside=sum(one.nbytes(as_dtype) for one in adapters))
     bound_kernel_caches()
-    size = weight_bytes(network, as_dtype, quantization) / 1e9
-    fetch_weights(found, weight_files(found.folder))
-    log.info(
-        "reading the weights of %s, %.1f GB in %s, for %s", found.name, size, precision(as_dtype, quantization), on
-    )
-    load_weights(network, found.folder, family.tensor_names(network.architecture), on, as_dtype, pack)
-    if (input_state := trained_input_state(found.name)) != "mask":
-        log.info("%s was trained with input state %r, which its requests get by default", found.name, input_state)
+    _fetch(found, verify)
+    gigabytes = weight_bytes(network, as_dtype, quantization, on) / 1e9
+    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(as_dtype, quantization), on)
+    merged = adapters.pop() if len(adapters) == 1 else None
+    load_weights(network, found.folder, names, on, as_dtype, pack, merged)
+    attach(network, adapters, names, on, as_dtype)
     return Model(
         name=found.name,
         network=network.eval(),
@@ -141,8 +158,40 @@ def load_model(
         dtype=as_dtype,
         compiled=compile_network(network, on, compiled),
         quantization=quantization,
-        input_state=input_state,
+        input_state=_input_state(found, preset),
+        preset=preset,
+        merged=None if merged is None else merged.name,
+        adapters=tuple(adapter.name for adapter in adapters),
     )
+
+
+def _locate(source: str, revision: str | None) -> tuple[Source, Preset | None]:
+    """Where the checkpoint is, and the preset that `source` names, if it does."""
+    preset = find_preset(source)
+    if "-bd3lm" in source:
+        raise CheckpointError(
+            f"model {source!r} attends in blocks that begin at the prompt's end, as its name says, which is not "
+            "supported; choose an -mdlm one"
+        )
+    if preset is None:
+        return locate(source, revision), None
+    return locate(preset.checkpoint, revision or preset.revision), preset
+
+
+def _fetch(found: Source, verify: bool) -> None:
+    """Have the weights in the source's folder, and their bytes checked if that is asked for."""
+    files = weight_files(found.folder)
+    fetch_weights(found, files)
+    if verify:
+        verify_weights(found, files)
+
+
+def _input_state(found: Source, preset: Preset | None) -> str:
+    """What its requests are fed by default; the log says so where that is no mask."""
+    state = (preset and preset.input_state) or trained_input_state(found.name)
+    if state != "mask":
+        log.info("%s was trained with input state %r, which its requests get by default", found.name, state)
+    return state
 
 
 def trained_input_state(name: str) -> str:
@@ -165,17 +214,9 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
     return compiled
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device for auto, cpu or cuda. Raises CheckpointError if there is no such device."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise CheckpointError(f"device {name!r} is unknown; choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device 'cuda' was asked for, but torch finds no CUDA device; choose cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype for auto, float32, bfloat16 or float16."""
+    """The torch dtype for auto, float32, bfloat16 or float16; auto is bfloat16 on CUDA and on a CPU that multiplies it
+    natively, else float32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" or _cpu_multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
@@ -201,7 +242,9 @@ def build_network(family: Family, config: Config) -> MaskedTransformer:
         return MaskedTransformer(a)
 
 
-def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Architecture) -> tuple[int, frozenset[int]]:
+def special_ids(
+    family: Family, config: Config, tokenizer: Tokenizer, a: Architecture, preset: Preset | None = None
+) -> tuple[int, frozenset[int]]:
     """The mask id and the ids that end a text. Raises CheckpointError where config, tokenizer and network disagree."""
     if len(tokenizer) > a.vocab_rows:
         raise CheckpointError(f"the tokenizer has {len(tokenizer)} tokens, the network only {a.vocab_rows} rows")
@@ -209,6 +252,7 @@ def special_ids(family: Family, config: Config, tokenizer: Tokenizer, a: Archite
     named = ends if isinstance(ends, list) else [] if ends is None else [ends]
     known = [tokenizer.token_id(text) for text in family.STOP_TOKENS]
     stops = {_checked(end, "eos_token_id", a) for end in named} | {end for end in known if end is not None}
+    stops |= {_checked(end, f"a stop id of preset {preset.name}", a) for end in preset.stop_ids} if preset else set()
     mask = _mask_id(family, config, tokenizer, a)
     if mask in stops:
         raise CheckpointError(f"token {mask} is both the mask and an end of text; correct mask_token_id in config.json")
@@ -220,7 +264,8 @@ def _mask_id(family: Family, config: Config, tokenizer: Tokenizer, a: Architectu
     declared, known = config.get("mask_token_id"), tokenizer.mask_id
     if declared is not None and known is not None and declared != known:
         raise CheckpointError(f"mask_token_id is {declared} in config.json, {known} in the tokenizer; make them agree")
-    choices = (declared, known, tokenizer.token_id(family.MASK_TOKEN))
+    usual = family.MASK_TOKEN if isinstance(family.MASK_TOKEN, int) else tokenizer.token_id(family.MASK_TOKEN)
+    choices = (declared, known, usual)
     chosen = next((choice for choice in choices if choice is not None), None)
     if chosen is None:
         raise CheckpointError(f"config.json lacks mask_token_id and the tokenizer has no {family.MASK_TOKEN!r}; set it")

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 
-import psutil
 import torch
 
 from unmask.models.architecture import Architecture
+from unmask.models.devices import available_bytes
 from unmask.models.errors import CheckpointError
-from unmask.models.quantization import packed_bytes, precision
+from unmask.models.quantization import has_int4, packed_bytes, precision
 from unmask.models.transformer import MaskedTransformer
 
 GIB = 1 << 30
@@ -18,11 +17,15 @@ KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of 
 KERNELS = "64"
 SHORT = 1024  # tokens of a canvas that a model must have room for, or it is not loaded
 INDEX_BYTES = 256  # of a token: its positions and places, and its angles
-CGROUP = Path("/sys/fs/cgroup")
 
 
-def weight_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
-    """Bytes that the weights take in a dtype, the matrices quantised or not; a tied head counts once.
+CPU = torch.device("cpu")
+
+
+def weight_bytes(
+    network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None, device: torch.device = CPU
+) -> int:
+    """Bytes that the weights take in a dtype on a device, the matrices quantised or not; a tied head counts once.
 
     For a network as it is built, also on the meta device.
     """
@@ -31,13 +34,16 @@ def weight_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: s
     if quantization is None:
         return plain
     matrices = chain.from_iterable(network.matrices())
-    return plain - sum(matrix.numel() * dtype.itemsize - packed_bytes(matrix) for matrix in matrices)
+    saved = (m.numel() * dtype.itemsize - packed_bytes(m, quantization, dtype, device) for m in matrices)
+    return plain - sum(saved)
 
 
-def loading_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
+def loading_bytes(
+    network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None, device: torch.device = CPU
+) -> int:
     """Bytes that loading takes: the weights', and one block's while its matrices are joined or quantised."""
     largest = max(sum(matrix.numel() for matrix in block) for block in network.matrices())
-    return weight_bytes(network, dtype, quantization) + largest * dtype.itemsize
+    return weight_bytes(network, dtype, quantization, device) + largest * dtype.itemsize
 
 
 def pass_bytes(a: Architecture, dtype: torch.dtype, lengths: Sequence[int]) -> int:
@@ -75,24 +81,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return is_out_of_memory(error.__cause__)
 
 
-def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be had on a device; for the CPU, within the limit of the container too."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, container_bytes(CGROUP))
-
-
-def container_bytes(cgroup: Path) -> int:
-    """What a control group (version 2) may still take; the file cache does not count, since it gives way."""
-    unlimited = psutil.virtual_memory().total
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except OSError:
-        return unlimited
-    return unlimited if limit == "max" else int(limit) - int(statistics["anon"])
-
-
 def bound_kernel_caches() -> None:
     """Limit the caches of the kernels that a CPU makes for products in bfloat16, one per shape.
 
@@ -103,22 +91,37 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(variable, KERNELS)
 
 
-def needed_bytes(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None) -> int:
+def needed_bytes(
+    network: MaskedTransformer, dtype: torch.dtype, quantization: str | None = None, device: torch.device = CPU
+) -> int:
     """The least memory to load a model: for loading, and for a short pass."""
     a = network.architecture
     beside = pass_bytes(a, dtype, [min(SHORT, a.max_positions)])
-    return loading_bytes(network, dtype, quantization) + beside
+    return loading_bytes(network, dtype, quantization, device) + beside
 
 
 def require_memory(
-    network: MaskedTransformer, device: torch.device, dtype: torch.dtype, quantization: str | None = None
+    network: MaskedTransformer,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    beside: int = 0,
 ) -> None:
-    """Raise CheckpointError if the weights do not fit, with room for a block while it is read and for a short pass."""
-    needed, available = needed_bytes(network, dtype, quantization), available_bytes(device)
+    """Raise CheckpointError if the weights do not fit, with room for a block while it is read, for a short pass, and
+    for so many bytes of adapters."""
+    needed, available = needed_bytes(network, dtype, quantization, device) + beside, available_bytes(device)
     if needed <= available:
         return
-    narrower = ("" if dtype.itemsize == 2 else "--dtype bfloat16, ") + ("" if quantization else "--quantization int8, ")
+    narrower = ("" if dtype.itemsize == 2 else "--dtype bfloat16, ") + _narrower(network, dtype, quantization, device)
     raise CheckpointError(
         f"the weights and a first pass need {needed / GIB:.1f} GiB in {precision(dtype, quantization)} and "
         f"{device.type} has {available / GIB:.1f} GiB free; use {narrower}another device or a smaller model"
     )
+
+
+def _narrower(network: MaskedTransformer, dtype: torch.dtype, quantization: str | None, device: torch.device) -> str:
+    """The quantizations that would take less."""
+    less = ["int8"] if quantization is None else []
+    if quantization != "int4" and has_int4(dtype, device, network.architecture.experts is not None):
+        less.append("int4")
+    return f"--quantization {' or '.join(less)}, " if less else ""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.models.architecture import Architecture
+from unmask.models.lora import Adapted, Groups
 
 Array = NDArray[np.int64]
 Size = Callable[[int], int]
@@ -58,6 +59,7 @@ class Segment:
     key_length  the row attends to the keys of the columns before this one
     wanted      columns to predict
     slot        where the row's keys and values are kept; None if they are not
+    adapter     the place of its adapter among the model's; None if it has none
     """
 
     tokens: Array
@@ -65,6 +67,7 @@ class Segment:
     key_length: int
     wanted: Array
     slot: int | None = None
+    adapter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class PackedBatch:
     write_from         (Z,) long or None  the tokens whose keys and values are written to the cache
     slot_mapping       (Z,) long or None  where in the cache they are written
     given              None if every token is fed its embedding
+    adapted            the tokens that are of adapters
     """
 
     tokens: Tensor
@@ -129,6 +133,11 @@ class PackedBatch:
     write_from: Tensor | None
     slot_mapping: Tensor | None
     given: Given | None = None
+    adapted: tuple[Adapted, ...] = ()
+
+    def groups(self, wanted: bool) -> Groups:
+        """Of each adapter the tokens, or the wanted ones."""
+        return [(one.adapter, one.wanted if wanted else one.tokens) for one in self.adapted]
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ class NetworkInputs:
     key_lengths: tuple[Tensor | None, ...]
     block_size: int | None
     given: Given | None = None
+    adapted: tuple[Adapted, ...] = ()
 
     def batch(self) -> PackedBatch:
         """The pass, on the device that its tensors are on."""
@@ -172,6 +182,7 @@ class NetworkInputs:
             write_from=self.write_from,
             slot_mapping=self.slot_mapping,
             given=self.given,
+            adapted=self.adapted,
         )
 
     def _layout(self, places: Places, positions: Tensor) -> GroupLayout:
@@ -236,7 +247,19 @@ def pack_segments(
             for n, group in zip(lengths, key_groups, strict=True)
         ),
         block_size=a.block_size,
+        adapted=_adapted(segments, runs, size),
     )
+
+
+def _adapted(segments: Sequence[Segment], runs: Sequence[Array], size: Size) -> tuple[Adapted, ...]:
+    """The tokens of each adapter, all and wanted ones; none may be wanted of a row whose pass only fills the cache."""
+    counted = _runs([len(segment.wanted) for segment in segments])
+    found = []
+    for adapter in sorted({segment.adapter for segment in segments if segment.adapter is not None}):
+        own = [i for i, segment in enumerate(segments) if segment.adapter == adapter]
+        tokens, wanted = (np.concatenate([of[i] for i in own]) for of in (runs, counted))
+        found.append(Adapted(adapter, joined([tokens], size), joined([wanted], size if len(wanted) else int)))
+    return tuple(found)
 
 
 def whole_rows(tokens: Tensor, a: Architecture) -> PackedBatch:

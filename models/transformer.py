@@ -15,6 +15,7 @@ from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.layers import FeedForward, RMSNorm, fused, kept
+from unmask.models.lora import Additions
 from unmask.models.packing import Given, PackedBatch, whole_rows
 from unmask.models.quantization import Pack
 
@@ -57,11 +58,12 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(a.head_dim, a.norm_eps) if a.qk_norm else nn.Identity()
         self.qkv: nn.Linear | None = None
+        self.additions = {leaf: Additions() for leaf in "qkvo"}
 
     def forward(self, h: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
         """h (N, D) -> (N, D); in the last layer (M, D), of the wanted tokens alone."""
         only = batch.wanted if last else None
-        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self._project(h, only))
+        q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self._projected(h, only, batch))
         q, k = rotate(self.q_norm(q), only), rotate(self.k_norm(k))
         if cache is not None and batch.write_from is not None and batch.slot_mapping is not None:
             cache.write(self.layer, batch.slot_mapping, k[batch.write_from], v[batch.write_from])
@@ -75,7 +77,17 @@ class Attention(nn.Module):
                 keys, values = batch.all_tokens.rows(k, i), batch.all_tokens.rows(v, i)
             outputs.append(self._attend(queries.rows(q, i), keys, values, queries.masks[i]).flatten(0, 1))
         attended = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-        return self.o((attended if queries.order is None else attended[queries.order]).flatten(1))
+        attended = (attended if queries.order is None else attended[queries.order]).flatten(1)
+        return self.additions["o"].add(self.o(attended), attended, batch.groups(last))
+
+    def _projected(self, h: Tensor, only: Tensor | None, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, with what adapters add."""
+        q, k, v = self._project(h, only)
+        if not batch.adapted:
+            return q, k, v
+        groups, add = batch.groups(wanted=False), self.additions
+        q = add["q"].add(q, h if only is None else h[only], batch.groups(wanted=only is not None))
+        return q, add["k"].add(k, h, groups), add["v"].add(v, h, groups)
 
     def _project(self, h: Tensor, only: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         if only is not None or self.qkv is None:
@@ -110,7 +122,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
         attended = self.attention(self.attn_norm(x), rotate, batch, cache, last)
         x = (x[batch.wanted] if last else x) + attended
-        return x + self.ffn(self.ffn_norm(x))
+        return x + self.ffn(self.ffn_norm(x), batch.groups(last))
 
     def fuse(self, pack: Pack | None) -> None:
         """Join projections that read the same input, and pack the matrices; for inference."""

@@ -197,6 +197,19 @@ class Scheduler(Protocol):
     def decide(self, view: View, state: State) -> Decision: ...
 
 
+NO_FLOAT64 = ("mps", "xpu")  # kinds of devices; of Intel's cards some have it, and none is needed
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64."""
+    return torch.float32 if device.type in NO_FLOAT64 else torch.float64
+
+
+def wide(x: Tensor) -> Tensor:
+    """The same in float64, or in float32 where the device has no float64."""
+    return x.to(wide_dtype(x.device))
+
+
 def counter_uniform(seed: Tensor, counter: Tensor, stream: int = 0) -> Tensor:
     """Uniform float32 in [0, 1) from integers: SplitMix64 (Steele et al., OOPSLA 2014) of (seed, counter, stream).
 

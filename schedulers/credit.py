@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.schedulers.base import Decision, Needs, State, View, at_least_best
+from unmask.schedulers.base import Decision, Needs, State, View, at_least_best, wide, wide_dtype
 from unmask.schedulers.options import option
 
 TOKENS = 8  # most probable ones of each position; credit of the others is lost
@@ -38,7 +38,7 @@ class Credit:
     def decide(self, view: View, state: State) -> Decision:
         assert view.top_ids is not None
         assert view.top_probabilities is not None
-        ids, p = view.top_ids, view.top_probabilities.double()  # (B, W, K)
+        ids, p = view.top_ids, wide(view.top_probabilities)  # (B, W, K)
         credit = _kept(ids, state, view.block_step == 0) * view.option("beta")[..., None]
         credit[..., 0] += p[..., 0] ** view.option("gamma")
         weight = (1 + credit) ** view.option("alpha")[..., None]
@@ -55,6 +55,6 @@ class Credit:
 def _kept(ids: Tensor, state: State, begins: Tensor) -> Tensor:
     """The credit that the tokens had after the pass before, (B, W, K) double; none where a block begins."""
     if not state:
-        return torch.zeros(ids.shape, dtype=torch.double, device=ids.device)
+        return torch.zeros(ids.shape, dtype=wide_dtype(ids.device), device=ids.device)
     same = ids[..., :, None] == state["ids"][..., None, :]  # (B, W, K, K)
     return (same * state["credit"][..., None, :]).sum(-1).masked_fill(begins[:, None, None], 0.0)

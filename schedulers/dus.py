@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.schedulers.base import Decision, Needs, State, View
+from unmask.schedulers.base import Decision, Needs, State, View, wide
 from unmask.schedulers.options import option
 
 
@@ -31,7 +31,7 @@ class DUS:
         rounds = view.mask.shape[1].bit_length()
         due = torch.full_like(k, rounds + 1)
         for t in range(rounds, 0, -1):  # the earlier rounds overwrite
-            stride = length // view.option("base").double().pow(t).clamp(max=2.0**53).long()
+            stride = length // wide(view.option("base")).pow(t).clamp(max=2.0**53).round().long()
             due = torch.where(k % stride.clamp(min=1) == 0, t, due)
         due = due.masked_fill(~view.eligible, rounds + 2)
         return Decision(view.eligible & (due == due.amin(1, keepdim=True)))

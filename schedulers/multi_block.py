@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.schedulers.base import Decision, Needs, State, View, at_least_best
+from unmask.schedulers.base import Decision, Needs, State, View, at_least_best, wide, wide_dtype
 from unmask.schedulers.options import option
 
 
@@ -44,6 +44,6 @@ class MultiBlock:
 
 def _share_by_block(block: Tensor, inside: Tensor, revealed: Tensor) -> Tensor:
     """Which share of each block of a row is revealed, (B, W) double, by the number of the block."""
-    count = torch.zeros(block.shape, dtype=torch.double, device=block.device)
-    full = count.scatter_add(1, block, inside.double())
-    return count.scatter_add(1, block, (inside & revealed).double()) / full.clamp(min=1)
+    count = torch.zeros(block.shape, dtype=wide_dtype(block.device), device=block.device)
+    full = count.scatter_add(1, block, wide(inside))
+    return count.scatter_add(1, block, wide(inside & revealed)) / full.clamp(min=1)

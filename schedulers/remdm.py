@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.schedulers.base import Decision, Needs, State, View
+from unmask.schedulers.base import Decision, Needs, State, View, wide
 from unmask.schedulers.options import option
 
 T_ON, T_OFF, ALPHA_ON = 0.55, 0.05, 0.9  # the plateau of `loop`, in time from 1 to 0, and how much is revealed there
@@ -50,17 +50,17 @@ class ReMDM:
         masks = torch.where(begins, view.eligible.sum(1), state.get("masks", view.step))  # (B,), of the block at first
         sureness = state.get("sureness", view.confidence).masked_fill(begins[:, None], 0.0)
         sureness = torch.where(view.eligible, view.confidence, sureness)  # of what is revealed, when it was
-        passes = torch.where(view.options["passes"] > 0, view.options["passes"], masks).double()
+        passes = wide(torch.where(view.options["passes"] > 0, view.options["passes"], masks))
         t = 1 - view.block_step / passes
         s = (1 - (view.block_step + 1) / passes).clamp(min=0.0)
-        eta = view.options["eta"].double()
+        eta = wide(view.options["eta"])
         eta = torch.where(eta.isnan(), torch.full_like(eta, ETA[self._form]), eta)
         revealed = ~view.mask & (sureness > 0)
         if self._form == "loop":
             reveal, remask = (chance[:, None] for chance in _loop(t, s, eta))
         else:
             reveal, remask = self._chances(t, s, eta, sureness.masked_fill(~revealed, torch.inf))
-        draws, ends = view.uniform().double(), (s == 0)[:, None]
+        draws, ends = wide(view.uniform()), (s == 0)[:, None]
         return Decision(
             view.eligible & ((draws < reveal) | ends),
             remask=revealed & (draws < remask) & ~ends,
@@ -72,7 +72,7 @@ class ReMDM:
         alpha, later = 1 - t, 1 - s
         most = (s / alpha).clamp(max=1.0)  # infinite at first, where there is nothing to remask
         if self._form == "conf":
-            share = (-sureness.double()).softmax(1).nan_to_num(0.0)
+            share = (-wide(sureness)).softmax(1).nan_to_num(0.0)
             return ((later - alpha) / t)[:, None], (eta * most)[:, None] * share
         sigma = torch.minimum(eta, most) if self._form == "cap" else eta * most
         return ((later - (1 - sigma) * alpha) / t)[:, None], sigma[:, None]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.base import Decision, Needs, State, View, top_n, wide, wide_dtype
 from unmask.schedulers.options import option
 
 SHARE = 8  # one token is taken back for so many that are revealed
@@ -33,10 +33,10 @@ class Saber:
         begins, zeros = (view.block_step == 0)[:, None], torch.zeros_like(view.confidence)
         kept = state.get("kept", zeros).masked_fill(begins, 0.0)  # confidence at which each was last revealed
         last = state.get("last", zeros).masked_fill(begins, 0.0)
-        total = state.get("total", torch.zeros_like(view.step, dtype=torch.double))
+        total = state.get("total", torch.zeros_like(view.step, dtype=wide_dtype(view.step.device)))
         count = state.get("count", torch.zeros_like(view.step))
         n, theta = view.options["n"], torch.where(count > 0, total / count.clamp(min=1), 1.0)
-        chosen = view.eligible & (view.confidence.double() > theta[:, None])
+        chosen = view.eligible & (wide(view.confidence) > theta[:, None])
         chosen = torch.where((chosen.sum(1) < n)[:, None], top_n(view.confidence, view.eligible, n), chosen)
         largest = torch.maximum(n, chosen.sum(1))
         back = torch.minimum(torch.maximum(n // 2, (largest + SHARE - 1) // SHARE), largest - 1)
@@ -50,7 +50,7 @@ class Saber:
             state={
                 "kept": now,
                 "last": view.confidence,
-                "total": total + (now.double() - kept.double()).sum(1),
+                "total": total + (wide(now) - wide(kept)).sum(1),
                 "count": count + (chosen & (kept == 0)).sum(1),
             },
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.schedulers.base import Decision, Needs, State, View, top_n
+from unmask.schedulers.base import Decision, Needs, State, View, top_n, wide
 from unmask.schedulers.options import option
 
 TINY = torch.finfo(torch.float32).tiny  # a probability below this counts as this: 87 nats
@@ -41,12 +41,12 @@ class SchED:
     def decide(self, view: View, state: State) -> Decision:
         assert view.top_probabilities is not None
         n, masks = view.options["n"], view.eligible.sum(1)
-        log_p = view.top_probabilities.clamp(min=TINY).double().log()
+        log_p = wide(view.top_probabilities.clamp(min=TINY)).log()
         lead = (log_p[..., 0] - log_p[..., 1]).masked_fill(~view.eligible, 0.0).sum(1) / masks.clamp(min=1)
         passes = view.block_step + (masks + n - 1) // n
-        progress = view.block_step.double() / passes.clamp(min=1)
-        share = _share(self._curve, progress, view.options["decay"].double())
-        high, low = view.options["high"].double(), view.options["low"].double()
+        progress = wide(view.block_step) / passes.clamp(min=1)
+        share = _share(self._curve, progress, wide(view.options["decay"]))
+        high, low = wide(view.options["high"]), wide(view.options["low"])
         everything = (lead >= low + (high - low) * share)[:, None]
         return Decision(torch.where(everything, view.eligible, top_n(view.confidence, view.eligible, n)))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unmask.schedulers.base import Decision, Needs, State, View, at_least_best, top_n
+from unmask.schedulers.base import Decision, Needs, State, View, at_least_best, top_n, wide
 from unmask.schedulers.options import option
 
 LEAST, MOST, SHARE, BEFORE = (
@@ -41,7 +41,7 @@ class WINO:
         ours = torch.where(begins[:, None], view.eligible, state.get("ours", view.eligible))  # pinned tokens are not
         before = state.get("revealed", masks).masked_fill(begins, BEFORE)
         sure = (view.confidence > view.option("wide_in")) & view.eligible
-        most = (masks.double() * SHARE).long().clamp(LEAST, MOST)
+        most = (wide(masks) * SHARE).long().clamp(LEAST, MOST)
         reveal = at_least_best(top_n(view.confidence, sure, most), view.confidence, view.eligible)
         doubtful = ours & ~view.mask & (view.current < view.option("narrow_out"))
         allowed = torch.minimum(doubtful.sum(1), before - 1).masked_fill(reveal.sum(1) <= 1, 0)

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from unmask.models.loading import Model
+from unmask.models.presets import with_preset
 from unmask.server.backend import Backend
 from unmask.server.errors import add_error_handlers
 from unmask.server.ops.access import PROBES, ApiKeys
@@ -54,10 +55,13 @@ def create_app(
     on_ready    called on that thread after the first answer of the model
     on_failure  called on that thread if the model cannot be loaded; /health then answers 503
     """
+    settings, chosen = with_preset(settings)
     backend = Backend(settings, on_ready, on_failure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for line in chosen:
+            log.info("%s", line)
         backend.start()
         try:
             yield

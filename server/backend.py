@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
 from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
+from unmask.engine.fit import Fit, fit_of_loaded
 from unmask.engine.input_state import choose_input_state
 from unmask.engine.request import Request, Step, fit_block_length
 from unmask.engine.scoring import Question, Scored, passes
@@ -27,7 +28,7 @@ from unmask.engine.service import (
 )
 from unmask.models.architecture import Architecture
 from unmask.models.loading import Model, load_configured
-from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, scheduler_names
+from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, parse_scheduler_text, scheduler_names
 from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
 from unmask.server.generations import Generations
@@ -75,6 +76,7 @@ class Backend:
         self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
+        self.fit: Fit | None = None  # until the model is loaded
         self.workers = Workers(WORKERS)
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
         self.error: BaseException | None = None
@@ -146,7 +148,12 @@ class Backend:
     def model_name(self) -> str:
         """The model's name in the API; raises NotReadyError until the model is ready."""
         model = self.model
-        return self.settings.served_model_name or model.name
+        return self.settings.served_model_name or model.merged or model.name
+
+    @property
+    def model_names(self) -> list[str]:
+        """The model's name in the API, and those of its adapters; raises NotReadyError until the model is ready."""
+        return [self.model_name, *self.model.adapters]
 
     @property
     def max_body_bytes(self) -> int:
@@ -159,12 +166,17 @@ class Backend:
 
     def _name(self) -> str:
         """The model's name in the API, also before it is ready; empty until it is loaded."""
-        return self.settings.served_model_name or (self.service.engine.model.name if self.service else "")
+        if self.settings.served_model_name or self.service is None:
+            return self.settings.served_model_name or ""
+        model = self.service.engine.model
+        return model.merged or model.name
 
     async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
         """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
         ClientLeftError."""
-        context = Context(self.model, self.settings, caller.client, caller.ends)
+        adapters = self.model.adapters
+        adapter = adapters.index(caller.model) if caller.model in adapters else None
+        context = Context(self.model, self.settings, caller.client, adapter, caller.ends)
         return await caller.wait(self.workers.run(parse, body, context))
 
     async def submit(
@@ -241,6 +253,7 @@ class Backend:
         try:
             settings = self.settings
             model = _limited(load_configured(settings, settings.chat_template), settings.max_model_len)
+            self.fit = fit_of_loaded(model, settings.max_rows, settings.memory_fraction)
             engine = Engine(
                 model, settings.max_rows, settings.memory_fraction, batch_invariant=settings.batch_invariant
             )
@@ -295,7 +308,7 @@ class Backend:
             prompt=prompt,
             max_tokens=length,
             block_length=fit_block_length(length, length, a),
-            scheduler=parse_scheduler(self.settings.default_scheduler),
+            scheduler=parse_scheduler_text(self.settings.default_scheduler),
             cache=choose_cache(self.settings.cache, a),
             input_state=choose_input_state(self.settings.input_state, model),
             max_forward_passes=1,

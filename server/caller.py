@@ -40,10 +40,12 @@ class Caller:
     Clients take turns: first the API keys with each other, then the HTTP requests with the same key.
 
     timeout  seconds that the request allows; the server may allow less
+    model    the name of the model or adapter that it asks for
     """
 
-    def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings):
+    def __init__(self, http: HTTPRequest, timeout: float | None, settings: ServeSettings, model: str):
         self._http = http
+        self.model = model
         self.id: str = http.state.request_id
         key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
         self.client = (key, uuid.uuid4().hex)

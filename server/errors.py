@@ -47,6 +47,7 @@ from unmask.models.errors import ChatTemplateError
 from unmask.schedulers import OptionError, UnknownSchedulerError
 
 RETRY_AFTER_SECONDS = 1
+OLLAMA = "/api/"  # before the paths of its endpoints
 MAX_MESSAGE = 1000  # characters; a message may quote the client
 MAX_PARAM = 60  # characters; a name may be the client's
 
@@ -145,10 +146,10 @@ def error_body(error: BaseException) -> dict[str, Any]:
     }
 
 
-def error_response(error: BaseException) -> Response:
-    """The response to an exception."""
+def error_response(error: BaseException, path: str) -> Response:
+    """The response to an exception, in the shape that the clients of a path know."""
     status = _kind(error).status
-    return _json(error_body(error), status, _HEADERS.get(status))
+    return _json(error_body(error), path, status, _HEADERS.get(status))
 
 
 def add_error_handlers(app: FastAPI, paths: Iterable[str]) -> None:
@@ -158,7 +159,7 @@ def add_error_handlers(app: FastAPI, paths: Iterable[str]) -> None:
     """
 
     async def known(request: Request, error: Exception) -> Response:
-        return error_response(error)
+        return error_response(error, request.url.path)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -182,7 +183,7 @@ def _from_framework(error: HTTPException, request: Request, paths: Iterable[str]
     }
     message = messages.get(status, str(error.detail))
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": status.name.lower()}
-    return _json(body, status, error.headers)
+    return _json(body, request.url.path, status, error.headers)
 
 
 def _nearest(asked: str, paths: Iterable[str]) -> str:
@@ -196,6 +197,8 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", "v1")]
 
 
-def _json(error: dict[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
+def _json(error: dict[str, Any], path: str, status: int, headers: Mapping[str, str] | None) -> Response:
+    # Ollama's clients take `error` for a text.
+    body = {**error, "error": error["message"]} if path.startswith(OLLAMA) else {"error": error}
     # Escaped to ASCII: an error may quote a lone surrogate, which has no UTF-8.
-    return Response(json.dumps({"error": error}, allow_nan=False), status, headers, "application/json")
+    return Response(json.dumps(body, allow_nan=False), status, headers, "application/json")

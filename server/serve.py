@@ -12,8 +12,9 @@ import uvicorn
 
 from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
 from unmask.errors import UserError
+from unmask.models.devices import choose_device
 from unmask.models.hub import find_folder
-from unmask.models.loading import Model, choose_device
+from unmask.models.loading import Model
 from unmask.server.app import create_app
 from unmask.server.backend import Backend
 from unmask.server.errors import NotReadyError
@@ -40,8 +41,8 @@ def serve(settings: ServeSettings) -> int:
     failures: list[BaseException] = []
 
     def ready(model: Model) -> None:
-        name, where = settings.served_model_name or model.name, (settings.host, settings.port, model.device)
-        log.info("serving %s at http://%s:%d, on %s in %s", name, *where, model.precision)
+        where = settings.host, settings.port, model.device
+        log.info("serving %s at http://%s:%d, on %s in %s", app.state.backend.model_name, *where, model.precision)
 
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(

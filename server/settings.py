@@ -78,7 +78,9 @@ class ServeSettings(ModelSettings):
     request_timeout: float | None = Field(
         None, gt=0, description="seconds that a request may take, with waiting; a request may ask for less"
     )
-    default_scheduler: str = Field(defaults.SCHEDULER, description="scheduler of requests that name none")
+    default_scheduler: str = Field(
+        defaults.SCHEDULER, description="scheduler of requests that name none, with options as name:option=value"
+    )
     speed: str | None = Field(
         None,
         description="for requests that name none: auto lets the load choose how careful their schedulers are, "
@@ -96,8 +98,8 @@ class ServeSettings(ModelSettings):
         None,
         ge=1,
         description="length of the generation region of requests that give none, less where no more fits; by default "
-        "256, 2048 for block-causal models, or an eighth of the model's positions if that is less, and at least 64; "
-        "/v1/completions has 16, as OpenAI",
+        "the preset's, or 256, 2048 for block-causal models, or an eighth of the model's positions if that is less, "
+        "and at least 64; /v1/completions has 16, as OpenAI",
     )
     keep_alive_interval: float = Field(
         15, gt=0, description="seconds of silence after which a stream sends a comment, so that no proxy closes it"
@@ -141,11 +143,11 @@ class ServeSettings(ModelSettings):
     @field_validator("default_scheduler")
     @classmethod
     def _is_installed(cls, name: str) -> str:
-        from unmask.schedulers import UnknownSchedulerError, scheduler_class
+        from unmask.schedulers import OptionError, UnknownSchedulerError, parse_scheduler_text
 
         try:
-            scheduler_class(name)
-        except UnknownSchedulerError as error:
+            parse_scheduler_text(name)
+        except (UnknownSchedulerError, OptionError) as error:
             raise ValueError(str(error)) from None
         return name
 

@@ -29,7 +29,8 @@ EXAMPLE = re.compile(
     re.DOTALL,
 )
 VOLATILE = re.compile(
-    r'(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+|"(?:id|created|created_at|total_duration|eval_duration)": ?(?:"[^"]*"|\d+))'
+    r"(?:-?\d+\.\d+(?:e-\d+)?|\d+e-\d+"
+    r'|"(?:id|created|created_at|available_bytes|total_duration|eval_duration)": ?(?:"[^"]*"|\d+))'
 )
 
 Ask = Callable[[str, str | None], str]

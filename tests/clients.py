@@ -2,7 +2,7 @@
 
 Their dependencies and ours exclude each other, so they lie in folders of which one stands in front of the environment's
 own packages. `make clients` fills one from tests/clients.txt, `make test-clients` those of tests/agents.txt,
-tests/chat.txt, tests/instructor.txt, tests/llama.txt and tests/node.
+tests/chat.txt, tests/instructor.txt, tests/llama.txt, tests/proxy.txt, tests/node and tests/promptfoo.
 """
 
 import json
@@ -29,10 +29,20 @@ def run(folder: Path, *command: str, packages: str = "clients", target: str = "c
 
     packages  the folder of its dependencies, which a target of make fills
     """
+    environment = surroundings(folder, packages, target)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout
+
+
+def surroundings(folder: Path, packages: str, target: str) -> dict[str, str]:
+    """The environment of a client that runs in a folder."""
     found = FOLDERS / packages
     if not found.exists():
         pytest.fail(f"there are no clients in {found}; install them: make {target}")
-    environment = {
+    return {
         **os.environ,
         "PATH": os.pathsep.join([str(found / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(found),
@@ -45,11 +55,6 @@ def run(folder: Path, *command: str, packages: str = "clients", target: str = "c
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return done.stdout
 
 
 @contextmanager

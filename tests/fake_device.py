@@ -28,17 +28,19 @@ from unmask.models.loading import Model
 from unmask.policies.scheduler import LearnedPolicy
 
 DEVICE = torch.device("lazy", 0)
+WIDE = (torch.float64, torch.complex128)
 
 
 class Watch(TorchDispatchMode):
     """Counts what no step may do, and transfers.
 
-    faults   by the operator: host reads, operands on two devices
+    faults   by the operator: host reads, operands on two devices, and float64 where there is none
     uploads  from the CPU to the device
     """
 
-    def __init__(self) -> None:
+    def __init__(self, no_float64: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._no_float64 = no_float64
         self.faults: Counter[str] = Counter()
         self.uploads = 0
         self.operators = 0
@@ -54,7 +56,10 @@ class Watch(TorchDispatchMode):
             if "cpu" in before:
                 self.faults[f"{func} has operands on two devices"] += 1
         output = func(*args, **(kwargs or {}))
-        after = {x.device.type for x in tree_leaves(output) if isinstance(x, Tensor)}
+        made = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
+        if self._no_float64 and any(x.dtype in WIDE and x.device.type == DEVICE.type for x in made):
+            self.faults[f"{func} makes float64"] += 1
+        after = {x.device.type for x in made}
         if before == {"cpu"} and DEVICE.type in after:
             self.uploads += 1
         elif DEVICE.type in before and "cpu" in after:
@@ -84,13 +89,17 @@ def _faked(module: Any, mode: FakeTensorMode) -> Any:
     return module
 
 
-def run(model: Model, requests: Sequence[Request], static: bool) -> Watch:
-    """Decode on the fake device; what is read back is made up: of each row's block the leftmost masks."""
-    mode, watch = FakeTensorMode(allow_non_fake_inputs=True), Watch()
+def run(model: Model, requests: Sequence[Request], static: bool | None, no_float64: bool = False) -> Watch:
+    """Decode on the fake device; what is read back is made up: of each row's block the leftmost masks.
+
+    no_float64  the device is one of those that have none, as a Mac's
+    """
+    mode, watch = FakeTensorMode(allow_non_fake_inputs=True), Watch(no_float64)
     faked = on_fake_device(model, mode)
     with mode, _policies_too(mode), pytest.MonkeyPatch.context() as patch:
         patch.setattr("unmask.engine.engine.read", _reveal_some)
-        patch.setattr("unmask.engine.transfer.upload", lambda values, device: values.to(device))
+        patch.setattr(Tensor, "pin_memory", _pinned)
+        patch.setattr("unmask.schedulers.base.NO_FLOAT64", (DEVICE.type,) if no_float64 else ())
         patch.setattr("unmask.engine.room.available_bytes", lambda device: 1 << 30)
         engine = Engine(faked, max_rows=16, static=static)
         for request in requests:
@@ -103,6 +112,10 @@ def run(model: Model, requests: Sequence[Request], static: bool) -> Watch:
         if watch.uploads != steps:
             watch.faults[f"{watch.uploads} uploads in {steps} steps"] += 1
     return watch
+
+
+def _pinned(values: Tensor) -> Tensor:
+    raise AssertionError("memory is pinned for a device that is not CUDA's")
 
 
 def _reveal_some(decided: Decided, canvases: Sequence[Canvas]) -> list[tuple[tuple[Reveal, ...], tuple[int, ...]]]:

@@ -44,7 +44,10 @@ def _nested(draw: random.Random, depth: int) -> dict[str, Any]:
         bounds = {"minItems": least, "maxItems": least + draw.randint(0, 2)}
         return {"type": "array", "items": random_schema(draw, depth - 1), **bounds}
     if kind == "any":
-        return {"anyOf": [random_schema(draw, depth - 1) for _ in range(2)]}
+        parts = [random_schema(draw, depth - 1) for _ in range(2)]
+        if draw.random() < 0.3 and all("type" in part for part in parts):
+            return {"type": parts[0]["type"], "anyOf": parts}
+        return {"anyOf": parts}
     if kind == "free":
         return {"type": "object", "additionalProperties": random_schema(draw, depth - 1)}
     if kind == "ref":

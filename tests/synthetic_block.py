@@ -28,8 +28,6 @@ from tests.synthetic import (
     dream_oracle,
     randomise,
     stored,
-    synthetic_dream,
-    synthetic_llada,
     write_fast_tokenizer,
     write_json,
     write_qwen_tokenizer,
@@ -156,7 +154,7 @@ def synthetic_sdar_moe(folder: Path, files: int = 1, seed: int = 0, **changes: A
     config = {**SDAR_MOE_CONFIG, **changes}
     write_json(folder / "config.json", config)
     state = stored(sdar_moe_oracle(config, seed), tied=config["tie_word_embeddings"])
-    write_tensors(folder, _apart(state), files, shard="layer-{}-ep-0-of-1.safetensors")
+    write_tensors(folder, apart(state), files, shard="layer-{}-ep-0-of-1.safetensors")
     write_qwen_tokenizer(folder, {**QWEN_IDS, "<|MASK|>": QWEN_MASK_ID}, DREAM_TEMPLATE)
     return folder
 
@@ -175,20 +173,10 @@ def synthetic_llada2(folder: Path, files: int = 1, seed: int = 0, **changes: Any
     """Write an LLaDA2 checkpoint in so many weight files; `changes` are to its config. Returns the folder."""
     config = {**LLADA2_CONFIG, **changes}
     write_json(folder / "config.json", config)
-    state = _apart(stored(llada2_oracle(config, seed), tied=config["tie_word_embeddings"]))
+    state = apart(stored(llada2_oracle(config, seed), tied=config["tie_word_embeddings"]))
     write_tensors(folder, _llada2_tensors(state, config["num_hidden_layers"]), files)
     write_fast_tokenizer(folder, LLADA2_SPECIAL, "<|startoftext|>", LLADA2_TEMPLATE)
     return folder
-
-
-FAMILIES = {
-    "llada": synthetic_llada,
-    "dream": synthetic_dream,
-    "sdar": synthetic_sdar,
-    "sdar_moe": synthetic_sdar_moe,
-    "fast_dllm": synthetic_fast_dllm,
-    "llada2": synthetic_llada2,
-}
 
 
 def sdar_oracle(config: Mapping[str, Any], seed: int = 0) -> Qwen3ForCausalLM:
@@ -233,7 +221,7 @@ def _common(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each expert's tensors by themselves, as they are published; transformers stacks them."""
     return {name: part.clone() for whole, tensor in state.items() for name, part in _experts(whole, tensor)}
 

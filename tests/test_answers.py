@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.live import Live, live, named_events
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.models.loading import Model
 
 ROUNDS = 8  # a family

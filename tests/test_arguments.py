@@ -85,7 +85,10 @@ def test_the_model_may_also_be_a_flag_or_a_variable(monkeypatch: pytest.MonkeyPa
         (["--port", "x"], "--port must be a whole number, not 'x'"),
         (["--port", "0"], "--port must be at least 1, not '0'"),
         (["--memory-fraction", "1"], "--memory-fraction must be below 1, not '1'"),
-        (["--device", "gpu"], "--device must be auto, cuda or cpu, not 'gpu'"),
+        (
+            ["--device", "gpu"],
+            "--device must be auto, cuda, cpu, mps or xpu or one with a number, as cuda:1, not 'gpu'",
+        ),
         (["--cors-origin", "here"], "--cors-origin: 'here' is not an origin; give scheme and host"),
         (["--default-scheduler", "treshold"], "'treshold'; did you mean 'threshold'? The schedulers are: ada-block, "),
         (["a", "b"], "unexpected argument 'b'"),

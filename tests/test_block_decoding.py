@@ -8,7 +8,7 @@ import torch
 
 from tests.oracle import block_diffusion_generate
 from tests.outcomes import outcomes
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import Cache, choose_cache
 from unmask.engine.errors import RequestError

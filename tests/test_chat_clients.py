@@ -193,11 +193,20 @@ told = {
     "form": json.loads(form.message.content),
     "tooled": tooled.message.content,
     "later": client.chat(**asked | {"messages": history}).done,
+    "generated": client.generate(asked["model"], question).response,
+    "pieces": [piece.response for piece in client.generate(asked["model"], question, stream=True)],
+    "loaded": client.generate(asked["model"]).done_reason,
+    "able": client.show("llada-nano").capabilities,
+    "running": client.ps().models[0].model,
 }
+try:
+    client.embed(asked["model"], "a")
+except ollama.ResponseError as error:
+    told["embedded"] = error.error
 try:
     client.chat(**asked, options={"scheduler": "best"})
 except ollama.ResponseError as error:
-    told["refused"] = [error.status_code, str(error)]
+    told["refused"] = [error.status_code, error.error]
 try:
     list(client.chat(**asked, stream=True, options={"timeout": 1e-6, "num_predict": 400}))
 except ollama.ResponseError as error:
@@ -273,7 +282,11 @@ def test_ollama(tmp_path: Path, server: Live) -> None:
     assert found["last"] == [True, 26]
     check_pears(found["form"])
     assert found["later"]
+    assert found["generated"] == "".join(found["pieces"]) == ANSWER
+    assert (found["loaded"], found["running"]) == ("load", "llada-nano:latest")
+    assert "tools" in found["able"]
+    assert found["embedded"].startswith("this server has no /api/embed; ")
     status, said = found["refused"]
     assert status == 400
-    assert "unknown scheduler 'best'" in said
+    assert said.startswith("unknown scheduler 'best'")
     assert "was not done within" in found["broken"]

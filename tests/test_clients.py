@@ -73,11 +73,13 @@ server = {"base_url": url + "/v1", "api_key": "none", "model": "llada-nano"}
 chat = ChatOpenAI(**server, stream_usage=True, extra_body={"scheduler": "margin", "block_length": 8})
 whole = chat.invoke(asked["messages"])
 chunks = list(chat.stream(asked["messages"]))
+newer = ChatOpenAI(**server, use_responses_api=True).invoke(asked["messages"])
 named = chat.invoke([{**message, "name": "bob"} for message in asked["messages"]])
 write = OpenAI(**server, max_tokens=gap["max_tokens"], extra_body={"suffix": gap["suffix"]})
 written = write.generate([gap["prompt"], gap["prompt"]])
 print(json.dumps({
     "named": named.content,
+    "newer": newer.text,
     "whole": [whole.content, whole.usage_metadata, whole.response_metadata["finish_reason"]],
     "stream": [[chunk.content, chunk.usage_metadata] for chunk in chunks],
     "written": [generation.text for (generation,) in written.generations],
@@ -158,7 +160,7 @@ def test_langchain(server: Live, folder: Path) -> None:
     told = json.loads(run(folder, sys.executable, "-c", LANGCHAIN, server.url, json.dumps(MATHS), json.dumps(GAP)))
     content, usage, reason = told["whole"]
     assert (content, reason) == (ANSWER, "stop")
-    assert told["named"] == ANSWER
+    assert told["named"] == told["newer"] == ANSWER
     assert generations(server, "margin") == before + 3  # the scheduler that was asked for, each time
     native = server.generate(**MATHS)["usage"]
     assert [usage[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == list(native.values())

@@ -12,7 +12,7 @@ import pytest
 
 from tests.live import POLL
 from tests.synthetic import edit_json, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from tests.test_checkpoints import assert_refused
 from unmask.models.checkpoint import INDEX_FILE, SINGLE_FILE
 from unmask.models.config import MAX_EXPERTS, MAX_LAYERS

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.outcomes import outcome, outcomes
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask import LLM
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache

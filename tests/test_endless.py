@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.outcomes import outcome, outcomes
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.proposal import Proposal, propose

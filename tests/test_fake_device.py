@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.fake_device import run
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.structure import matching
@@ -58,6 +58,23 @@ def test_a_step_uploads_once_and_reads_once(family: str, static: bool, tmp_path:
     watch = run(model, list(requests(model.network.architecture)), static)
     assert watch.operators > 1000
     assert not watch.faults
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_device_that_is_not_cuda_is_asked_for_nothing_special(family: str, tmp_path: Path) -> None:
+    """As mps and xpu: no graph, no pinned memory, no float64, and no more reads and uploads than elsewhere."""
+    model = load(family, tmp_path)
+    watch = run(model, list(requests(model.network.architecture)), static=None, no_float64=True)
+    assert watch.operators > 1000
+    assert not watch.faults
+
+
+def test_float64_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("llada", tmp_path)
+    asked = Request("r", (3, 4, 5), 8, 4, parse_scheduler("sched"))
+    assert not run(model, [asked], static=None, no_float64=True).faults
+    monkeypatch.setattr("unmask.schedulers.sched.wide", lambda x: x.double())
+    assert "makes float64" in str(run(model, [asked], static=None, no_float64=True).faults)
 
 
 @dataclass(frozen=True)

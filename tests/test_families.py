@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.synthetic import SINGLE_FILE, edit_json, edit_tensors, oracle_logits
+from tests.synthetic import SINGLE_FILE, dream_oracle, edit_json, edit_tensors, oracle_logits
 from tests.synthetic_block import (
     FAST_DLLM_CONFIG,
     LLADA2_CONFIG,
@@ -27,8 +27,22 @@ from tests.synthetic_block import (
     synthetic_sdar,
     synthetic_sdar_moe,
 )
+from tests.synthetic_relatives import (
+    A2D_CONFIG,
+    A2D_QWEN2_CONFIG,
+    DIFFCODER_CONFIG,
+    DREAM_REASONER_CONFIG,
+    FAMILIES,
+    ILLADA_CONFIG,
+    LLADA_MOE_CONFIG,
+    llada_moe_oracle,
+    seed_oracle,
+    synthetic_llada_moe,
+    synthetic_stable_diffcoder,
+)
 from tests.test_checkpoints import assert_refused
 from unmask.models import memory
+from unmask.models.errors import CheckpointError
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.families import fast_dllm, llada2, sdar, sdar_moe
 from unmask.models.loading import Model, build_network, load_model
@@ -96,6 +110,65 @@ def test_llada2_equals_a_stock_glm4_moe(tmp_path: Path, changes: dict[str, Any])
     found = logits(load(synthetic_llada2(tmp_path, **changes)))
     expected = oracle_logits(llada2_oracle({**LLADA2_CONFIG, **changes}), TOKENS, block_size=32)
     torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("family", "oracle", "config", "block_size"),
+    [
+        ("a2d_qwen3", sdar_oracle, A2D_CONFIG, None),
+        ("a2d_qwen2", dream_oracle, A2D_QWEN2_CONFIG, None),
+        ("llada_moe", llada_moe_oracle, LLADA_MOE_CONFIG, None),
+        ("illada", seed_oracle, ILLADA_CONFIG, None),
+        ("stable_diffcoder", seed_oracle, DIFFCODER_CONFIG, 4),
+        ("dream_reasoner", sdar_oracle, DREAM_REASONER_CONFIG, 8),
+    ],
+)
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 1, "rms_norm_eps": 0.1}], ids=str)
+def test_relatives_equal_stock_networks(
+    family: str,
+    oracle: Callable[..., Any],
+    config: dict[str, Any],
+    block_size: int | None,
+    changes: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    found = logits(load(FAMILIES[family](tmp_path, **changes)))
+    expected = oracle_logits(oracle({**config, **changes}), TOKENS, block_size)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+def test_a_later_revision_of_stable_diffcoder_loads_too(tmp_path: Path) -> None:
+    before = logits(load(synthetic_stable_diffcoder(tmp_path)))
+    edit_json(tmp_path / "config.json", ("auto_map",), architectures=["StableDiffcoderForCausalLM"])
+    assert torch.equal(logits(load(tmp_path)), before)
+    edit_json(tmp_path / "config.json", architectures=["LlamaForCausalLM"])
+    assert_refused(tmp_path, "architecture 'LlamaForCausalLM' (model_type 'llama'), which is not supported")
+
+
+def test_masks_that_nothing_declares(tmp_path: Path) -> None:
+    for name in ("stable_diffcoder", "illada"):
+        model = load(FAMILIES[name](tmp_path / name))
+        assert (model.mask_id, model.stop_ids) == (5, frozenset({LLADA2_IDS["<|endoftext|>"]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"moe_layer_freq": [0, 1]}, "moe_layer_freq = [0, 1]"),
+        ({"moe_router_score_function": "sigmoid"}, "moe_router_score_function"),
+        ({"moe_router_enable_expert_bias": True}, "moe_router_enable_expert_bias"),
+        ({"shared_expert_intermediate_size": 24}, "shared_expert_intermediate_size"),
+        ({"clip_qkv": 8.0}, "clip_qkv"),
+        ({"routed_scaling_factor": 2.5}, "routed_scaling_factor"),
+    ],
+)
+def test_what_llada_moe_cannot_do_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    assert_refused(synthetic_llada_moe(tmp_path, **changes), said)
+
+
+def test_blocks_from_the_end_of_the_prompt_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="attends in blocks that begin at the prompt's end"):
+        load(FAMILIES["a2d_qwen3"](tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"))
 
 
 def test_the_expert_bias_changes_which_experts_are_chosen(tmp_path: Path) -> None:

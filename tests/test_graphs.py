@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tests.outcomes import outcome, outcomes
 from tests.rogues import ROGUES, registered
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request, Result
 from unmask.engine.batch import Batch
 from unmask.engine.caching import parse_cache
@@ -231,6 +232,14 @@ class FakeGraph:
 class FakeCUDA:
     stream, recording, pools = "main", False, 0
 
+    def __init__(self) -> None:
+        self.cards: list[int] = []
+
+    @contextmanager
+    def card(self, index: int) -> Iterator[None]:
+        self.cards.append(index)
+        yield
+
     def end_pool(self, device: int, pool: int) -> None:
         if not self.recording:
             raise RuntimeError("not recording")
@@ -249,8 +258,9 @@ def test_after_a_failed_capture_cuda_is_as_it_was(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: cuda.stream)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(cuda, "stream", stream))
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", cuda.pool)
+    monkeypatch.setattr(torch.cuda, "device", cuda.card)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", cuda.end_pool, raising=False)
-    record = CUDARecorder(torch.device("cuda", 0))
+    record = CUDARecorder(torch.device("cuda", 1))
 
     def work() -> Tensor:
         raise ValueError("planted")
@@ -258,6 +268,7 @@ def test_after_a_failed_capture_cuda_is_as_it_was(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RuntimeError if end_fails else ValueError):
         record(work)
     assert (cuda.stream, cuda.recording) == ("main", False)
+    assert cuda.cards == [1]  # where the model is, and not the first
     assert cuda.pools == 2  # the old one may hold what the capture left
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.outcomes import outcomes
 from tests.rogues import NoOptions
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.models.loading import Model, load_model

@@ -13,7 +13,7 @@ from tests.fed_oracle import Rule, fed_generate, iter_smooth, residual, soft
 from tests.outcomes import outcome, outcomes
 from tests.rogues import NoOptions, registered
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import RequestError, SchedulerError

@@ -273,7 +273,7 @@ def test_what_is_scored_is_checked(llm: LLM, asked: dict[str, Any], message: str
 
 
 def test_models_are_checked() -> None:
-    with pytest.raises(CheckpointError, match="no folder, no shipped checkpoint and no Hub id"):
+    with pytest.raises(CheckpointError, match="no folder, no preset and no Hub id"):
         LLM("no-such-model")
     with pytest.raises(RequestError, match="max_rows must be an integer of at least 1, not 0"):
         LLM(max_rows=0)

@@ -21,10 +21,11 @@ from tests.synthetic import (
     synthetic_dream,
     synthetic_llada,
 )
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.models import memory
+from unmask.models.devices import available_bytes, choose_device, make_current
 from unmask.models.errors import ChatTemplateError, CheckpointError
-from unmask.models.loading import Model, choose_device, choose_dtype, load_model
+from unmask.models.loading import Model, choose_dtype, load_model
 from unmask.models.tokenizer import Tokenizer
 
 EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
@@ -184,9 +185,41 @@ def test_what_auto_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_dtype("float16", torch.device("cpu")) == torch.float16
 
 
+def test_devices_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for name in ("cuda", "cuda:1", "xpu", "xpu:0", "mps"):
+        assert choose_device(name) == torch.device(name)
+    with pytest.raises(CheckpointError, match="'cuda:2' was asked for, but torch finds 2, numbered from 0"):
+        choose_device("cuda:2")
+
+
+def test_a_card_by_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name in ("cpu", "cuda", "mps", "cuda:1"):
+        make_current(torch.device(name))
+    assert chosen == [torch.device("cuda:1")]
+
+
+def test_memory_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (5, 9))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 7000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
+    assert (available_bytes(torch.device("xpu:0")), available_bytes(torch.device("mps"))) == (5, 6000)
+
+
 def test_unknown_devices_and_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for device, said in [("cuda", "choose cpu or auto"), ("tpu", "'tpu' is unknown")]:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for device, said in [
+        ("cuda", "finds no CUDA device; choose cpu or auto"),
+        ("mps", "finds no MPS device; choose cpu or auto"),
+        ("xpu:0", "finds no XPU device; choose cpu or auto"),
+        ("tpu", "'tpu' is unknown"),
+        ("mps:1", "'mps:1' is unknown; choose auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"),
+    ]:
         with pytest.raises(CheckpointError, match=said):
             choose_device(device)
     with pytest.raises(CheckpointError, match="'int4' is unknown"):

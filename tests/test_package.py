@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sizes import ROOMS, ROOT
+from unmask.models.presets import preset_names
 
 STRANGE = 'raise RuntimeError("a stranger\'s module")'
 ENTRY = "from unmask.cli import main; main()"
@@ -68,7 +69,9 @@ def test_wheel_has_one_top_level_name(wheel: Path) -> None:
 def test_wheel_holds_what_is_no_code(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     data = ("py.typed", "evals/sweeps/heuristics.toml", "server/static/index.html", "weights/llada-nano/config.json")
-    assert {f"unmask/{name}" for name in data} <= names
+    presets = {f"models/presets/{name}.toml" for name in preset_names()}
+    assert {f"unmask/{name}" for name in (*data, *presets)} <= names
+    assert len(presets) > 30
 
 
 def test_old_names_are_left_to_others(site: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.models.packing import SIZES, Segment, Shapes, pack_segments

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests import policy_oracle
 from tests.outcomes import outcomes
 from tests.synthetic import synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import RequestError, SchedulerError

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 from tests.live import ANSWER, PATIENCE, QUESTION, wait_for
 from tests.outcomes import outcomes
 from tests.process import answers, free_port, serving
-from tests.synthetic import edit_tensors, synthetic_llada
-from tests.synthetic_block import FAMILIES
+from tests.synthetic import edit_json, edit_tensors, synthetic_llada
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine.caching import choose_cache
 from unmask.engine.request import Request
 from unmask.evals.measure import Cell
@@ -58,8 +58,13 @@ def rounded(weight: Tensor) -> Tensor:
 def storages(network: nn.Module) -> dict[int, int]:
     """{address: bytes} of the memory behind a network's parameters and buffers."""
     tensors = [*network.parameters(), *network.buffers()]
-    parts = [part for tensor in tensors for part in levels_and_scale(tensor) if part is not None]
+    parts = [part for tensor in tensors for part in (*levels_and_scale(tensor), _groups(tensor)) if part is not None]
     return {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}
+
+
+def _groups(tensor: Tensor) -> Tensor | None:
+    """Scales and zero points of what is in four bits."""
+    return getattr(tensor, "scale_and_zero", None)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -163,21 +168,22 @@ class Peak(TorchDispatchMode):
         self.most = max(self.most, self.now)
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("files", [1, 3])
 def test_loading_takes_one_block_more_than_the_quantised_weights(
-    tmp_path: Path, files: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantization, "NUMBERS_AT_A_TIME", 1 << 13)
     folder = synthetic_llada(tmp_path, files, **WIDE)
-    load(folder)  # the first time torchao is imported
+    load(folder, quantization=kind)  # the first time torchao is imported
     with Peak() as peak:
-        model = load(folder)
+        model = load(folder, quantization=kind)
     a = model.network.architecture
     config = read_json(folder / "config.json")
     network = build_network(find_family(config), config)
     joined = 2 * a.ffn_size * a.hidden_size * model.dtype.itemsize  # gate and up, once more
     assert peak.now == sum(storages(model.network).values())
-    assert peak.most <= memory.loading_bytes(network, model.dtype, "int8") + joined
+    assert peak.most <= memory.loading_bytes(network, model.dtype, kind) + joined
     assert peak.most < 0.5 * memory.weight_bytes(network, model.dtype)
 
 
@@ -188,10 +194,10 @@ def test_what_fits_only_when_quantised(tmp_path: Path, monkeypatch: pytest.Monke
     needed = memory.needed_bytes(network, torch.bfloat16, "int8")
     monkeypatch.setattr(memory, "available_bytes", lambda device: needed)
     assert load(folder, "bfloat16").precision == "bfloat16 with int8 weights"
-    with pytest.raises(CheckpointError, match=r"in bfloat16 and cpu has .*; use --quantization int8, another device"):
+    with pytest.raises(CheckpointError, match=r"in bfloat16 and cpu has .*; use --quantization int8 or int4, another"):
         load(folder, "bfloat16", None)
     monkeypatch.setattr(memory, "available_bytes", lambda device: needed - 1)
-    with pytest.raises(CheckpointError, match=r"in bfloat16 with int8 weights and cpu has .*; use another device"):
+    with pytest.raises(CheckpointError, match=r"in bfloat16 with int8 weights .*; use --quantization int4, "):
         load(folder, "bfloat16")
 
 
@@ -283,11 +289,26 @@ def test_without_torchao_it_says_what_to_install(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("quantization", "dtype", "said"),
-    [("int4", torch.bfloat16, "'int4' is unknown; choose int8"), ("int8", torch.float16, "use --dtype bfloat16")],
+    [
+        ("int3", torch.bfloat16, "'int3' is unknown; choose int8, int4 or none"),
+        ("int8", torch.float16, "use --dtype bfloat16"),
+        ("int4", torch.float16, "use --dtype bfloat16"),
+    ],
 )
 def test_what_cannot_be_quantised(quantization: str, dtype: torch.dtype, said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         choose_packing(quantization, dtype)
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [("gptq", "GPTQ"), ("awq", "AWQ"), ("bitsandbytes", "bitsandbytes"), ("fp8", "'fp8'"), (None, "does not name")],
+)
+def test_quantised_checkpoints_of_others_are_refused_by_name(tmp_path: Path, method: str | None, named: str) -> None:
+    folder = synthetic_llada(tmp_path)
+    edit_json(folder / "config.json", quantization_config={} if method is None else {"quant_method": method})
+    with pytest.raises(CheckpointError, match=f"quantised by .*{named}.*; load the checkpoint that"):
+        load(folder, quantization=None)
 
 
 def test_a_checkpoint_that_is_quantised_already(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.synthetic_block import FAMILIES
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, Request, Step
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import NoMemoryError, RequestError

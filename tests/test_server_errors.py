@@ -91,7 +91,7 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str | None, str]] = [
         "passes over 1620000 tokens in total",
     ),
     ({"prompt": "a", "max_tokens": 0}, "max_tokens", "of 0 needs 'echo': true"),
-    ({"prompt": "a", "max_tokens": -1, "echo": True}, "max_tokens", "greater than or equal to 0, not -1"),
+    ({"prompt": "a", "max_tokens": -2, "echo": True}, "max_tokens", "greater than or equal to 0, not -2"),
     ({"prompt": "a", "logprobs": 21}, "logprobs", "less than or equal to 20"),
     ({"prompt": "a", "logprobs": True}, "logprobs", "valid integer"),
     ({"prompt": "a", "diffusing": True}, "diffusing", "needs 'stream': true"),

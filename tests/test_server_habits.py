@@ -194,6 +194,19 @@ def test_a_length_that_is_too_large_is_cut_to_the_room_on_openais_endpoints(serv
     assert f"'max_tokens' of 5000 make 5003; at most {POSITIONS - 3} fit" in error["message"]
 
 
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_minus_one_counts_as_left_out(server: Live, path: str) -> None:
+    body = {**ENDPOINTS[path], "ignore_eos": True}
+    del body["max_tokens"]
+    plain = server.http.post(path, json=body).json()["diffusion"]
+    for name in ("max_tokens", "max_completion_tokens"):
+        answer = server.http.post(path, json={**body, name: -1, "seed": -1})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["diffusion"]["length"] == plain["length"]
+        assert refusal(server, path, {**body, name: -2})["param"] == name
+        assert refusal(server, path, {**body, name: 1.5})["param"] == name
+
+
 def test_the_least_number_of_tokens(server: Live) -> None:
     for path, body in GENERATING.items():
         error = refusal(server, path, {**body, "min_tokens": 5})

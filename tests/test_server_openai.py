@@ -1,12 +1,14 @@
 """`/v1/completions` and `/v1/models` as the official client sees them, over a real socket."""
 
+import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
-from tests.live import Live, live
+from tests.live import PATIENCE, Live, live, wait_for
 from tests.synthetic import synthetic_llada
 
 MODEL = "tiny"
@@ -158,3 +160,57 @@ def test_client_understands_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as unsupported:
         client.completions.create(**ASKED, best_of=2)
     assert unsupported.value.param == "best_of"
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "completions"])
+def test_the_first_text_of_a_stream_comes_with_the_pass_that_the_server_counts_as_the_first(
+    server: Live, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes are let through one by one. So no clock is needed to tell that what a client measures as the time to the
+    first token is the server's own figure, up to one pass."""
+    engine = server.app.state.backend.service.engine
+    allowed, waiting, step = threading.Semaphore(0), threading.Semaphore(0), engine.step
+
+    def one_by_one() -> Any:
+        waiting.release()
+        allowed.acquire()
+        return step()
+
+    def counted() -> float:
+        return server.metric("unmask_time_to_first_token_seconds_count", scheduler="topk")
+
+    said = {"messages": [{"role": "user", "content": "hello"}]} if "chat" in endpoint else {"prompt": "hello"}
+    body = {
+        **said,
+        "max_tokens": 32,
+        "block_length": 8,
+        "stream": True,
+        "scheduler": "topk",
+        "min_tokens": 8,
+        "seed": 1,
+    }
+    events, before, passes = list[str](), counted(), 0
+
+    def read() -> None:
+        with server.http.stream("POST", f"/v1/{endpoint}", json=body) as response:
+            events.extend(response.iter_lines())
+
+    def has_text() -> bool:
+        choices = [json.loads(event[6:])["choices"] for event in [*events] if event.startswith("data: {")]
+        return any(choice.get("text") or choice.get("delta", {}).get("content") for (choice,) in choices)
+
+    reading = threading.Thread(target=read)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "step", one_by_one)
+        reading.start()
+        try:
+            while waiting.acquire(timeout=PATIENCE) and not (first := counted() > before):
+                assert not has_text()
+                passes += 1
+                allowed.release()
+            assert first
+            wait_for(has_text)
+        finally:
+            allowed.release(1000)
+    reading.join()
+    assert passes > 1

@@ -75,6 +75,31 @@ OPEN_WEBUI: dict[str, Any] = {
             },
         ),
     ],
+    "metadata": {"user_id": "a", "chat_id": "b", "message_id": "c", "session_id": "d", "function_calling": "native"},
+}
+# What its page adds where it asks a server directly, from the browser.
+FROM_THE_PAGE: dict[str, Any] = {
+    "params": {},
+    "tool_servers": [],
+    "tool_ids": ["a"],
+    "filter_ids": [],
+    "files": None,
+    "features": {"voice": False, "image_generation": False, "code_interpreter": False, "web_search": False},
+    "variables": {"{{USER_NAME}}": "a", "{{CURRENT_DATE}}": "2026-01-01"},
+    "model_item": {"id": MODEL, "object": "model", "owned_by": "unmask", "info": {"params": {}}},
+    "session_id": "a",
+    "chat_id": "b",
+    "id": "c",
+    "parent_id": None,
+    "background_tasks": {"title_generation": True, "tags_generation": True, "follow_up_generation": True},
+}
+# What it asks after the first answer of a chat.
+TITLE: dict[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "### Task:\nGenerate a concise title."}],
+    "stream": False,
+    "max_completion_tokens": 1000,
+    "metadata": {"task": "title_generation", "task_body": {"chat_id": "b"}, "chat_id": "b"},
 }
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools.0.type", "tools of type 'web_search' are not supported"),
@@ -278,15 +303,45 @@ def test_choices_and_usage_count_each_answer(qwen: Live) -> None:
 
 
 def test_open_webui_is_answered(llada: Live, tmp_path: Path) -> None:
-    response = llada.http.post("/v1/chat/completions", json=OPEN_WEBUI)
-    assert response.status_code == 200, response.text
-    with live("llada-nano", ignore_tools=True) as nano:
-        response = nano.http.post("/v1/chat/completions", json={**OPEN_WEBUI, "model": "llada-nano"})
+    for body in (OPEN_WEBUI, OPEN_WEBUI | FROM_THE_PAGE, TITLE):
+        response = llada.http.post("/v1/chat/completions", json=body)
         assert response.status_code == 200, response.text
-        assert response.text.endswith("data: [DONE]\n\n")
+    with live("llada-nano", ignore_tools=True) as nano:
+        for body in (OPEN_WEBUI, OPEN_WEBUI | FROM_THE_PAGE):
+            response = nano.http.post("/v1/chat/completions", json={**body, "model": "llada-nano"})
+            assert response.status_code == 200, response.text
+            assert response.text.endswith("data: [DONE]\n\n")
+            *_, usage, _ = response.text.strip().split("\n\n")
+            assert json.loads(usage.removeprefix("data: "))["usage"]["prompt_tokens"] > 0
         refused = nano.http.post("/v1/chat/completions", json={**ASKED, "model": None, "tool_choice": "required"})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tool_choice")
         assert "--ignore-tools" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("wrong", ['{"a": "\\ud800"}', '{"a": NaN}', "{" * 5000], ids=lambda text: text[:20])
+def test_refuses_calls_that_are_not_json(qwen: Live, wrong: str) -> None:
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": wrong}}]}
+    response = qwen.http.post("/v1/chat/completions", json={**ASKED, "messages": [called]})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == "messages.0.tool_calls.0.function.arguments"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_arguments_are_an_object_whatever_the_schema_allows_beside(qwen: Live, path: str) -> None:
+    odd = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"n": {"const": 1}}, "required": ["n"]}]}
+    asked: dict[str, Any] = {"messages": ASKED["messages"], "max_tokens": 160, "seed": 1, "temperature": 1}
+    if path == "/v1/messages":
+        asked |= {"tools": [{"name": "odd", "input_schema": odd}], "tool_choice": {"type": "any"}}
+    else:
+        asked |= {"tools": [tool("odd", parameters=odd)], "tool_choice": "required"}
+    response = qwen.http.post(path, json=asked)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    if path == "/v1/messages":
+        assert all(block["input"] == {"n": 1} for block in answer["content"])
+    else:
+        called = answer["choices"][0]["message"]["tool_calls"]
+        assert all(json.loads(call["function"]["arguments"]) == {"n": 1} for call in called)
 
 
 @pytest.mark.parametrize(("fields", "param", "message"), BAD, ids=lambda value: str(value)[:60])

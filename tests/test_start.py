@@ -36,7 +36,7 @@ def test_the_log_says_what_is_read_and_that_it_warms_up(tmp_path: Path, caplog: 
         backend()._warm_up(model, service)
         service.stop()
     said = [record.getMessage() for record in caplog.records]
-    assert "reading the weights of tiny, 0.0 GB in float32, for cpu" in said
+    assert "reading tiny: 0.0 GB in float32, for cpu" in said
     assert "warming up" in said
 
 

@@ -265,13 +265,16 @@ def test_each_position_is_reported_once(llada: Model) -> None:
 
 
 def test_a_region_that_is_too_small_is_refused_with_what_it_needs(llada: Model) -> None:
-    with pytest.raises(RequestError, match=r"shortest answer has (\d+) tokens") as error:
+    with pytest.raises(RequestError, match=r"shortest answer with the end of text has (\d+) tokens") as error:
         Engine(llada).prepare(make(max_tokens=5))
     needed = int(re.search(r"at least (\d+)", str(error.value))[1])  # type: ignore[index]
     assert error.value.param == "response_format"
     check_person(alone(llada, make(max_tokens=needed)))
     with pytest.raises(RequestError):
         Engine(llada).prepare(make(max_tokens=needed - 1))
+    long = (3,) * (llada.max_positions - needed + 1)
+    with pytest.raises(RequestError, match=f"shorten the prompt, beside which at most {needed - 1} fit"):
+        Engine(llada).prepare(make(prompt=long, max_tokens=needed - 1))
 
 
 @pytest.mark.parametrize(

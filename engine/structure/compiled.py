@@ -59,10 +59,8 @@ class Structures:
             return None
         automaton, tables = self._of(request, structure)
         if automaton.needed > length:
-            raise structure.refused(
-                f"its shortest answer has {automaton.needed} tokens with the end of text, and there is room for "
-                f"{length}; raise max_tokens to at least {automaton.needed}"
-            )
+            most = self._model.max_positions - len(request.prompt) - len(request.suffix)
+            raise structure.no_room("answer with the end of text", automaton.needed, length, most)
         return Progress(automaton, tables)
 
     def needed(self, request: Request) -> int:

@@ -19,6 +19,7 @@ from unmask.engine.proposal import DRAWING, SAMPLING_STREAM, KeptLogits, Proposa
 from unmask.engine.structure.automaton import Tables
 from unmask.engine.structure.paths import Union, best_paths
 from unmask.schedulers import counter_uniform
+from unmask.schedulers.base import wide
 
 LOWEST = -1e12  # score of a token that the model excludes; the text may still need it
 EXCLUDED = 1e4  # less is the score of a token that top-p or top-k excludes
@@ -93,7 +94,7 @@ def constrain(
     score = partial(_scored, head, class_of, classes, amended)
     kept = score(*chunks[0]) if len(chunks) == 1 else None  # of several, the memory is not there
     values = torch.cat([(kept or score(*chunk)).best(classes) for chunk in chunks])
-    scores = torch.full((inputs.width, len(tables), classes), -torch.inf, dtype=torch.float64, device=values.device)
+    scores = torch.full((inputs.width, len(tables), classes), -torch.inf, dtype=values.dtype, device=values.device)
     scores.index_put_((inputs.column, inputs.row), values)
     fixed = class_of[inputs.fixed_row, inputs.fixed_token]
     scores.index_put_((inputs.fixed_column, inputs.fixed_row, fixed), torch.zeros_like(fixed, dtype=scores.dtype))
@@ -121,7 +122,7 @@ class _Scored:
         """The highest score of each class, (m, C) float64."""
         best = torch.full((len(self.scores), classes + 1), -torch.inf, device=self.scores.device)
         best.scatter_reduce_(1, self.class_of, self.scores, "amax")
-        return best[:, :classes].nan_to_num(LOWEST, neginf=LOWEST).double()
+        return wide(best[:, :classes].nan_to_num(LOWEST, neginf=LOWEST))
 
     def tokens(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """The best token of the chosen class of each prediction (m,), and the probability of each."""

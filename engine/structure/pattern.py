@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from unmask.engine.structure.request import StructureError
 
 CHARACTER = r'[^"\\\x00-\x1f\x7f]'
-SAFE = r'[^"\\\x00-\x1f\x7f]'  # in a set
 MAX_PATTERN = 4096
 # Sets that mean the same in all dialects; of the negated ones, only what is ASCII.
 SETS = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
 NEGATED = {"D": r"[ -~&&[^0-9]]", "W": r"[ -~&&[^A-Za-z0-9_]]", "S": "[!-~]"}
-_SPECIAL = set(r".^$*+?{}[]()|\&~-#/ ")
+_SPECIAL = set(r".^$*+?{}[]()|\&~-#/")
 _NAMED = {"n": "\\\\n", "t": "\\\\t", "r": "\\\\r", "f": "\\\\f"}  # as JSON writes them
 _TOKEN = re.compile(
     r"(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<group>\((?:\?:|(?!\?)))|(?P<bad>\(\?.?|(?:[*+?]|\{\d+(?:,\d*)?\})\+|\{,\d*\})"
@@ -30,16 +29,16 @@ def escaped(text: str) -> str:
     return "".join(f"\\x{{{ord(character):x}}}" if character in _SPECIAL else character for character in text)
 
 
-def pattern_regex(pattern: object) -> str:
+def pattern_regex(pattern: str) -> str:
     """The regular expression of the strings that hold a match of a pattern, between their quotes in JSON.
 
     Raises StructureError.
     """
-    if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN:
-        raise StructureError(f"must be a text of at most {MAX_PATTERN} characters; shorten it")
+    if len(pattern) > MAX_PATTERN:
+        raise StructureError(f"must have at most {MAX_PATTERN} characters; shorten it")
     begins, ends = pattern.startswith("^"), _ends(pattern)
     body = "".join(_translated(without_anchors(pattern)))
-    return f"{'' if begins else SAFE + '*'}(?:{body}){'' if ends else SAFE + '*'}"
+    return f"{'' if begins else CHARACTER + '*'}(?:{body}){'' if ends else CHARACTER + '*'}"
 
 
 def without_anchors(pattern: str) -> str:
@@ -61,13 +60,15 @@ def _translated(pattern: str) -> Iterator[str]:
         if kind == "bad":
             raise StructureError(f"{text!r} is not supported; write the pattern without it")
         if kind == "set":
-            yield f"[{_set(text)}&&{SAFE}]"
+            yield f"[{_set(text)}&&{CHARACTER}]"
         elif kind == "group":
             yield "(?:"
         elif kind == "escape":
             yield _escape(text)
+        elif text in ("[", "\\"):
+            raise StructureError(f"{text!r} begins what does not end; complete it, or write {chr(92) + text!r}")
         elif kind == "character":
-            yield SAFE if text == "." else _character(text)
+            yield CHARACTER if text == "." else _character(text)
         else:
             yield text
 
@@ -78,7 +79,7 @@ def _escape(text: str) -> str:
     if name in SETS:
         return f"[{SETS[name]}]"
     if name in NEGATED:
-        return f"[{NEGATED[name]}&&{SAFE}]"
+        return f"[{NEGATED[name]}&&{CHARACTER}]"
     if name in _NAMED:
         return _NAMED[name]
     return _character(_escaped_character(text))
@@ -106,6 +107,8 @@ def _set(text: str) -> str:
     """A set of characters, without what JSON must escape."""
     negated = text.startswith("[^")
     inner = text[2 if negated else 1 : -1]
+    if not inner or inner.startswith("]"):
+        raise StructureError(f"{text!r} means other characters to others; write ']' as '\\\\]'")
     parts = []
     for found in re.finditer(r"\\(?:u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)|-|[^\\]", inner, re.DOTALL):
         piece = found[0]

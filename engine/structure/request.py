@@ -23,3 +23,10 @@ class Structure:
     def refused(self, why: str) -> RequestError:
         """The error that names the field."""
         return RequestError(f"field {self.param!r} cannot be kept: {why}", self.param)
+
+    def no_room(self, what: str, needed: int, length: int, most: int) -> RequestError:
+        """The error for an answer of `needed` tokens and a region of `length`, which may have at most `most`."""
+        remedy = f"raise max_tokens to at least {needed}"
+        if needed > most:
+            remedy = f"shorten the prompt, beside which at most {most} fit"
+        return self.refused(f"its shortest {what} has {needed} tokens, and there is room for {length}; {remedy}")

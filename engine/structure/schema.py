@@ -8,17 +8,19 @@ exponent and at most `numbers.DIGITS` digits. A keyword that this cannot hold is
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from unmask.engine.structure.numbers import integer_regex, number_regex
-from unmask.engine.structure.pattern import escaped, pattern_regex
+from unmask.engine.structure.pattern import CHARACTER, escaped, pattern_regex
 from unmask.engine.structure.request import StructureError
+from unmask.engine.structure.words import TYPES, check_words, of_kinds, several
 
 MAX_REGEX = 100_000  # characters
 MAX_RECURSION = 3  # times that a definition may be used inside itself
 MAX_LENGTH = 4096  # items, characters
 JSON_DEPTH = 3  # of objects and arrays in what may be any JSON
 SPACE = " ?"
-CHARACTER = r'[^"\\\x00-\x1f\x7f]'
+NOTHING = ""  # stands for what no text matches; each part of a schema that holds it is one itself, or leaves it out
 ANY_CHARACTER = rf'(?:{CHARACTER}|\\["\\/bfnrt])'
 FORMATS = {
     "date": r"[12][0-9]{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])",
@@ -29,7 +31,6 @@ FORMATS = {
     "ipv4": r"(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])",
 }
 FORMATS["date-time"] = f"{FORMATS['date']}T{FORMATS['time']}"
-TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 # Words that say nothing about which JSON is valid.
 REMARKS = frozenset(
     (
@@ -54,9 +55,12 @@ Schema = Mapping[str, Any]
 def schema_regex(schema: Any) -> str:
     """The regular expression of a schema. Raises StructureError for what cannot be held, with where it stands."""
     try:
-        return _Converter(schema).regex(schema, "schema", ())
+        regex = _Converter(schema).regex(schema, "schema", ())
     except RecursionError:
         raise StructureError("the schema is nested too deeply; nest it less") from None
+    if regex == NOTHING:
+        raise StructureError("the schema allows no value, or none that ends; correct it")
+    return regex
 
 
 def object_regex() -> str:
@@ -105,18 +109,20 @@ class _Converter:
         self._written = 0
 
     def regex(self, schema: Any, where: str, within: tuple[str, ...]) -> str:
-        """The regular expression of a part, as a group."""
-        text = f"(?:{self._part(schema, where, within)})"
+        """The regular expression of a part, as a group, or NOTHING."""
+        part = self._part(schema, where, within)
+        text = f"(?:{part})" if part != NOTHING else NOTHING
         self._written += len(text)
         if self._written > 10 * MAX_REGEX or len(text) > MAX_REGEX:
             raise StructureError("the schema is too large; make it smaller, or nest it less deeply")
         return text
 
     def _part(self, schema: Any, where: str, within: tuple[str, ...]) -> str:
-        if schema is True or schema == {}:
-            return _any_value(JSON_DEPTH - 1)
+        if isinstance(schema, bool) or schema == {}:
+            return NOTHING if schema is False else _any_value(JSON_DEPTH - 1)
         if not isinstance(schema, Mapping):
             raise StructureError(f"{where} must be an object, not {schema!r:.60}; correct it")
+        check_words(schema, where)
         schema = {
             word: value for word, value in schema.items() if word not in REMARKS and not _says_nothing(word, value)
         }
@@ -133,27 +139,32 @@ class _Converter:
 
     def _reference(self, schema: Schema, where: str, within: tuple[str, ...]) -> str:
         name = schema["$ref"]
-        if len(schema) > 1:
+        if set(schema) - {"$ref", "type"}:
             raise StructureError(f"{where} has words beside $ref, which is not supported; move them into a definition")
-        if within.count(str(name)) > MAX_RECURSION:
-            return "[^\\x00-\\x{10FFFF}]"  # matches nothing: deeper than this, the other alternatives remain
-        return self.regex(self._resolved(name, where), where, (*within, str(name)))
+        if within.count(name) > MAX_RECURSION:
+            return NOTHING  # deeper than this, the other alternatives remain
+        part = self._resolved(name, where)
+        return self.regex(of_kinds(part, schema["type"]) if "type" in schema else part, where, (*within, name))
 
-    def _resolved(self, name: Any, where: str) -> Any:
-        """What a reference inside of the schema names."""
-        if not isinstance(name, str) or not (name == "#" or name.startswith("#/")):
+    def _resolved(self, name: str, where: str) -> Any:
+        """What a reference inside of the schema names: a JSON pointer (RFC 6901) after a number sign."""
+        if not (name == "#" or name.startswith("#/")):
             raise StructureError(f"{where}.$ref is {name!r:.60}; only references into the schema, as '#/$defs/x', work")
         found = self._root
-        for step in (part.replace("~1", "/").replace("~0", "~") for part in name.split("/")[1:]):
-            if not isinstance(found, Mapping) or step not in found:
-                raise StructureError(f"{where}.$ref names {name!r:.60}, which the schema does not hold; correct it")
-            found = found[step]
+        for step in (unquote(part).replace("~1", "/").replace("~0", "~") for part in name.split("/")[1:]):
+            try:
+                found = found[int(step)] if isinstance(found, list) else dict(found)[step]
+            except (IndexError, KeyError, TypeError, ValueError):
+                message = f"{where}.$ref names {name!r:.60}, which the schema does not hold; correct it"
+                raise StructureError(message) from None
         return found
 
     def _merged(self, schema: Schema, where: str) -> Schema:
         """An `allOf` of parts that no word occurs in twice, as one."""
         merged = {word: value for word, value in schema.items() if word != "allOf"}
-        for i, given in enumerate(_sequence(schema["allOf"], f"{where}.allOf")):
+        for i, given in enumerate(schema["allOf"]):
+            if isinstance(given, Mapping):
+                check_words(given, f"{where}.allOf[{i}]")
             refers = isinstance(given, Mapping) and set(given) - REMARKS == {"$ref"}
             part = self._resolved(given["$ref"], where) if refers else given
             if not isinstance(part, Mapping):
@@ -168,12 +179,14 @@ class _Converter:
         return merged
 
     def _alternatives(self, schema: Schema, word: str, where: str, within: tuple[str, ...]) -> str:
-        parts = _sequence(schema[word], f"{where}.{word}")
+        parts = schema[word]
         if others := set(schema) - {word, "type"}:
             raise StructureError(f"{where} has {sorted(others)} beside {word}; move them into its parts")
+        if "type" in schema:
+            parts = [of_kinds(part, schema["type"]) for part in parts]
         if word == "oneOf" and not self._exclusive(parts, where):
             raise StructureError(f"{where}.oneOf: a value might match two of its parts; use anyOf")
-        return "|".join(self.regex(part, f"{where}.{word}[{i}]", within) for i, part in enumerate(parts))
+        return _any_of([self.regex(part, f"{where}.{word}[{i}]", within) for i, part in enumerate(parts)])
 
     def _exclusive(self, parts: Sequence[Any], where: str) -> bool:
         """Whether no value matches two parts, as their types, or a property that both require, tell."""
@@ -186,42 +199,44 @@ class _Converter:
 
     def _signs(self, part: Any, where: str) -> dict[str, set[str]]:
         """What values of a part must have: their types under "", and the values of required properties, as JSON."""
-        if isinstance(part, Mapping) and "$ref" in part:
-            part = self._resolved(part["$ref"], where)
-        if not isinstance(part, Mapping):
-            return {}
-        kinds = part.get("type", ())
-        signs = {"": {"number" if kind == "integer" else kind for kind in _several(kinds)}} if kinds else {}
+        part = self._checked(part, where)
+        if "$ref" in part:
+            part = self._checked(self._resolved(part["$ref"], where), where)
+        kinds = several(part.get("type", []))
+        signs = {"": {"number" if kind == "integer" else kind for kind in kinds}} if kinds else {}
         for name in part.get("required", ()):
-            value = part.get("properties", {}).get(name, {})
-            if isinstance(value, Mapping) and ("const" in value or "enum" in value):
+            value = self._checked(part.get("properties", {}).get(name), where)
+            if "const" in value or "enum" in value:
                 signs[f"property {name}"] = {json.dumps(x) for x in value.get("enum", [value.get("const")])}
         if "const" in part or "enum" in part:
             signs["value"] = {json.dumps(x, sort_keys=True) for x in part.get("enum", [part.get("const")])}
         return signs
 
+    def _checked(self, part: Any, where: str) -> Schema:
+        """A part whose words are fit to be read; without any if it is no object."""
+        found: Schema = part if isinstance(part, Mapping) else {}
+        check_words(found, where)
+        return found
+
     def _values(self, schema: Schema, where: str) -> str:
         """The values of `enum` or `const` that the rest of the schema, which may only be types, allows."""
         if others := set(schema) - {"enum", "const", "type"}:
             raise StructureError(f"{where} has {sorted(others)} beside its values; leave them out")
-        values = [schema["const"]] if "const" in schema else list(_sequence(schema["enum"], f"{where}.enum"))
+        values = [schema["const"]] if "const" in schema else schema["enum"]
         if "type" in schema:
-            kinds = set(_several(schema["type"]))
+            kinds = set(several(schema["type"]))
             values = [value for value in values if kinds & _kinds(value)]
-        if not values or ("const" in schema and "enum" in schema and schema["const"] not in schema["enum"]):
-            raise StructureError(f"{where} allows no value; correct it")
-        return "|".join(_literal(value) for value in values)
+        if "const" in schema and "enum" in schema and schema["const"] not in schema["enum"]:
+            return NOTHING
+        return _any_of([_literal(value) for value in values])
 
     def _of_types(self, schema: Schema, where: str, within: tuple[str, ...]) -> str:
-        kinds = _several(schema.get("type") or _implied(schema))
-        for kind in kinds:
-            if kind not in TYPES:
-                raise StructureError(f"{where}.type is {kind!r:.60}; use one of {', '.join(TYPES)}")
+        kinds = several(schema.get("type", _implied(schema)))
         allowed = frozenset(("type", "nullable")).union(*(WORDS[kind] for kind in kinds))
         if unknown := sorted(set(schema) - allowed - (ALL_WORDS if "type" in schema else frozenset())):
             raise StructureError(f"{where} has {', '.join(map(repr, unknown))}, which is not supported; leave it out")
         parts = [self._of_type(kind, schema, where, within) for kind in kinds]
-        return "|".join([*parts, "null"] if schema.get("nullable") else parts)
+        return _any_of([*parts, "null"] if schema.get("nullable") else parts)
 
     def _of_type(self, kind: str, schema: Schema, where: str, within: tuple[str, ...]) -> str:
         if kind == "object":
@@ -236,8 +251,6 @@ class _Converter:
 
     def _object(self, schema: Schema, where: str, within: tuple[str, ...]) -> str:
         properties, required = schema.get("properties", {}), list(schema.get("required", ()))
-        if not isinstance(properties, Mapping):
-            raise StructureError(f"{where}.properties must be an object; correct it")
         if missing := [name for name in required if name not in properties]:
             raise StructureError(f"{where}.required names {missing[0]!r:.60}, which 'properties' lacks; add it")
         least, most = _bounds(schema, "Properties", where)
@@ -245,10 +258,11 @@ class _Converter:
             return self._free_object(schema, least, most, where, within)
         if least > len(required) or (most is not None and most < len(properties)):
             raise StructureError(f"{where}: a number of properties is not supported beside 'properties'; leave it out")
-        pairs = [
-            (f"{_literal(name)}:{SPACE}{self.regex(part, f'{where}.properties.{name}', within)}", name in required)
-            for name, part in properties.items()
-        ]
+        values = {name: self.regex(part, f"{where}.properties.{name}", within) for name, part in properties.items()}
+        if any(values[name] == NOTHING for name in required):
+            return NOTHING
+        held = {name: value for name, value in values.items() if value != NOTHING}
+        pairs = [(f"{_literal(name)}:{SPACE}{value}", name in required) for name, value in held.items()]
         if sum(len(text) for text, _ in pairs) * (1 if required else len(pairs)) > 2 * MAX_REGEX:
             raise StructureError(f"{where} is too large; make it smaller, or require one of its properties")
         return rf"\{{{_between_commas(pairs)}\}}"
@@ -260,22 +274,25 @@ class _Converter:
             raise StructureError(f"{where}.minProperties above 1 is not supported without 'properties'; leave it out")
         if further is False:
             most = 0
-        value = "" if most == 0 else self.regex(further, f"{where}.additionalProperties", within)
+        value = NOTHING if most == 0 else self.regex(further, f"{where}.additionalProperties", within)
+        if value == NOTHING:
+            return NOTHING if least else r"\{\}"
         return rf"\{{{_repeated(f'{_string_of(ANY_CHARACTER, 0, None)}:{SPACE}{value}', least, most)}\}}"
 
     def _array(self, schema: Schema, where: str, within: tuple[str, ...]) -> str:
         least, most = _bounds(schema, "Items", where)
-        first = list(_sequence(schema["prefixItems"], f"{where}.prefixItems")) if "prefixItems" in schema else []
+        first = list(schema.get("prefixItems", ()))
         if not first:
-            if most == 0 or schema.get("items") is False:
-                return r"\[\]"
-            return _list(self.regex(schema.get("items", True), f"{where}.items", within), least, most)
+            item = NOTHING if most == 0 else self.regex(schema.get("items", True), f"{where}.items", within)
+            if item == NOTHING:
+                return NOTHING if least else r"\[\]"
+            return _list(item, least, most)
         if least > len(first) or schema.get("items", schema.get("additionalItems", False)) is not False:
             raise StructureError(f"{where}: items after 'prefixItems' are not supported; set 'items' to false")
         if most is not None and most < len(first):
             first = first[:most]
         items = [self.regex(part, f"{where}.prefixItems[{i}]", within) for i, part in enumerate(first)]
-        return rf"\[{f',{SPACE}'.join(items)}\]"
+        return NOTHING if NOTHING in items else rf"\[{f',{SPACE}'.join(items)}\]"
 
 
 def _string(schema: Schema, where: str) -> str:
@@ -315,12 +332,18 @@ def _number(kind: str, schema: Schema, where: str) -> str:
     return regex
 
 
+def _any_of(parts: Sequence[str]) -> str:
+    return "|".join(part for part in parts if part != NOTHING)
+
+
 def _between_commas(pairs: Sequence[tuple[str, bool]]) -> str:
     """Texts between commas, in order; those that are not required may be left out."""
     needed = next((i for i, (_, required) in enumerate(pairs) if required), None)
     if needed is not None:
         before = "".join(f"(?:{text},{SPACE})?" for text, _ in pairs[:needed])
         return before + pairs[needed][0] + _after(pairs[needed + 1 :])
+    if not pairs:
+        return ""
     return f"(?:{'|'.join(text + _after(pairs[i + 1 :]) for i, (text, _) in enumerate(pairs))})?"
 
 
@@ -341,7 +364,10 @@ def _bounds(schema: Schema, of: str, where: str) -> tuple[int, int | None]:
 
 def _literal(value: Any) -> str:
     """A value as JSON, the members of objects and arrays between a comma and a space."""
-    return escaped(json.dumps(value, ensure_ascii=False))
+    try:
+        return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        raise StructureError(f"{value!r:.60} is not JSON; leave it out") from None
 
 
 def _kinds(value: Any) -> set[str]:
@@ -354,10 +380,6 @@ def _kinds(value: Any) -> set[str]:
     return {names[type(value)]}
 
 
-def _several(kinds: Any) -> list[str]:
-    return [kinds] if isinstance(kinds, str) else list(kinds)
-
-
 def _implied(schema: Schema) -> list[str]:
     """The types that the words of a schema without a type speak of: the others are valid, too, and left out."""
     found = [kind for kind in ("object", "array", "string", "number") if WORDS[kind] & schema.keys()]
@@ -366,9 +388,3 @@ def _implied(schema: Schema) -> list[str]:
 
 def _says_nothing(word: str, value: Any) -> bool:
     return word == "uniqueItems" and value is False
-
-
-def _sequence(value: Any, where: str) -> Sequence[Any]:
-    if not isinstance(value, list) or not value:
-        raise StructureError(f"{where} must be a list that is not empty, not {value!r:.60}; correct it")
-    return value

@@ -63,10 +63,10 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
         port = _free_port()
         flags = {"host": "127.0.0.1", "port": port, "max_rows": rows, "max_waiting": max(waiting, 1)}
         model = {name: getattr(settings, name) for name in ModelSettings.model_fields}
-        given = {name: value for name, value in {**model, **flags}.items() if value is not None}
+        given = {name: value for name, value in {**model, **flags}.items() if value not in (None, ())}
         # The variables of this command are not for the server: they may be lists, or ask for another default.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-        environment = {**inherited, **{f"{ENV_PREFIX}{name.upper()}": str(value) for name, value in given.items()}}
+        environment = {**inherited, **{f"{ENV_PREFIX}{name.upper()}": _written(value) for name, value in given.items()}}
         command = [sys.executable, "-m", "unmask", "serve"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log) as process:
             try:
@@ -181,6 +181,11 @@ async def _lines(response: httpx.Response) -> AsyncIterator[str]:
 
 def _client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None), verify=_TLS)
+
+
+def _written(value: object) -> str:
+    """A setting as a variable of the environment has it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _is_ready(url: str) -> bool:

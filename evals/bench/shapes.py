@@ -4,9 +4,10 @@ Texts mean nothing; times and memory are those of the published network.
 """
 
 from unmask.models.config import Config, integer
+from unmask.models.devices import choose_device
 from unmask.models.families import find_family
 from unmask.models.hub import locate
-from unmask.models.loading import Model, build_network, choose_device, choose_dtype, compile_network
+from unmask.models.loading import Model, build_network, choose_dtype, compile_network
 from unmask.models.memory import require_memory
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import Block

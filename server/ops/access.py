@@ -40,7 +40,7 @@ class ApiKeys:
         given = {"authorization", ANTHROPIC} & set(headers.keys())
         what = "the API key is unknown" if given else "this server needs an API key"
         error = UnauthorizedError(f"{what}; send one of its keys as the header 'Authorization: Bearer KEY'")
-        return await error_response(error)(scope, receive, send)
+        return await error_response(error, scope["path"])(scope, receive, send)
 
     def _name(self, headers: Headers) -> str | None:
         """A name for the key of a request, which is not the key itself; None if the key is unknown."""

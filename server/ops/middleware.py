@@ -47,6 +47,7 @@ class Observe:
         scope.setdefault("state", {})["request_id"] = request_id
         # A HEAD is answered as a GET; the HTTP server leaves the body out.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        path: str = scope["path"]
         began, status = time.monotonic(), 0
 
         async def observed(message: Message) -> None:
@@ -59,17 +60,17 @@ class Observe:
 
         try:
             if _head_bytes(scope) > MAX_HEAD_BYTES:
-                return await error_response(HeadTooLargeError(_HEAD_TOO_LARGE))(scope, receive, observed)
+                return await error_response(HeadTooLargeError(_HEAD_TOO_LARGE), path)(scope, receive, observed)
             await self._app(inner, _limited(receive, scope, self._limit()), observed)
         except asyncio.CancelledError:  # the server stops, and its grace time is over
             if not status:
-                await error_response(EngineStoppedError(GOING_DOWN))(scope, receive, observed)
+                await error_response(EngineStoppedError(GOING_DOWN), path)(scope, receive, observed)
             raise
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # a plug-in that exits must not end the server
             log.exception("request %s failed", request_id, extra={"request_id": request_id})
             if status:
                 raise  # half of the answer is sent; the server closes the connection
-            await error_response(error)(scope, receive, observed)
+            await error_response(error, path)(scope, receive, observed)
         finally:
             _log(scope, request_id, status, time.monotonic() - began)
 

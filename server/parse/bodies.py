@@ -5,6 +5,7 @@ counted first, in small pieces, and refused if it holds more than such a call ha
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message as Header
@@ -14,11 +15,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from unmask.errors import unknown
-from unmask.server.errors import BadRequestError, show
+from unmask.server.errors import BadRequestError, ClientLeftError, show
 
 BYTES_PER_POSITION = 16  # a token has about four characters, and a character up to six bytes in JSON
 LEAST_BYTES = 1 << 20  # of the default; conversations have much around their texts
@@ -32,6 +33,8 @@ PIECE = 1 << 16  # bytes per count
 T = TypeVar("T", bound=BaseModel)
 
 _LONG = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
+_POWER = re.compile(rb"(?<![\d.])\d++(?:\.\d++)?[eE]\+?\d{3,}|NaN|Infinity")  # what may be no finite number
+_CARRIED = 32  # bytes of a number that a piece may cut
 _NO_OBJECT = "the body must be a JSON object, sent with the header 'content-type: application/json'"
 
 
@@ -57,8 +60,11 @@ class BodyRoute(APIRoute):
                 raise HTTPException(415, message, {"Accept-Encoding": "identity"})
             if not _is_json(request.headers.get("content-type", "")):
                 raise BadRequestError(_NO_OBJECT)
-            body = await asyncio.to_thread(read_body, await request.body(), kind)
-            return await handle(_ReadRequest(request, body))
+            try:
+                raw = await request.body()
+            except ClientDisconnect:
+                raise ClientLeftError("the client has left before its body was there") from None
+            return await handle(_ReadRequest(request, await asyncio.to_thread(read_body, raw, kind)))
 
         return read_first
 
@@ -80,20 +86,24 @@ class _ReadRequest(Request):
 def read_body(raw: bytes, kind: type[T]) -> T:
     """The body as the endpoint's type. Raises BadRequestError about its first fault."""
     raw = raw.removeprefix(b"\xef\xbb\xbf")  # a byte order mark, as some editors write
-    check_size(raw)
+    infinite = check_size(raw)
     try:
-        return kind.model_validate_json(raw)
+        read = kind.model_validate_json(raw)
     except ValidationError as error:
         raise _refusal(error.errors(include_url=False)[0], kind) from None
+    if infinite is not None:  # in a field that may hold any JSON
+        raise BadRequestError(f"the JSON of the body holds {show(infinite)}, which is no number; leave it out")
+    return read
 
 
-def check_size(raw: bytes) -> None:
-    """Raise BadRequestError for a body of more values or names than are parsed in a moment.
+def check_size(raw: bytes) -> str | None:
+    """Raise BadRequestError for a body of more values or names than are parsed in a moment. Returns a number that is
+    not finite, if the body holds one: JSON has none, and the parser takes them.
 
     Only what is outside of texts counts. A parser agrees on what that is as long as the body is JSON, and stops where
     it is not.
     """
-    at, inside, values, names = 0, 0, 0, 0
+    at, inside, values, names, cut, infinite = 0, 0, 0, 0, b"", None
     while at < len(raw):
         piece = raw[at : at + PIECE]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # an escaped character stays with its backslash
@@ -106,11 +116,14 @@ def check_size(raw: bytes) -> None:
         names += sum(map(outside.count, (b"[", b"{", b":")))
         if _LONG.search(outside):
             raise BadRequestError(f"the JSON of the body holds a number of more than {MAX_DIGITS} digits; write less")
+        cut = cut[-_CARRIED:] + outside
+        infinite = next((one.decode() for one in _POWER.findall(cut) if not math.isfinite(float(one))), infinite)
         if values > MAX_VALUES or names > MAX_NAMES:
             raise BadRequestError(
                 f"the JSON of the body holds more than {MAX_VALUES} values, or more than {MAX_NAMES} objects, lists "
                 "and names of fields; send less at once"
             )
+    return infinite
 
 
 def _is_json(content_type: str) -> bool:

@@ -31,12 +31,15 @@ from unmask.server.wire.fim import FimRequest
 from unmask.server.wire.generate import GenerateRequest
 from unmask.server.wire.items import as_messages
 from unmask.server.wire.messages import Message, Prediction, TemplateValues
-from unmask.server.wire.ollama import OllamaChatRequest
+from unmask.server.wire.ollama import OllamaChatRequest, OllamaGenerateRequest
 from unmask.server.wire.openai import OpenAIFields
 from unmask.server.wire.openai_responses import ResponsesRequest
+from unmask.server.wire.structure import ResponseFormat
 from unmask.server.wire.tools import ToolFields
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default
+
+Answers = tuple[list[Request], Calling | None]
 
 
 def parse_generate(body: GenerateRequest, context: Context) -> tuple[Request, Region]:
@@ -70,59 +73,55 @@ def parse_completion(body: CompletionRequest, context: Context) -> list[Request]
     return _choices(body, regions, _form(body), context)
 
 
-def parse_chat(body: ChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
+def parse_chat(body: ChatRequest, context: Context) -> Answers:
     """The requests for a body of `POST /v1/chat/completions`, and the tools that they may call.
 
     Raises what `server.errors` maps to 400.
     """
     _check_choices(body, "messages", 1, context.settings)
-    form = _form(body)
-    calling = _calling(body, form, context.settings)
-    region = _chat_region(body, body.messages, body.chat_template_kwargs, calling, "messages", context)
-    region = replace(region, draft=_draft(body.prediction, context.model))
-    return _choices(body, [region], form, context), calling
+    values = body.chat_template_kwargs
+    return _answers(body, body, body.messages, values, _form(body), "messages", context, body.prediction)
 
 
-def parse_responses(body: ResponsesRequest, context: Context) -> tuple[list[Request], Calling | None]:
+def parse_responses(body: ResponsesRequest, context: Context) -> Answers:
     """The request for a body of `POST /v1/responses`, and the tools that it may call.
 
     Raises what `server.errors` maps to 400.
     """
-    asked = body.text.format.as_response_format() if body.text and body.text.format else None
-    form = _form(body) if asked is None else structure_of(body, asked, "text")
+    form = _form(body, body.asked_format, "text")
     messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else as_messages(body.input)
     if body.instructions is not None:
         messages = [Message(role="system", content=body.instructions), *messages]
     if not messages:
         raise BadRequestError("field 'input' holds no messages; give at least one", "input")
-    calling = _calling(body.tool_fields(), form, context.settings)
-    region = _chat_region(body, messages, body.chat_template_kwargs, calling, "input", context)
-    return _choices(body, [region], form, context), calling
+    return _answers(body, body.tool_fields(), messages, body.chat_template_kwargs, form, "input", context)
 
 
-def parse_messages(body: MessagesRequest, context: Context) -> tuple[list[Request], Calling | None]:
+def parse_messages(body: MessagesRequest, context: Context) -> Answers:
     """The request for a body of `POST /v1/messages`, and the tools that it may call.
 
     Raises what `server.errors` maps to 400.
     """
-    asked = body.asked_format
-    form = _form(body) if asked is None else structure_of(body, asked, "output_config")
-    messages = body.as_messages()
-    calling = _calling(body.tool_fields(), form, context.settings)
-    region = _chat_region(body, messages, body.chat_template_kwargs, calling, "messages", context)
-    return _choices(body, [region], form, context), calling
+    form, values = _form(body, body.asked_format, "output_config"), body.chat_template_kwargs
+    return _answers(body, body.tool_fields(), body.as_messages(), values, form, "messages", context)
 
 
-def parse_ollama(body: OllamaChatRequest, context: Context) -> tuple[list[Request], Calling | None]:
-    """The request for a body of `POST /api/chat`, and the tools that it may call.
+def parse_ollama(body: OllamaChatRequest | OllamaGenerateRequest, context: Context) -> Answers:
+    """The request for a body of `POST /api/chat` or `POST /api/generate`, and the tools that it may call.
 
     Raises what `server.errors` maps to 400.
     """
-    fields, asked = body.fields, body.asked_format
-    form = _form(fields) if asked is None else structure_of(fields, asked, "format")
-    calling = _calling(body, form, context.settings)
-    region = _chat_region(fields, body.messages, body.chat_template_kwargs, calling, "messages", context)
-    return _choices(fields, [region], form, context), calling
+    fields, model = body.fields, context.model
+    form = _form(fields, body.asked_format, "format")
+    if isinstance(body, OllamaChatRequest):
+        return _answers(fields, body, body.messages, body.chat_template_kwargs, form, "messages", context)
+    text = body.prompt or ""
+    if body.raw or body.suffix:
+        prompt, suffix = checked(encoded(text, "prompt", model), "prompt", model), _suffix(body.suffix, model)
+        region = _region(fields, prompt, suffix, "prompt", context.default_length, model)
+        return _choices(fields, [region], form, context), None
+    system = [Message(role="system", content=body.system)] if body.system else []
+    return _answers(fields, ToolFields(), [*system, Message(role="user", content=text)], None, form, "prompt", context)
 
 
 def parse_count(body: CountRequest, context: Context) -> list[int]:
@@ -132,8 +131,37 @@ def parse_count(body: CountRequest, context: Context) -> list[int]:
     return conversation(body.as_messages(), body.chat_template_kwargs, context.model, tools, "messages")
 
 
-def _form(body: GenerationFields) -> Structure | None:
+def parse_fim(body: FimRequest, context: Context) -> list[Request]:
+    """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
+    _check_choices(body, "prompt", 1, context.settings)
+    model, default = context.model, context.default_length
+    prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
+    region = _region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)
+    return _choices(body, [region], _form(body), context)
+
+
+def _form(body: GenerationFields, asked: ResponseFormat | None = None, param: str = "") -> Structure | None:
+    """The form of the answers, which a body may also have `asked` for in a field of its endpoint, `param`."""
+    if asked is not None:
+        return structure_of(body, asked, param)
     return structure_of(body, body.response_format, "response_format")
+
+
+def _answers(
+    body: GenerationFields,
+    tools: ToolFields,
+    messages: Sequence[Message],
+    values: TemplateValues,
+    form: Structure | None,
+    field: str,
+    context: Context,
+    prediction: Prediction | None = None,
+) -> Answers:
+    """The requests for answers to a conversation, which `field` holds, and the tools that they may call."""
+    calling = _calling(tools, form, context.settings)
+    region = _chat_region(body, messages, values, calling, field, context)
+    region = replace(region, draft=_draft(prediction, context.model))
+    return _choices(body, [region], form, context), calling
 
 
 def _chat_region(
@@ -172,15 +200,6 @@ def _calling(body: ToolFields, form: Structure | None, settings: ServeSettings) 
             "unsupported_value",
         )
     return None
-
-
-def parse_fim(body: FimRequest, context: Context) -> list[Request]:
-    """The requests for a body of `POST /v1/fim/completions`; raises what `server.errors` maps to 400."""
-    _check_choices(body, "prompt", 1, context.settings)
-    model, default = context.model, context.default_length
-    prompt = checked(encoded(body.prompt, "prompt", model), "prompt", model)
-    region = _region(body, prompt, _suffix(body.suffix, model), "prompt", default, model)
-    return _choices(body, [region], _form(body), context)
 
 
 def _region(
@@ -283,6 +302,7 @@ def _request(
         ignore_eos=bool(body.ignore_eos),
         top_logprobs=body.alternatives or 0,
         client=context.client,
+        adapter=context.adapter,
         structure=structure,
         pace=_pace(body, scheduler, context),
         adjustment=adjustment_of(

@@ -1,7 +1,7 @@
 """From a body of `POST /score` to the canvases that the model looks at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unmask.engine.score import Masks, check_patterns, draw_masks, passes_asked
 from unmask.engine.scoring import Question
@@ -38,4 +38,5 @@ def parse_score(body: ScoreRequest, context: Context) -> Scoring:
     asked = (body.patterns, body.coupled_pairs or 0, body.likelihood_samples or 0)
     check_scored(passes_asked(*asked) * (len(prompt) + len(completion)), "completion")
     masks = draw_masks(len(completion), *asked, body.seed or 0)
-    return Scoring(prompt, completion, masks, masks.questions(prompt, completion, model.mask_id))
+    questions = masks.questions(prompt, completion, model.mask_id)
+    return Scoring(prompt, completion, masks, [replace(question, adapter=context.adapter) for question in questions])

@@ -1,6 +1,6 @@
 """From the fields of a body to the form of the answer."""
 
-import json
+from pydantic_core import from_json
 
 from unmask.engine.structure import Structure, choice, json_object, json_of, matching
 from unmask.server.errors import BadRequestError
@@ -41,8 +41,8 @@ def _schema(given: object, param: str) -> object:
     if not isinstance(given, str):
         return given
     try:
-        return json.loads(given)
-    except (ValueError, RecursionError):
+        return from_json(given, allow_inf_nan=False)
+    except ValueError:
         raise BadRequestError(
             f"field '{param}.json' is a text that is no JSON; send the schema itself", param
         ) from None

@@ -1,4 +1,4 @@
-"""How `POST /api/chat` answers: whole, or as lines of JSON."""
+"""How `POST /api/chat` and `POST /api/generate` answer: whole, or as lines of JSON."""
 
 import asyncio
 import json
@@ -26,11 +26,13 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True)
 class OllamaReply:
-    """One HTTP request: what runs for it, and whether its answer says in which order it was revealed."""
+    """One HTTP request: what runs for it, whether its answer says in which order it was revealed, and whether that is
+    a message."""
 
     model: str
     generations: Generations
     with_order: bool
+    chats: bool
 
     async def whole(self) -> Response:
         """The whole answer."""
@@ -52,10 +54,8 @@ class OllamaReply:
             yield to_json({"error": error_body(error)["message"]}) + "\n"
 
     def _line(self, text: str, calls: Sequence[Call] = ()) -> JSON:
-        functions = [OllamaFunction(name=call.name, arguments=json.loads(call.arguments)) for call in calls]
-        called = [OllamaCall(function=function) for function in functions] or None
-        message = OllamaMessage(content=text, tool_calls=called).model_dump(exclude_none=True)
-        return {"model": self.model, "created_at": utc(datetime.now(UTC)), "message": message}
+        head = {"model": self.model, "created_at": utc(datetime.now(UTC))}
+        return head | ({"message": _message(text, calls)} if self.chats else {"response": text})
 
     def _ended(self, result: Result) -> JSON:
         """What the last line has beside the message."""
@@ -71,6 +71,12 @@ class OllamaReply:
             "eval_duration": generating,
             "diffusion": diffusion(self.generations, [result], self.with_order),
         }
+
+
+def _message(text: str, calls: Sequence[Call]) -> JSON:
+    functions = [OllamaFunction(name=call.name, arguments=json.loads(call.arguments)) for call in calls]
+    called = [OllamaCall(function=function) for function in functions] or None
+    return OllamaMessage(content=text, tool_calls=called).model_dump(exclude_none=True)
 
 
 def utc(time: datetime) -> str:

@@ -18,10 +18,9 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/messages", response_model=MessagesResponse, responses=SSE)
 async def messages(body: MessagesRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """Anthropic's messages: text and tools."""
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     requests, calling = await backend.parse(parse_messages, body, caller)
-    head = {"id": f"msg_{caller.id}", "type": "message", "role": "assistant", "model": backend.model_name}
+    head = {"id": f"msg_{caller.id}", "type": "message", "role": "assistant", "model": caller.model}
     generations = await backend.submit(requests, bool(body.stream), caller, calling)
     reply = MessagesReply(body, generations, head)
     if body.stream:
@@ -32,6 +31,6 @@ async def messages(body: MessagesRequest, http: HTTPRequest, backend: BackendOf)
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: CountRequest, http: HTTPRequest, backend: BackendOf) -> CountResponse:
     """How many tokens a conversation has."""
-    check_model(body.model, backend.model_name)
-    tokens = await backend.parse(parse_count, body, Caller(http, None, backend.settings))
+    caller = Caller(http, None, backend.settings, check_model(body.model, backend))
+    tokens = await backend.parse(parse_count, body, caller)
     return CountResponse(input_tokens=len(tokens))

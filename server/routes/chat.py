@@ -23,8 +23,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/chat/completions", response_model=ChatResponse, responses=SSE)
 async def chat_completions(body: ChatRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """OpenAI's chat completions. They also take our fields; `diffusion` is in the response or the last chunk."""
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     requests, calling = await backend.parse(parse_chat, body, caller)
     return await respond(body, requests, caller, backend, SHAPE, calling=calling)
 

@@ -33,7 +33,13 @@ async def _backend(http: HTTPRequest) -> Backend:
 BackendOf = Annotated[Backend, Depends(_backend)]
 
 
-def check_model(asked: str | None, served: str) -> None:
-    """Raise UnknownModelError if the request names a model that is not served."""
-    if asked and asked != served:
-        raise UnknownModelError(f"model {show(asked)} is not served; this server has {served!r}", "model")
+def check_model(asked: str | None, backend: Backend) -> str:
+    """The name of the model or adapter that a request asks for, or of the model if it names none.
+
+    Raises UnknownModelError if that is not served.
+    """
+    names = backend.model_names
+    if asked and asked not in names:
+        served = " and ".join(map(repr, names))
+        raise UnknownModelError(f"model {show(asked)} is not served; this server has {served}", "model")
+    return asked or names[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fastapi import APIRouter
 from starlette.requests import Request as HTTPRequest
@@ -27,8 +28,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/completions", response_model=CompletionResponse, responses=SSE)
 async def completions(body: CompletionRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """OpenAI's completions. They also take our fields; `diffusion` is in the response or the last chunk."""
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     requests = await backend.parse(parse_completion, body, caller)
     echoes = await caller.wait(_echoes(body, requests[:: body.n or 1], backend)) if body.echo else ()
     return await respond(body, requests, caller, backend, SHAPE, echoes)
@@ -42,15 +42,17 @@ async def _echoes(body: CompletionRequest, requests: Sequence[Request], backend:
     if body.logprobs is None:
         return [Echo(text) for text in texts]
     return [
-        Echo(text, await _tokens(request.prompt, text, body.logprobs, backend))
+        Echo(text, await _tokens(request, text, body.logprobs, backend))
         for request, text in zip(requests, texts, strict=True)
     ]
 
 
-async def _tokens(prompt: Sequence[int], text: str, top: int, backend: Backend) -> tuple[Token, ...]:
+async def _tokens(request: Request, text: str, top: int, backend: Backend) -> tuple[Token, ...]:
     """The tokens of a prompt, each predicted from those before it; nothing predicts the first."""
+    prompt = request.prompt
     first, *offsets = backend.model.tokenizer.offsets(prompt, text)
-    scored = await backend.score(left_to_right(prompt, backend.model.mask_id), top)
+    questions = left_to_right(prompt, backend.model.mask_id)
+    scored = await backend.score([replace(question, adapter=request.adapter) for question in questions], top)
     seen = [
         Token(token, one.log_probabilities[0], offset, one.top[0])
         for token, offset, one in zip(prompt[1:], offsets, scored, strict=True)

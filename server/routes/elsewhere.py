@@ -5,17 +5,25 @@ server and send nobody there for a while; and clients repeat what was answered w
 """
 
 from fastapi import APIRouter
+from starlette.requests import Request
 
 from unmask.server.errors import BadRequestError
+
+_EMBEDS = "its model writes text and embeds none; ask a server with an embedding model"
+_ONE = "it serves the one model that it was started with; start another server: unmask serve MODEL"
+ELSEWHERE = {
+    **dict.fromkeys(("/v1/embeddings", "/api/embed", "/api/embeddings"), _EMBEDS),
+    **dict.fromkeys(("/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/{name}"), _ONE),
+}
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.post("/v1/embeddings")
-async def embeddings() -> None:
+async def refuse(request: Request) -> None:
     """Refuse, with a sentence that says what to do."""
-    raise BadRequestError(
-        "this server has no /v1/embeddings; its model writes text and embeds none; "
-        "ask a server with an embedding model",
-        code="unsupported_endpoint",
-    )
+    path = request.scope["route"].path
+    raise BadRequestError(f"this server has no {path}; {ELSEWHERE[path]}", code="unsupported_endpoint")
+
+
+for path in ELSEWHERE:
+    router.add_api_route(path, refuse, methods=["DELETE", "HEAD", "POST"])

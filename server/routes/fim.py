@@ -20,8 +20,7 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/fim/completions", response_model=FimResponse, responses=SSE)
 async def fim_completions(body: FimRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """A text that fits between `prompt` and `suffix`, of at most `max_tokens` tokens."""
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     requests = await backend.parse(parse_fim, body, caller)
     return await respond(body, requests, caller, backend, SHAPE)
 

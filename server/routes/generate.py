@@ -23,10 +23,9 @@ async def generate(body: GenerateRequest, http: HTTPRequest, backend: BackendOf)
     `done`, or `error`. Positions count from the start of the generation region. The texts of all blocks are the answer.
     """
     model = backend.model
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     request, region = await backend.parse(parse_generate, body, caller)
-    head = {"id": f"gen-{caller.id}", "model": backend.model_name}
+    head = {"id": f"gen-{caller.id}", "model": caller.model}
     generations = await backend.submit([request], bool(body.stream), caller)
     reply = NativeReply(body, region, generations, model, head)
     if body.stream:

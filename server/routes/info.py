@@ -9,6 +9,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from unmask.engine.fit import Fit
+from unmask.models.loading import Model
 from unmask.schedulers import json_schema, scheduler_class, scheduler_names
 from unmask.server.backend import Backend
 from unmask.server.routes.common import ERRORS, BackendOf, check_model
@@ -21,15 +23,14 @@ router = APIRouter(tags=["information"])
 @router.get("/v1/models/", include_in_schema=False)  # the next route would take it for a model without a name
 @router.get("/v1/models", responses={503: ERRORS[503]})
 async def models(backend: BackendOf) -> dict[str, Any]:
-    """The one model that is served."""
-    return {"object": "list", "data": [_card(backend)]}
+    """The model that is served, and each of its adapters as one more."""
+    return {"object": "list", "data": [_card(backend, name) for name in backend.model_names]}
 
 
 @router.get("/v1/models/{model:path}", responses={404: ERRORS[404], 503: ERRORS[503]})
 async def model(model: str, backend: BackendOf) -> dict[str, Any]:
     """The model by its name."""
-    check_model(model, backend.model_name)
-    return _card(backend)
+    return _card(backend, check_model(model, backend))
 
 
 @router.get("/v1/schedulers")
@@ -77,15 +78,35 @@ async def metrics(backend: BackendOf) -> Response:
     return Response(backend.metrics_text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _card(backend: Backend) -> dict[str, Any]:
+def _card(backend: Backend, name: str) -> dict[str, Any]:
     model = backend.model
     return {
-        "id": backend.model_name,
+        "id": name,
         "object": "model",
         "created": backend.created,
         "owned_by": "unmask",
         "root": model.name,
         "max_model_len": model.max_positions,
+        "adapter": name if name in model.adapters else model.merged,
+        "preset": _preset(model),
+        "fit": None if backend.fit is None else {"device": str(model.device), **_fit(backend.fit)},
+    }
+
+
+def _preset(model: Model) -> dict[str, Any] | None:
+    """The preset by whose name the model is served, and what it sets, though flags may have set something else."""
+    preset = model.preset
+    return None if preset is None else {"name": preset.name, "licence": preset.licence, "defaults": preset.defaults}
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    return {
+        "dtype": fit.dtype,
+        "quantization": fit.quantization,
+        "weight_bytes": fit.weights,
+        "needed_bytes": fit.needed,
+        "available_bytes": fit.available,
+        "cached_tokens": fit.columns,
     }
 
 

@@ -29,7 +29,7 @@ async def respond(
         "id": f"{shape.prefix}-{caller.id}",
         "object": shape.chunk if body.stream else shape.object,
         "created": int(time.time()),
-        "model": backend.model_name,
+        "model": caller.model,
     }
     generations = await backend.submit(requests, bool(body.stream), caller, calling)
     reply = OpenAIReply(body, generations, backend.model.tokenizer, head, shape, echoes)

@@ -20,10 +20,9 @@ router = APIRouter(tags=["generation"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/v1/responses", response_model=ResponsesResponse, responses=SSE)
 async def responses(body: ResponsesRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """OpenAI's responses: text and tools. Nothing is kept, so each request holds its whole conversation."""
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     requests, calling = await backend.parse(parse_responses, body, caller)
-    name = backend.model_name
+    name = caller.model
     head = {"id": f"resp_{caller.id}", "object": "response", "created_at": int(time.time()), "model": name}
     generations = await backend.submit(requests, bool(body.stream), caller, calling)
     reply = ResponsesReply(body, generations, head)

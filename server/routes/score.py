@@ -27,15 +27,14 @@ async def score(body: ScoreRequest, http: HTTPRequest, backend: BackendOf) -> Re
 
     They are the softmax of the raw logits in float32, from one plain pass per mask.
     """
-    check_model(body.model, backend.model_name)
-    caller = Caller(http, body.timeout, backend.settings)
+    caller = Caller(http, body.timeout, backend.settings, check_model(body.model, backend))
     scoring = await backend.parse(parse_score, body, caller)
-    return await caller.wait(_answer(scoring, backend, caller.id))
+    return await caller.wait(_answer(scoring, backend, caller))
 
 
-async def _answer(scoring: Scoring, backend: Backend, request_id: str) -> Response:
+async def _answer(scoring: Scoring, backend: Backend, caller: Caller) -> Response:
     scored = await backend.score(scoring.questions)
-    head = {"id": f"score-{request_id}", "model": backend.model_name}
+    head = {"id": f"score-{caller.id}", "model": caller.model}
     content = await asyncio.to_thread(_written, head, scoring, scored, backend.model)
     return Response(content, media_type="application/json")
 

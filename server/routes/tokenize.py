@@ -24,10 +24,10 @@ router = APIRouter(tags=["tokens"], responses=ERRORS, route_class=BodyRoute)
 @router.post("/tokenize", response_model=TokenizeResponse)
 async def tokenize(body: TokenizeRequest, http: HTTPRequest, backend: BackendOf) -> Response:
     """The tokens of a text, or of a conversation as the chat template writes it."""
-    check_model(body.model, backend.model_name)
+    name = check_model(body.model, backend)
     # Written as JSON on the thread as well: a text that is too long for a prompt may have many tokens.
     written = backend.workers.run(_tokenized, body, backend.model)
-    content = await Caller(http, None, backend.settings).wait(written)
+    content = await Caller(http, None, backend.settings, name).wait(written)
     return Response(content, media_type="application/json")
 
 
@@ -43,7 +43,7 @@ def _tokenized(body: TokenizeRequest, model: Model) -> str:
 async def detokenize(body: DetokenizeRequest, backend: BackendOf) -> DetokenizeResponse:
     """The text of some tokens."""
     model = backend.model
-    check_model(body.model, backend.model_name)
+    check_model(body.model, backend)
     check_count(len(body.tokens), "tokens", model)
     check_tokens(body.tokens, "tokens", model)
     return DetokenizeResponse(prompt=await backend.workers.run(model.tokenizer.decode_all, body.tokens))

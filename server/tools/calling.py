@@ -77,10 +77,8 @@ class Calling:
         """The request for calls after what is written of an answer. Raises RequestError if there is no room."""
         room = asked.max_tokens - len(written)
         if room < self.needed:
-            raise self.structure.refused(
-                f"its shortest call has {self.needed + len(written)} tokens with its tags, and there is room for "
-                f"{asked.max_tokens}; raise max_tokens"
-            )
+            most = model.max_positions - len(asked.prompt)
+            raise self.structure.no_room("call with its tags", self.needed + len(written), asked.max_tokens, most)
         return replace(
             self.of_calls(asked),
             id=uuid.uuid4().hex,

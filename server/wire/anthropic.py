@@ -5,11 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.server.wire.blocks import AnswerBlock, SystemText, Turns
-from unmask.server.wire.fields import MAX_NAME, MAX_STOPS, Body, GenerationFields, StopText, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_STOPS, Body, GenerationFields, StopText
 from unmask.server.wire.messages import PARTS, Message, TemplateValues
 from unmask.server.wire.responses import Diffusion
 from unmask.server.wire.structure import JsonSchema, ResponseFormat, Schema
-from unmask.server.wire.tools import MAX_TOOLS, NamedFunction, NamedTool, Tool, ToolFields, ToolFunction, ToolName
+from unmask.server.wire.tools import (
+    MAX_TOOLS,
+    NamedFunction,
+    NamedTool,
+    Tool,
+    ToolFields,
+    ToolFunction,
+    ToolName,
+    only_functions,
+)
 from unmask.server.wire.unsupported import UNSUPPORTED, Refusal, check_unsupported
 
 _CHAT = "use /v1/chat/completions"
@@ -20,6 +30,7 @@ _REFUSED: dict[str, Refusal] = {
     "logprobs": ((False,), "this endpoint gives no log-probabilities", _CHAT),
     "top_logprobs": ((0,), "this endpoint gives no log-probabilities", _CHAT),
     "n": ((1,), "this endpoint gives one answer", _CHAT),
+    "output_format": ((), "it is the older name of 'output_config'", 'send {"format": ...} there'),
     "max_completion_tokens": ((), "the length is 'max_tokens'", "send that instead"),
     "parallel_tool_calls": ((True,), "this is said in 'tool_choice'", "set its 'disable_parallel_tool_use'"),
 }
@@ -43,11 +54,7 @@ class ClientTool(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _function(cls, tool: Any) -> Any:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "custom":
-            message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
-            raise about("type", message, "unsupported_value")
-        return tool
+        return only_functions(tool, "custom")
 
     @model_validator(mode="after")
     def _takes_an_object(self) -> "ClientTool":
@@ -145,7 +152,7 @@ class CountRequest(ConversationFields, Body):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
 
 
 class CountResponse(BaseModel):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from unmask.server.wire.fields import about
+from unmask.server.wire.faults import about
 from unmask.server.wire.messages import Messages, Predicted, TemplateValues
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 from unmask.server.wire.tools import ToolFields

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, TokenIds, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_COUNT, UNSET, TokenIds
 from unmask.server.wire.openai import MAX_TOP_LOGPROBS, Choice, OpenAIFields, OpenAIResponse
 
 MAX_PROMPTS = 1 << 14
@@ -21,8 +22,8 @@ Prompts = Annotated[
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`: OpenAI's fields and ours."""
 
-    max_tokens: int | None = Field(
-        None, ge=0, le=MAX_COUNT, description="0 with `echo` generates nothing and describes the prompt alone"
+    max_tokens: Annotated[int | None, Field(ge=0, le=MAX_COUNT), UNSET] = Field(
+        None, description="0 with `echo` generates nothing and describes the prompt alone"
     )
     prompt: Prompts = Field(description="one or more prompts; the response has choices for each")
     suffix: str | None = Field(None, description="text after the generation region")

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from unmask.server.wire.faults import expect
 from unmask.server.wire.structure import ResponseFormat, StructuredOutputs
 
 MAX_COUNT = 2**31 - 1  # the engine keeps numbers as 32-bit integers
@@ -19,33 +19,11 @@ MAX_BIASES = 4096
 MAX_TOKENS = 1 << 20  # more than any model reads
 
 
-def expect(what: str) -> WrapValidator:
-    """Report a value that fits no member of a union in one sentence, not one per member: an error of `about`, if one
-    is among them."""
-
-    def check(value: Any, handler: Any) -> Any:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            told = next((found["ctx"] for found in error.errors() if found["type"] == "body"), None)
-            if told is not None:
-                raise about(told["param"], told["message"], told["code"]) from None
-            raise PydanticCustomError("expected", "Input should be {what}", {"what": what}) from None
-
-    return WrapValidator(check)
-
-
-def about(field: str | None, message: str, code: str | None = None) -> PydanticCustomError:
-    """An error of a whole object, about one of its fields; `code` is for programs."""
-    return PydanticCustomError("body", "{message}", {"message": message, "param": field, "code": code})
-
-
-def check_same(body: BaseModel, field: str, other: str) -> None:
-    """Raise an error if two fields that mean the same are both given and differ."""
-    one, two = getattr(body, field), getattr(body, other)
-    if None not in (one, two) and one != two:
-        raise about(field, f"fields {field!r} and {other!r} differ; give one of them")
-
+# As clients of llama.cpp and Ollama say that they leave a number out.
+UNSET = BeforeValidator(
+    lambda value: None if type(value) is int and value == -1 else value,
+    json_schema_input_type=Annotated[int, Field(ge=-1, le=MAX_SEED)] | None,
+)
 
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 TokenIds = Annotated[list[int], Field(max_length=MAX_TOKENS, fail_fast=True)]
@@ -63,7 +41,7 @@ class Body(BaseModel):
 class GenerationFields(Body):
     """The fields of every generation endpoint."""
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     max_tokens: int | None = Field(None, ge=1, le=MAX_COUNT, description="length of the generation region in tokens")
     block_length: int | None = Field(
         None,

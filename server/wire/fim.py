@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from unmask.server.wire.chat import AnswerMessage
-from unmask.server.wire.fields import MAX_SEED, check_same
+from unmask.server.wire.faults import check_same
+from unmask.server.wire.fields import MAX_SEED
 from unmask.server.wire.openai import Choice, OpenAIFields, OpenAIResponse
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, TokenIds, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_NAME, MAX_TOKENS, GenerationFields, TokenIds
 from unmask.server.wire.messages import Messages, Predicted, TemplateValues, check_template_values
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_NAME, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_NAME
 from unmask.server.wire.messages import MAX_MESSAGES, PARTS, Message, Parts
 from unmask.server.wire.tools import CalledFunction, ToolCall, ToolName
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS
 from unmask.server.wire.tools import ToolCalls
 
 MAX_MESSAGES = 8192

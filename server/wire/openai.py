@@ -1,10 +1,11 @@
 """The fields that OpenAI's generation endpoints share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same
+from unmask.server.wire.faults import about, check_same
+from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, UNSET, GenerationFields
 from unmask.server.wire.responses import GenerationResponse, TokenSteps
 from unmask.server.wire.unsupported import check_unsupported
 
@@ -32,8 +33,14 @@ class OpenAIFields(GenerationFields):
 
     model_config = ConfigDict(extra="allow")
 
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=MAX_COUNT, description="OpenAI's newer name for `max_tokens`"
+    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_COUNT), UNSET] = Field(
+        None, description="length of the generation region in tokens; -1 counts as left out"
+    )
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_COUNT), UNSET] = Field(
+        None, description="OpenAI's newer name for `max_tokens`"
+    )
+    seed: Annotated[int | None, Field(ge=0, le=MAX_SEED), UNSET] = Field(
+        None, description="same seed, same text; random if left out, or -1"
     )
     n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="choices per prompt, with seed, seed + 1, ...")
     stream_options: StreamOptions | None = Field(None, description="what a stream holds in addition to the text")

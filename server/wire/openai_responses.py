@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, GenerationFields, about, check_same, expect
+from unmask.server.wire.faults import about, check_same, expect
+from unmask.server.wire.fields import MAX_COUNT, GenerationFields
 from unmask.server.wire.items import Items, OutputItem
 from unmask.server.wire.messages import TemplateValues
 from unmask.server.wire.responses import Diffusion
@@ -21,6 +22,7 @@ from unmask.server.wire.tools import (
 )
 from unmask.server.wire.unsupported import UNSUPPORTED, Refusal, check_unsupported
 
+LOGPROBS = "message.output_text.logprobs"
 _KEEPS_NOTHING = "this server keeps no answers"
 _SEND_ALL = "send the whole conversation in 'input'"
 # As `UNSUPPORTED`, for this endpoint.
@@ -108,16 +110,27 @@ class ResponsesRequest(GenerationFields):
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer")
     chat_template_kwargs: TemplateValues = None
     metadata: dict[str, Any] | None = Field(None, description="returned as it is")
+    include: list[str] | None = Field(
+        None, description="what an answer should hold beside; this server has nothing to add, and no log-probabilities"
+    )
 
     @model_validator(mode="after")
     def _nothing_else(self) -> "ResponsesRequest":
         check_same(self, "max_output_tokens", "max_tokens")
         self.max_tokens = self.max_output_tokens if self.max_tokens is None else self.max_tokens
         check_unsupported(self.model_extra or {}, 1, type(self).model_fields, REFUSED)
-        if self.text and self.text.format and (self.response_format or self.structured_outputs):
+        if LOGPROBS in (self.include or []):
+            why = "this endpoint gives no log-probabilities; use /v1/chat/completions"
+            raise about("include", f"field 'include' with {LOGPROBS!r} is not supported: {why}", "unsupported_value")
+        if self.asked_format and (self.response_format or self.structured_outputs):
             raise about("text", "fields 'text' and 'response_format' exclude each other; leave one of the two out")
         self.tool_fields()
         return self
+
+    @property
+    def asked_format(self) -> ResponseFormat | None:
+        """The form of the answer as the chat endpoint takes it."""
+        return self.text.format.as_response_format() if self.text and self.text.format else None
 
     def tool_fields(self) -> ToolFields:
         """The tools as the chat endpoint takes them."""

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, TokenIds, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_COUNT, MAX_SEED, MAX_TOKENS, Body, TokenIds
 from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 from unmask.server.wire.responses import Usage
 
@@ -21,7 +22,7 @@ class ScoreRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     prompt: str | None = Field(None, description="raw text before the completion")
     messages: Messages | None = Field(None, description="a conversation before it, put through the chat template")
     chat_template_kwargs: TemplateValues = None

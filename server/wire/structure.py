@@ -3,14 +3,15 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+
+from unmask.server.wire.faults import about, expect
 
 MAX_REGEX = 1 << 14  # characters
 MAX_CHOICES = 1024
 MAX_CHOICE = 4096  # characters
 _OTHERS = ("grammar", "structural_tag", "whitespace_pattern")  # of vLLM, which are not implemented
 
-Schema = dict[str, Any] | bool
+Schema = Annotated[dict[str, Any] | bool, expect("a JSON schema, which is an object, true or false")]
 Choice = Annotated[str, Field(min_length=1, max_length=MAX_CHOICE)]
 
 
@@ -35,10 +36,20 @@ class ResponseFormat(BaseModel):
     )
     json_schema: JsonSchema | None = Field(None, description="with the type json_schema: the schema")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_schema_beside(cls, value: Any) -> Any:
+        """Some servers take one there, so who sends it expects it to be kept."""
+        if isinstance(value, dict) and value.get("schema") is not None:
+            message = "field 'schema' belongs into 'json_schema', with the type 'json_schema'; send it there"
+            raise about("schema", message, "unsupported_parameter")
+        return value
+
     @model_validator(mode="after")
     def _schema_for_its_type(self) -> "ResponseFormat":
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise _error("fields 'type': 'json_schema' and 'json_schema' need each other; send both, or none of them")
+            message = "fields 'type': 'json_schema' and 'json_schema' need each other; send both, or none of them"
+            raise about(None, message)
         return self
 
 
@@ -47,7 +58,9 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    json_: Schema | str | None = Field(None, alias="json", description="a JSON schema, or its text")
+    json_: Annotated[Schema | str | None, expect("a JSON schema, or its text")] = Field(
+        None, alias="json", description="a JSON schema, or its text"
+    )
     json_object: bool | None = Field(None, description="true: any JSON object")
     regex: str | None = Field(
         None, max_length=MAX_REGEX, description="a regular expression that the whole answer matches"
@@ -61,16 +74,12 @@ class StructuredOutputs(BaseModel):
     def _no_others(cls, value: Any) -> Any:
         for name in _OTHERS:
             if isinstance(value, dict) and value.get(name) is not None:
-                raise _error(f"field {name!r} is not supported; use json, json_object, regex or choice")
+                raise about(None, f"field {name!r} is not supported; use json, json_object, regex or choice")
         return value
 
     @model_validator(mode="after")
     def _one(self) -> "StructuredOutputs":
         given = [self.json_, self.json_object or None, self.regex, self.choice]
         if sum(one is not None for one in given) != 1:
-            raise _error("give exactly one of json, json_object, regex and choice")
+            raise about(None, "give exactly one of json, json_object, regex and choice")
         return self
-
-
-def _error(message: str) -> PydanticCustomError:
-    return PydanticCustomError("body", "{message}", {"message": message, "param": None, "code": None})

@@ -2,7 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.server.wire.fields import Body, TokenIds, about
+from unmask.server.wire.faults import about
+from unmask.server.wire.fields import Body, TokenIds
 from unmask.server.wire.messages import Messages, TemplateValues, check_template_values
 
 
@@ -11,7 +12,7 @@ class TokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     prompt: str | None = Field(None, description="raw text")
     messages: Messages | None = Field(
         None, description="a conversation, put through the chat template up to the start of the answer"
@@ -48,7 +49,7 @@ class DetokenizeRequest(Body):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="name of the model; optional, as the server has one model")
+    model: str | None = Field(None, description="name of the model or of one of its adapters; the model if left out")
     tokens: TokenIds = Field(description="token ids")
 
 

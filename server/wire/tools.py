@@ -1,12 +1,13 @@
 """Tools as OpenAI's clients send them: functions that an answer may call, and the calls of earlier answers."""
 
-import json
 from reprlib import repr as show
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import from_json
 
-from unmask.server.wire.fields import MAX_NAME, about, expect
+from unmask.server.wire.faults import about, expect
+from unmask.server.wire.fields import MAX_NAME
 
 MAX_TOOLS = 128  # OpenAI's limit
 MAX_CALLS = 128
@@ -29,8 +30,8 @@ class ToolFunction(BaseModel):
 
     @property
     def schema_(self) -> dict[str, Any]:
-        """The schema of the arguments; without any properties, that of no arguments."""
-        given = self.parameters or {}
+        """The schema of the arguments, an object; without any properties, that of no arguments."""
+        given = {**(self.parameters or {}), "type": "object"}
         return given if given.get("properties") or given.keys() - SILENT else NO_ARGUMENTS
 
     @model_validator(mode="after")
@@ -41,10 +42,10 @@ class ToolFunction(BaseModel):
         return self
 
 
-def only_functions(tool: Any) -> Any:
-    """A tool as it came. Raises what says that it is none that the server supports."""
+def only_functions(tool: Any, function: str = "function") -> Any:
+    """A tool as it came, where `function` is the type of functions. Raises what says that it has another."""
     kind = tool.get("type") if isinstance(tool, dict) else None
-    if isinstance(kind, str) and kind != "function":
+    if isinstance(kind, str) and kind != function:
         message = f"tools of type {kind[:MAX_NAME]!r} are not supported: this server runs none; leave them out"
         raise about("type", message, "unsupported_value")
     return tool
@@ -100,13 +101,15 @@ class CalledFunction(BaseModel):
 
     @property
     def values(self) -> dict[str, Any]:
-        return self.arguments if isinstance(self.arguments, dict) else json.loads(self.arguments or "{}")
+        if isinstance(self.arguments, dict):
+            return self.arguments
+        return from_json(self.arguments or "{}", allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _is_object(self) -> "CalledFunction":
         try:
             wrong = not isinstance(self.values, dict)
-        except (ValueError, RecursionError):
+        except ValueError:
             wrong = True
         if wrong:
             message = f"field 'arguments' must be the text of a JSON object, not {show(self.arguments)}; correct it"

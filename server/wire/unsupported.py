@@ -8,7 +8,8 @@ from typing import Any
 
 from unmask.errors import closest
 from unmask.server.errors import show
-from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS, about
+from unmask.server.wire.faults import about
+from unmask.server.wire.fields import MAX_NAME, MAX_OPTIONS
 from unmask.server.wire.messages import OLD_TOOLS, TEXT_ONLY
 
 NEAR = 0.85  # similarity from which an unknown name counts as a field that was mistyped

@@ -137,12 +137,16 @@ def _metavar(name: str, kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return _metavar(name, typing.get_args(kind)[0]) + ",..."
     if literals := _literals(kind):
-        return "{" + ",".join([*(["N"] if len(_members(kind)) > 1 else []), *literals]) + "}"
-    (plain,) = _members(kind)
-    if typing.get_origin(plain) is typing.Annotated:
-        plain = typing.get_args(plain)[0]
+        return "{" + ",".join([*(["N"] if _plain(_members(kind)[0]) is int else []), *literals]) + "}"
+    (member,) = _members(kind)
+    plain = _plain(member)
     named = {int: "N", float: "X", Path: "PATH", bool: "{true,false}"}
     return named.get(plain, name.rsplit("_", maxsplit=1)[-1].upper())
+
+
+def _plain(member: Any) -> Any:
+    """The type of a member of a union, without what is annotated."""
+    return typing.get_args(member)[0] if typing.get_origin(member) is typing.Annotated else member
 
 
 def _help(field: FieldInfo) -> str:
@@ -221,6 +225,7 @@ def _allowed(error: Any) -> str:
         "less_than_equal": "at most {le:g}",
         "literal_error": "{expected}",
         "too_short": "at least one value",
+        "string_pattern_mismatch": "one with a number, as cuda:1",  # only devices have a pattern
     }
     kind = error["type"]
     form = words.get(kind) or words.get(kind.split("_")[0]) or "valid"

@@ -57,6 +57,7 @@ class Fields(TypedDict, total=False):
     suffix              text or token ids after the generation region
     prediction          text or token ids that the answers are expected to begin with: what the model would write itself
                         is kept and costs hardly a pass, the rest is decoded as ever; nothing
+    adapter             the name of one of several adapters that the LLM was made with; none
     structured_outputs  the form of the answer, whatever the model proposes: a mapping with one of `json` (a schema),
                         `json_object` (True), `regex` and `choice` (a list of texts)
     """
@@ -87,6 +88,7 @@ class Fields(TypedDict, total=False):
     repetition_penalty: float | None
     logit_bias: Mapping[int, float] | None
     structured_outputs: Mapping[str, Any] | None
+    adapter: str | None
 
 
 # Numbers that a field may hold: their type, which are allowed, and the same in words.
@@ -153,29 +155,44 @@ def _length(given: Mapping[str, Any], prompt: Sequence[int], model: Model) -> in
 def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
     """A request with all but id, prompt and seed."""
     a, least = model.network.architecture, given.get("min_tokens", 0)
+    usual: Mapping[str, Any] = {} if model.preset is None else model.preset.defaults
     if least > max_tokens:
         raise RequestError(f"min_tokens {least} is more than the max_tokens {max_tokens}; ask for less", "min_tokens")
     return Request(
         id="",
         prompt=(),
         max_tokens=max_tokens,
-        block_length=choose_block_length(given.get("block_length"), defaults.BLOCK_LENGTH, max_tokens, a),
-        scheduler=(scheduler := _scheduler(given)),
+        block_length=choose_block_length(
+            given.get("block_length"), usual.get("block_length", defaults.BLOCK_LENGTH), max_tokens, a
+        ),
+        scheduler=(scheduler := _scheduler(given, usual.get("scheduler", defaults.SCHEDULER))),
         pace=choose_pace(given.get("speed"), scheduler),
         temperature=choose_temperature(given.get("temperature", 0.0)),
         top_p=given.get("top_p", 1.0),
         top_k=max(given.get("top_k", 0), 0),
         stop=_stop(given.get("stop", ())),
         max_forward_passes=given.get("max_forward_passes"),
-        cache=choose_cache(given.get("cache", defaults.CACHE), a),
+        cache=choose_cache(given.get("cache", usual.get("cache", defaults.CACHE)), a),
         input_state=choose_input_state(given.get("input_state", defaults.INPUT_STATE), model),
         min_tokens=least,
         ignore_eos=given.get("ignore_eos", False),
         suffix=_suffix(given["suffix"], model) if "suffix" in given else (),
         draft=token_ids(given["prediction"], "prediction", model) if "prediction" in given else (),
+        adapter=_adapter(given["adapter"], model) if "adapter" in given else None,
         adjustment=_adjustment(given, model),
         structure=_structure(given["structured_outputs"]) if "structured_outputs" in given else None,
     )
+
+
+def _adapter(name: Any, model: Model) -> int:
+    """The place of an adapter among the model's. Raises RequestError."""
+    if name not in model.adapters:
+        raise RequestError(f"adapter {show(name)} is not there; the adapters are: {_listed(model.adapters)}", "adapter")
+    return model.adapters.index(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none, as one alone is merged"
 
 
 def _adjustment(given: Mapping[str, Any], model: Model) -> Adjustment | None:
@@ -210,10 +227,10 @@ def _structure(asked: Any) -> Structure:
     )
 
 
-def _scheduler(given: Mapping[str, Any]) -> SchedulerSpec:
+def _scheduler(given: Mapping[str, Any], usual: str) -> SchedulerSpec:
     fixed = given if bounds_of(given.get("speed")) is None else {**given, "speed": None}
     shorthands = {name: fixed[name] for name in SHORTHANDS if fixed.get(name) is not None}
-    scheduler, options = name_and_options(given.get("scheduler"), shorthands, defaults.SCHEDULER)
+    scheduler, options = name_and_options(given.get("scheduler"), shorthands, usual)
     if isinstance(scheduler, str):
         return parse_scheduler(scheduler, options)
     instance: Any = scheduler

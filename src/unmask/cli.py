@@ -31,6 +31,12 @@ COMMANDS = {
     "generate": Command(
         ("settings", "GenerateSettings"), ("commands", "generate"), "generate a text and watch the canvas fill"
     ),
+    "check": Command(("settings", "CheckSettings"), ("check", "check"), "see whether a model works on this machine"),
+    "models": Command(
+        ("settings", "ModelsSettings"),
+        ("listing", "models"),
+        "show the presets of public checkpoints and what fits here",
+    ),
     "schedulers": Command(
         ("settings", "SchedulersSettings"),
         ("commands", "schedulers"),
@@ -65,7 +71,7 @@ COMMANDS = {
 
 EXAMPLES = """examples:
   unmask serve                                       serve the embedded model
-  unmask serve GSAI-ML/LLaDA-8B-Instruct --port 80   serve a model of the Hub
+  unmask serve llada-8b --port 80                    serve a model of the Hub
   unmask generate "Tom has 3 pears. Tom buys 4 more. How many pears?"
 
 Each flag is also an environment variable: --max-rows is UNMASK_MAX_ROWS. A

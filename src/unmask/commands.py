@@ -16,6 +16,7 @@ from unmask.engine.input_state import InputState, choose_input_state, require_in
 from unmask.engine.request import Request, Result, Step, fit_block_length
 from unmask.errors import UserError
 from unmask.models.loading import Model, load_configured
+from unmask.models.presets import with_preset
 from unmask.schedulers import json_schema, parse_scheduler_text, scheduler_class, scheduler_names
 from unmask.settings import DEFAULT_MODEL, GenerateSettings, SchedulersSettings
 
@@ -29,6 +30,8 @@ STYLES = ((0.7, "#66cc66"), (0.3, "#ffaa33"), (0.0, "#ff6666"))
 
 def generate(settings: GenerateSettings) -> None:
     """Run one request; text to standard output, figures to standard error."""
+    settings, chosen = with_preset(settings)
+    print(*chosen[:1], sep="\n", end="\n" * bool(chosen), file=sys.stderr)
     scheduler = parse_scheduler_text(settings.scheduler)  # what is wrong is said before the model loads
     require_cache(settings.cache)
     require_input_state(settings.input_state)

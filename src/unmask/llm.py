@@ -1,5 +1,6 @@
 """The Python API: `from unmask import LLM`."""
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,6 +21,8 @@ from unmask.engine.score import Masks, Score, check_patterns, draw_masks
 from unmask.engine.scoring import Question, passes
 from unmask.models.loading import load_model
 from unmask.settings import DEFAULT_MODEL
+
+log = logging.getLogger(__name__)
 
 Prompts = Prompt | Conversation | Sequence[Prompt] | Sequence[Conversation]
 
@@ -48,12 +51,16 @@ class Output:
 class LLM:
     """A masked diffusion language model in this process.
 
-    model            a Hub id, a folder, or "llada-nano", which comes with the package
+    model            a preset such as "llada-8b", which sets the defaults of fields, too, a Hub id, a folder, or
+                     "llada-nano", which comes with the package
     revision         branch, tag or commit of a Hub id
-    device           "auto", "cuda" or "cpu"; auto takes CUDA if present
+    device           "auto", "cpu", "cuda", "cuda:1", "mps", "xpu"; auto takes CUDA if present
     dtype            "auto", "float32", "bfloat16" or "float16"; auto is bfloat16 on CUDA and on CPUs made for it, else
                      float32
-    quantization     "int8" keeps the matrices of the network's blocks in int8; needs the extra unmask[quant]
+    quantization     "int8" or "int4" keeps the matrices of the network's blocks so; needs the extra unmask[quant]
+    lora             adapters in PEFT's layout, each a folder or a Hub id, and perhaps =name: one is merged into the
+                     weights, of several the field `adapter` chooses one by its name
+    verify           check the bytes of weights from the Hub by the hashes that it states
     compile          make kernels with torch.compile; by default on CUDA only
     memory_fraction  share of the memory left beside the weights that keys and values may take
     max_rows         requests that run side by side in one batch
@@ -72,9 +79,11 @@ class LLM:
         model: str = DEFAULT_MODEL,
         *,
         revision: str | None = None,
-        device: Literal["auto", "cuda", "cpu"] = "auto",
+        device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        quantization: Literal["int8"] | None = None,
+        quantization: Literal["int8", "int4"] | None = None,
+        lora: Sequence[str] = (),
+        verify: bool = False,
         compile: bool | None = None,
         memory_fraction: float = defaults.MEMORY_FRACTION,
         max_rows: int = defaults.MAX_ROWS,
@@ -82,7 +91,9 @@ class LLM:
     ):
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
-        self.model = load_model(model, revision, device, dtype, compile, quantization)
+        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify, lora=lora)
+        if self.model.preset is not None and self.model.preset.defaults:
+            log.info(self.model.preset.described())
         self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)
         self._at_work = threading.Lock()
 

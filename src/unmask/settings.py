@@ -47,6 +47,9 @@ OutFile = Annotated[Path, AfterValidator(_in_a_folder)]  # a file that a command
 BlockLength = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
+DeviceName = Literal["auto", "cuda", "cpu", "mps", "xpu"] | Annotated[str, Field(pattern=r"^(cuda|xpu):\d+$")]
+
+
 def flag_of(name: str) -> str:
     """The flag of a field or its alias: `--max-rows` of `max_rows`."""
     return "--" + name.replace("_", "-")
@@ -71,30 +74,41 @@ class ModelSettings(CommandSettings):
     """Which model, where, and in what precision."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        "model": "model revision device dtype quantization compile memory_fraction",
+        "model": "model revision lora verify device dtype quantization compile memory_fraction",
     }
 
     model: str = Field(
-        DEFAULT_MODEL, description="a checkpoint: an embedded one, llada-nano or llada-micro, a folder, or a Hub id"
+        DEFAULT_MODEL,
+        description="a checkpoint: a preset such as llada-8b, see `unmask models`, an embedded one, llada-nano or "
+        "llada-micro, a folder, or a Hub id",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
-    device: Literal["auto", "cuda", "cpu"] = Field(
+    device: DeviceName = Field(
         "auto",
-        description="where the model runs; auto takes CUDA if present. Which card: the first of CUDA_VISIBLE_DEVICES",
+        description="where the model runs: cpu, cuda, cuda:1, mps, xpu; auto takes CUDA if present. mps (Mac) and xpu "
+        "(Intel) were tried by emulation only",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="precision of the weights; auto is bfloat16 on CUDA and on CPUs that compute in it, else float32",
     )
-    quantization: Literal["int8"] | None = Field(
+    quantization: Literal["int8", "int4"] | None = Field(
         None,
-        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16; needs the "
-        "extra unmask[quant]",
+        description="keep the matrices of the network's blocks in int8, about half the memory of bfloat16, or in int4, "
+        "less than a third; needs the extra unmask[quant]",
     )
     compile: bool | None = Field(
         None,
         description="compile kernels with torch.compile; by default on CUDA only, and not for a single answer. It "
         "needs a C compiler, on a CPU a C++ compiler",
+    )
+    lora: Several[str] = Field(
+        (),
+        description="an adapter in PEFT's layout: a folder or a Hub id, and perhaps =name; may be repeated. One is "
+        "merged into the weights; of several a request chooses one by the name of its model",
+    )
+    verify: bool = Field(
+        False, description="check the bytes of weights from the Hub by the hashes that it states, before they are read"
     )
     memory_fraction: float = Field(
         defaults.MEMORY_FRACTION,
@@ -144,6 +158,34 @@ class GenerateSettings(ModelSettings):
     temperature: float = Field(0.0, ge=0.0, description="0 proposes the most probable token, above 0 samples")
     seed: int = Field(0, description="seed of the random draws")
     delay: float = Field(0.05, ge=0.0, description="seconds to pause after each step on a terminal, to watch")
+
+
+class ModelsSettings(CommandSettings):
+    """List the presets, with the memory that each needs and whether this machine has it. Nothing is downloaded.
+
+    Give the name of one to see all that is known of it."""
+
+    POSITIONAL: ClassVar[str | None] = "preset"
+    EXAMPLES: ClassVar[tuple[str, ...]] = ("unmask models", "unmask models llada-8b --device cpu")
+
+    preset: str | None = Field(None, description="the name of a preset")
+    device: DeviceName = Field(
+        "auto", description="what must hold it: cpu, cuda, cuda:1, mps, xpu; auto takes CUDA if present"
+    )
+
+
+class CheckSettings(ModelSettings):
+    """See whether a model works on this machine: load it, have it answer one prompt twice with its preset, check that
+    confidences are probabilities, that both answers are the same and, where the preset states one, that it is that.
+
+    Run it first on a new machine, and paste what it prints into a bug report."""
+
+    POSITIONAL: ClassVar[str | None] = "model"
+    EXAMPLES: ClassVar[tuple[str, ...]] = (
+        "unmask check",
+        "unmask check llada-8b --device cuda",
+        "unmask check llada-8b --verify",
+    )
 
 
 class SchedulersSettings(CommandSettings):
