@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.engine.draft import Draft
+from unmask.engine.pace import Pace, hurry
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.settled import SettledText
 from unmask.engine.structure.progress import Progress
@@ -32,6 +33,7 @@ class Canvas:
     slot          of its keys and values, if it keeps any
     progress      through the automaton of a structured answer; None for a free one
     draft         what the client expects, as far as it is judged
+    share         of a request with a pace: of the way from careful to fast, what the next pass goes
 
     The tokens are kept on the host. Each step sends the columns that it computes, and reads what it revealed once.
     """
@@ -55,8 +57,10 @@ class Canvas:
     block_start: int = 0
     block_step: int = 0
     draft: Draft = field(init=False)
+    share: float = 0.0
     text: str = ""
     _settled: int = 0  # positions
+    _shares: float = 0.0  # the sum over the passes so far
     _open: int = 0  # passes that the current block had without masks
     _gap_ended: bool = False  # whether an end of text has ended the gap that the last settled position is in
     _reported: int = 0  # tokens that the steps have reported as settled
@@ -98,6 +102,16 @@ class Canvas:
     def drafting(self) -> bool:
         """Whether the next pass judges a draft that stands, and does nothing else."""
         return bool(self.draft.standing)
+
+    def choose_share(self, pace: Pace, load: float, now: float) -> float:
+        """What the next pass goes of the way from careful to fast, at a load from 0 and a time on the monotonic
+        clock."""
+        wish = 0.0
+        if pace.deadline is not None:
+            masks = int(self.masked.sum())
+            wish = hurry(pace.deadline - now, now - self.started, self.masks - masks, masks)
+        self.share = pace.share(load, wish)
+        return self.share
 
     @property
     def block_end(self) -> int:
@@ -182,6 +196,7 @@ class Canvas:
             self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
         self._force(block_end)
         self.step += 1
+        self._shares += self.share
         self.block_step += not drafting
         ended = finish and not self._has_masks(self.block_start, block_end)
         if ended:
@@ -331,4 +346,5 @@ class Canvas:
             accepted=accepted,
             rejected=len(self.request.draft) - accepted,
             stop=stop,
+            speed=self._shares / self.step if self.request.pace is not None and self.step else None,
         )

@@ -51,9 +51,9 @@ class Engine:
     batch_invariant  whether each row has forward passes of its own, in turn
     watch            times the phases of each step
 
-    Requests join and leave at any step, and rows of a batch may differ in everything. A request's result depends on
-    its own fields alone: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix products, which
-    differs between batches of different shapes.
+    Requests join and leave at any step, and rows of a batch may differ in everything. A result depends on its request's
+    fields alone, except with a pace: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix
+    products, which differs between batches of different shapes.
     """
 
     def __init__(
@@ -173,6 +173,7 @@ class Engine:
         if not self._batches:
             return []
         batch = self._batches[0]
+        batch.groups.set_pace(load=self.waiting / self._max_rows)
         first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
         capacity, kept = cache.capacity, batch.feed.kept

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unmask.engine.pace import Speed
 from unmask.engine.request import Request, Result
 
 
@@ -24,6 +25,8 @@ class Figures:
     generate_seconds   from the first pass to the last
     accepted_prediction_tokens, rejected_prediction_tokens   tokens of the prediction that the answers have at the same
                        positions, and the others; None without a prediction
+    speed              what the load chose, for several choices the mean over all of their passes; None if the speed was
+                       fixed
     forced_tokens      tokens that the form of the answer left no choice for, which cost no step; None without a form
     """
 
@@ -41,6 +44,7 @@ class Figures:
     forced_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
+    speed: Speed | None = None
 
 
 def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
@@ -65,4 +69,11 @@ def figures(requests: Sequence[Request], results: Sequence[Result]) -> Figures:
         forced_tokens=sum(result.forced for result in results) if structured else None,
         accepted_prediction_tokens=sum(result.accepted for result in results) if drafted else None,
         rejected_prediction_tokens=sum(result.rejected for result in results) if drafted else None,
+        speed=_speed(requests[0], results, passes),
     )
+
+
+def _speed(request: Request, results: Sequence[Result], passes: int) -> Speed | None:
+    if request.pace is None or not passes:
+        return None
+    return Speed.of(request.pace, sum((result.speed or 0.0) * result.forward_passes for result in results) / passes)

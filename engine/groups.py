@@ -1,5 +1,6 @@
 """Rows grouped by scheduler: asks each scheduler what to reveal, and enforces the engine's invariants."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.errors import SchedulerError
+from unmask.engine.pace import Pace
 from unmask.schedulers import Needs, Scheduler, State, View
 
 RowState = dict[str, Tensor]  # one row of a scheduler's state
@@ -28,7 +30,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class GroupInputs:
-    """What a group's decision needs on the device. It is the same in each step.
+    """What a group's decision needs on the device. It is the same in each step, but for the dials of rows with a pace.
 
     rows     (N,) long  the rows of the batch that it decides
     options  {name: (N,)}  the numeric options, as in `View`
@@ -71,6 +73,7 @@ class SchedulerGroups:
         self.needs = Needs()
         self.top_logprobs = 0  # the highest number that a row asks for
         self.inputs: tuple[GroupInputs, ...] = ()  # of the groups, on the host; they travel with each step
+        self._paced: dict[int, list[tuple[int, Canvas, Pace]]] = {}  # by group: a row's place in it, and its pace
 
     def regroup(self, canvases: Sequence[Canvas]) -> None:
         """Group the rows by scheduler and fixed options; forget the state of rows that have left."""
@@ -80,6 +83,8 @@ class SchedulerGroups:
             members.setdefault((spec.name, spec.fixed, spec.instance), []).append(row)
         self._groups = [_group(rows, canvases) for rows in members.values()]
         self.inputs = tuple(_group_inputs(rows, canvases) for rows in members.values())
+        paced = [_paced(rows, canvases) for rows in members.values()]
+        self._paced = {group: rows for group, rows in enumerate(paced) if rows}
         running = {canvas.request.id for canvas in canvases}
         self._states = {id: state for id, state in self._states.items() if id in running}
         self.top_logprobs = max((canvas.request.top_logprobs for canvas in canvases), default=0)
@@ -91,6 +96,17 @@ class SchedulerGroups:
         )
         if any(canvas.request.input_state.softens for canvas in canvases):
             self.needs = replace(self.needs, current=True)
+
+    def set_pace(self, load: float) -> None:
+        """Let the load, from 0 to 1 and more, set the dials of the rows that have a pace."""
+        for group, rows in self._paced.items():
+            now, inputs = time.monotonic(), self.inputs[group]
+            dial = rows[0][2].option  # a group has one scheduler
+            column = inputs.options[dial].clone()
+            for place, canvas, pace in rows:
+                column[place] = pace.value(canvas.choose_share(pace, load, now))
+            changed = replace(inputs, options={**inputs.options, dial: column})
+            self.inputs = (*self.inputs[:group], changed, *self.inputs[group + 1 :])
 
     def choose(
         self, view: View, last_pass: Tensor, inputs: Sequence[GroupInputs], unheard: frozenset[str] = frozenset()
@@ -178,6 +194,11 @@ def _group_inputs(rows: Sequence[int], canvases: Sequence[Canvas]) -> GroupInput
     options = [canvases[row].request.scheduler.numeric for row in rows]
     columns = {name: torch.tensor([row[name] for row in options]) for name in options[0]}
     return GroupInputs(torch.tensor(rows), columns)
+
+
+def _paced(rows: Sequence[int], canvases: Sequence[Canvas]) -> list[tuple[int, Canvas, Pace]]:
+    paces = [(place, canvases[row], canvases[row].request.pace) for place, row in enumerate(rows)]
+    return [(place, canvas, pace) for place, canvas, pace in paces if pace is not None]
 
 
 def _asked_for(view: View, needs: Needs) -> View:

@@ -7,6 +7,7 @@ from unmask.engine.adjustment.request import Adjustment
 from unmask.engine.caching import NO_CACHE, Cache
 from unmask.engine.errors import RequestError
 from unmask.engine.input_state import MASK, InputState
+from unmask.engine.pace import Pace
 from unmask.engine.structure.request import Structure
 from unmask.models.architecture import Architecture
 from unmask.schedulers import SchedulerSpec, State
@@ -39,6 +40,8 @@ class Request:
     adjustment         what changes of the model's logits before a token is proposed; None for nothing
     structure          the form that the answer has, whatever the model proposes; None for any
     input_state        what the model is fed at positions that are not settled
+    pace               how the load sets the scheduler's dial, in place of its option; None leaves it as it is. With one
+                       the result depends on what else runs
     adapter            the place among the model's adapters of the one to use; None for the weights alone
     client             who sent it: a path of names, as (API key, HTTP request). When a row is free, clients take turns,
                        and so do the parts of each. It decides when a request runs, and nothing else
@@ -66,6 +69,7 @@ class Request:
     input_state: InputState = MASK
     adjustment: Adjustment | None = None
     draft: tuple[int, ...] = ()
+    pace: Pace | None = None
     adapter: int | None = None
 
     @property
@@ -191,6 +195,7 @@ class Result:
     stop           the stop text that ended it, if one did
     accepted       how many tokens of the draft the token_ids have at the same positions
     rejected       its other tokens
+    speed          of a request with a pace, the mean over its passes of the share of the way from careful to fast
     """
 
     token_ids: tuple[int, ...]
@@ -209,3 +214,4 @@ class Result:
     accepted: int = 0
     rejected: int = 0
     stop: str | None = None
+    speed: float | None = None

@@ -36,6 +36,7 @@ class PolicyOptions:
         "in mode likely their odds, by 16 ** (2 speed - 1), so that 0.5 leaves them as they are",
         minimum=0.0,
         maximum=1.0,
+        fast=0.8,
     )
 
     def __post_init__(self) -> None:

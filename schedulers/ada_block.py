@@ -13,7 +13,7 @@ REACH = 4  # a line's end is looked for in this part of the whole: a quarter
 
 @dataclass(frozen=True)
 class AdaBlockOptions:
-    threshold: float = option(0.9, "reveal what is at least this confident", minimum=0.0, maximum=1.0)
+    threshold: float = option(0.9, "reveal what is at least this confident", minimum=0.0, maximum=1.0, fast=0.5)
     delimiter: int = option(198, "the token that ends a block", minimum=0)
     delimiter_threshold: float = option(0.3, "how confident it must be", minimum=0.0, maximum=1.0)
     length: int = option(32, "positions of a block that no delimiter ends", minimum=1)

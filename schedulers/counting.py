@@ -13,7 +13,7 @@ from unmask.schedulers.options import option
 class CountOptions:
     """At most one of the two may be set; by default one token is revealed per step."""
 
-    n: int = option(1, "tokens revealed at each step", minimum=1)
+    n: int = option(1, "tokens revealed at each step", minimum=1, fast=4)
     steps: int | None = option(
         None,
         "forward passes for the whole generation, shared evenly among its tokens; at least one for each block, and at "

@@ -13,7 +13,9 @@ TOKENS = 8  # most probable ones of each position; credit of the others is lost
 
 @dataclass(frozen=True)
 class CreditOptions:
-    threshold: float = option(0.9, "reveal what is at least this confident with its credit", minimum=0.0, maximum=1.0)
+    threshold: float = option(
+        0.9, "reveal what is at least this confident with its credit", minimum=0.0, maximum=1.0, fast=0.5
+    )
     alpha: float = option(0.7, "how much credit counts", minimum=0.0)
     beta: float = option(0.8, "how much of the credit remains from pass to pass", minimum=0.0, maximum=1.0)
     gamma: float = option(0.2, "power of the probability that is credited", minimum=0.0)

@@ -10,7 +10,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class DeferredCommitmentOptions:
-    threshold: float = option(0.9, "reveal what is at least this confident", minimum=0.0, maximum=1.0)
+    threshold: float = option(0.9, "reveal what is at least this confident", minimum=0.0, maximum=1.0, fast=0.5)
     masks: int = option(32, "most masks in the window", minimum=1)
     length: int = option(128, "most positions in the window", minimum=1)
 

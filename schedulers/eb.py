@@ -10,7 +10,9 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class EBOptions:
-    gamma: float = option(0.1, "bound, in nats, on how much the tokens of a step may depend on each other", minimum=0.0)
+    gamma: float = option(
+        0.1, "bound, in nats, on how much the tokens of a step may depend on each other", minimum=0.0, fast=0.5
+    )
 
 
 class EB:

@@ -10,7 +10,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class FactorOptions:
-    factor: float = option(1.0, "tolerance: larger reveals more at each step", minimum=0.0)
+    factor: float = option(1.0, "tolerance: larger reveals more at each step", minimum=0.0, fast=8.0)
 
 
 class Factor:

@@ -11,7 +11,9 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class HierarchyOptions:
-    threshold: float = option(0.9, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0)
+    threshold: float = option(
+        0.9, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0, fast=0.5
+    )
     low: float = option(0.4, "reveal the best of a run of masks if it exceeds this", minimum=0.0, maximum=1.0)
 
 

@@ -10,7 +10,9 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class JointOptions:
-    threshold: float = option(0.5, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0)
+    threshold: float = option(
+        0.5, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0, fast=0.3
+    )
     edit_threshold: float = option(
         0.0, "write over a token if the confidence in another exceeds this", minimum=0.0, maximum=1.0
     )

@@ -10,7 +10,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class KLASSOptions:
-    threshold: float = option(0.9, "least confidence of what is revealed", minimum=0.0, maximum=1.0)
+    threshold: float = option(0.9, "least confidence of what is revealed", minimum=0.0, maximum=1.0, fast=0.5)
     epsilon: float = option(0.01, "most, in nats, that a prediction may move from pass to pass", minimum=0.0)
     history: int = option(2, "passes in a row in which it may not have moved further", minimum=0)
 

@@ -9,7 +9,9 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class LocalLeapOptions:
-    threshold: float = option(0.9, "what exceeds this is an anchor, and is revealed", minimum=0.0, maximum=1.0)
+    threshold: float = option(
+        0.9, "what exceeds this is an anchor, and is revealed", minimum=0.0, maximum=1.0, fast=0.5
+    )
     relaxed: float = option(0.75, "near an anchor, reveal what exceeds this", minimum=0.0, maximum=1.0)
     radius: int = option(4, "how many positions near reaches", minimum=0)
 

@@ -11,7 +11,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class MultiBlockOptions:
-    threshold: float = option(0.5, "reveal predictions whose entropy, in nats, is below this", minimum=0.0)
+    threshold: float = option(0.5, "reveal predictions whose entropy, in nats, is below this", minimum=0.0, fast=1.5)
     length: int = option(32, "positions of a block", minimum=1)
     begin: float = option(0.5, "share of a block that is revealed when the next begins", minimum=0.0, maximum=1.0)
 

@@ -30,10 +30,50 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
+    fast: float | None = None,
 ) -> Any:
-    """Declare one option of a scheduler's `Options` dataclass. Bounds are inclusive; `choices` are of a text."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    """Declare one option of a scheduler's `Options` dataclass. Bounds are inclusive; `choices` are of a text.
+
+    fast  makes a number the dial of the scheduler: its value where that is as fast as is sensible
+    """
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices, "fast": fast}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dial:
+    """The numeric option that makes a scheduler faster or more careful.
+
+    default  where it is careful
+    fast     where it is as fast as is sensible
+    whole    whether it is an integer
+    """
+
+    name: str
+    default: float
+    fast: float
+    whole: bool
+
+    def faster(self, value: float) -> float:
+        """The fast end for one who starts at `value`: that itself, if it is beyond."""
+        return self.fast if (self.fast - value) * (self.fast - self.default) > 0 else value
+
+
+@cache
+def dial_of(options: type[Any]) -> Dial | None:
+    """The dial of an `Options` dataclass, if it has one.
+
+    Raises ValueError if two options claim to be it, or one that need not be a number.
+    """
+    fields = [field for field in dataclasses.fields(options) if field.metadata.get("fast") is not None]
+    if not fields:
+        return None
+    field, hints = fields[0], typing.get_type_hints(options)
+    if len(fields) > 1 or hints[field.name] not in (int, float):
+        names = ", ".join(field.name for field in fields)
+        raise ValueError(f"{options.__name__}: one option, an int or a float, may be declared with fast, not {names}")
+    default: Any = field.default
+    return Dial(field.name, default, field.metadata["fast"], hints[field.name] is int)
 
 
 def parse_options(options: type[T], values: Mapping[str, object]) -> T:
@@ -60,7 +100,9 @@ def json_schema(options: type[Any]) -> dict[str, Any]:
         kind, nullable = _kind(hints[field.name])
         name = _JSON_TYPES[kind]
         schema = {"type": [name, "null"] if nullable else name, "default": field.default}
-        schema |= {key: field.metadata[key] for key in ("minimum", "maximum") if field.metadata.get(key) is not None}
+        schema |= {
+            key: field.metadata[key] for key in ("minimum", "maximum", "fast") if field.metadata.get(key) is not None
+        }
         if field.metadata.get("choices") is not None:
             schema["enum"] = list(field.metadata["choices"])
         properties[field.name] = schema | {"description": field.metadata.get("help", "")}

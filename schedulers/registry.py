@@ -10,7 +10,7 @@ from typing import Any
 
 from unmask.errors import UserError, unknown
 from unmask.schedulers.base import Needs, Scheduler
-from unmask.schedulers.options import OptionError, number, numeric_kinds, parse_options
+from unmask.schedulers.options import Dial, OptionError, dial_of, number, numeric_kinds, parse_options
 
 GROUP = "unmask.schedulers"
 
@@ -50,6 +50,11 @@ class SchedulerSpec:
         kinds = numeric_kinds(self.options.__class__)
         return {name: number(self.values[name], kind) for name, kind in kinds.items()}
 
+    @property
+    def dial(self) -> Dial | None:
+        """The option that makes it faster or more careful, if it has one."""
+        return dial_of(self.options.__class__)
+
     @cached_property
     def fixed(self) -> tuple[tuple[str, object], ...]:
         """The options that an instance of the scheduler is made with."""
@@ -81,6 +86,19 @@ def scheduler_class(name: str) -> type[Scheduler]:
         raise ValueError(f"scheduler {name!r} is claimed by {', '.join(entry.value for entry in found)}; uninstall one")
     loaded: type[Scheduler] = found[0].load()
     return loaded
+
+
+def names_with_dial() -> tuple[str, ...]:
+    """The installed schedulers that have an option for their speed; one that cannot be loaded is left out."""
+    return tuple(name for name in installed_names() if _has_dial(name))
+
+
+def _has_dial(name: str) -> bool:
+    try:
+        options: Any = scheduler_class(name).Options
+        return dial_of(options) is not None
+    except (Exception, SystemExit):  # it may be anybody's code
+        return False
 
 
 def parse_scheduler(name: str, options: Mapping[str, object] | None = None) -> SchedulerSpec:

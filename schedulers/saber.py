@@ -12,7 +12,7 @@ SHARE = 8  # one token is taken back for so many that are revealed
 
 @dataclass(frozen=True)
 class SaberOptions:
-    n: int = option(2, "least tokens revealed at each step, before some are taken back", minimum=1)
+    n: int = option(2, "least tokens revealed at each step, before some are taken back", minimum=1, fast=8)
 
 
 class Saber:

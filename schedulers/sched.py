@@ -16,7 +16,7 @@ TINY = torch.finfo(torch.float32).tiny  # a probability below this counts as thi
 class SchEDOptions:
     n: int = option(1, "tokens revealed at each step until then", minimum=1)
     curve: str = option("cosine", "how the bound falls", choices=("cosine", "linear", "exp", "prophet"))
-    high: float = option(7.5, "mean lead, in nats, that is asked for at first", minimum=0.0)
+    high: float = option(7.5, "mean lead, in nats, that is asked for at first", minimum=0.0, fast=2.5)
     low: float = option(2.5, "mean lead, in nats, that is asked for at the end", minimum=0.0)
     decay: float = option(4.0, "how fast the bound of 'exp' falls", minimum=0.0)
 

@@ -8,7 +8,9 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class ThresholdOptions:
-    threshold: float = option(0.9, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0)
+    threshold: float = option(
+        0.9, "reveal every position whose confidence exceeds this", minimum=0.0, maximum=1.0, fast=0.5
+    )
 
 
 class Threshold:

@@ -11,7 +11,7 @@ from unmask.schedulers.options import option
 @dataclass(frozen=True)
 class TwoThresholdsOptions:
     all_above: float = option(0.62, "reveal everything if the least sure exceeds this", minimum=0.0, maximum=1.0)
-    each_above: float = option(0.95, "otherwise reveal what exceeds this", minimum=0.0, maximum=1.0)
+    each_above: float = option(0.95, "otherwise reveal what exceeds this", minimum=0.0, maximum=1.0, fast=0.5)
 
 
 class TwoThresholds:

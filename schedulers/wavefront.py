@@ -11,7 +11,7 @@ from unmask.schedulers.options import option
 
 @dataclass(frozen=True)
 class WavefrontOptions:
-    n: int = option(1, "tokens revealed at each step", minimum=1)
+    n: int = option(1, "tokens revealed at each step", minimum=1, fast=4)
     radius: int = option(2, "how far from a known token a mask may be revealed", minimum=1)
     most: int = option(8, "most masks that are considered at a step", minimum=1)
 

@@ -17,7 +17,7 @@ LEAST, MOST, SHARE, BEFORE = (
 
 @dataclass(frozen=True)
 class WINOOptions:
-    wide_in: float = option(0.6, "reveal what exceeds this", minimum=0.0, maximum=1.0)
+    wide_in: float = option(0.6, "reveal what exceeds this", minimum=0.0, maximum=1.0, fast=0.4)
     narrow_out: float = option(0.9, "take back what is below this", minimum=0.0, maximum=1.0)
 
 

@@ -176,7 +176,7 @@ class Backend:
         ClientLeftError."""
         adapters = self.model.adapters
         adapter = adapters.index(caller.model) if caller.model in adapters else None
-        context = Context(self.model, self.settings, caller.client, adapter)
+        context = Context(self.model, self.settings, caller.client, adapter, caller.ends)
         return await caller.wait(self.workers.run(parse, body, context))
 
     async def submit(

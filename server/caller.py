@@ -1,6 +1,7 @@
 """The client of a request: which key it has, and how long it waits."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -49,7 +50,9 @@ class Caller:
         key: str = getattr(http.state, "key", "")  # a name for its API key, where the server asks for one
         self.client = (key, uuid.uuid4().hex)
         given = [seconds for seconds in (timeout, settings.request_timeout) if seconds is not None]
-        self.deadline = Deadline(min(given, default=None))
+        seconds = min(given, default=None)
+        self.deadline = Deadline(seconds)
+        self.ends = None if seconds is None else time.monotonic() + seconds  # the same for the engine's thread
 
     async def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`, which is cancelled if the time is over or the client leaves first.

@@ -25,7 +25,7 @@ class ServeSettings(ModelSettings):
         **ModelSettings.GROUPS,
         "server": "host port served_model_name chat_template ignore_tools log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
-        "defaults of requests": "default_scheduler default_block_length default_max_tokens cache input_state",
+        "defaults of requests": "default_scheduler speed default_block_length default_max_tokens cache input_state",
         "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
         "times": "keep_alive_interval idle_timeout shutdown_seconds step_timeout",
     }
@@ -80,6 +80,11 @@ class ServeSettings(ModelSettings):
     )
     default_scheduler: str = Field(
         defaults.SCHEDULER, description="scheduler of requests that name none, with options as name:option=value"
+    )
+    speed: str | None = Field(
+        None,
+        description="for requests that name none: auto lets the load choose how careful their schedulers are, "
+        "auto:low=0.2:high=0.8 between these shares of the way from careful to fast",
     )
     default_block_length: int = Field(
         defaults.BLOCK_LENGTH, ge=1, description="block length of requests that give none"
@@ -145,6 +150,15 @@ class ServeSettings(ModelSettings):
         except (UnknownSchedulerError, OptionError) as error:
             raise ValueError(str(error)) from None
         return name
+
+    @field_validator("speed")
+    @classmethod
+    def _is_auto(cls, text: str | None) -> str | None:
+        from unmask.engine.pace import parse_speed
+
+        if text is not None:
+            parse_speed(text)
+        return text
 
     @field_validator("cache")
     @classmethod

@@ -45,6 +45,7 @@ DEFAULTS = {
     "block_length": _setting("default_block_length"),
     "cache": _setting("cache"),
     "input_state": _setting("input_state"),
+    "speed": "the scheduler's, `--speed`",
     "mask_marker": "`[MASK]`",
     "max_completion_tokens": "as `max_tokens`",
     "max_forward_passes": "4 for each mask",

@@ -24,6 +24,7 @@ from unmask.engine.engine import Engine
 from unmask.engine.request import Request
 from unmask.errors import UserError
 from unmask.evals.bench.http import arrivals, run_http, serving, settles
+from unmask.evals.bench.load import open_loop
 from unmask.evals.bench.memory import peak_bytes, reset_peak
 from unmask.evals.bench.offline import profile_offline, run_offline
 from unmask.evals.bench.reference import generate, logits_of, require_plain, run_reference
@@ -298,6 +299,7 @@ def test_the_command_shows_and_writes_what_it_measured(
     names = ["reference", "threshold none 1", "threshold none 1 http", "threshold none 2", "threshold none 2 http"]
     assert [line["name"] for line in found["results"]] == names
     assert all(len(line["rounds"]) == 2 for line in found["results"])
+    assert all(line["figures"]["solved"]["median"] == 1.0 for line in found["results"])
     assert [line["watched"] is not None for line in found["results"]] == [False, True, False, True, False]
     last = found["results"][-1]
     assert last["against"].keys() == {"reference", "first", "offline"}
@@ -311,12 +313,38 @@ def test_the_command_shows_and_writes_what_it_measured(
     assert re.search(r"machine: CPU .* GFLOP/s in float32", shown)
 
 
+def test_an_open_loop_by_processor_time_leaps_to_the_next_arrival_and_counts_waiting(nano: Model) -> None:
+    requests = asked(nano, 6, "threshold")
+    apart = open_loop(Engine(nano, max_rows=1), requests, [100.0 * i for i in range(6)])
+    assert apart.seconds > 500 > max(apart.latencies)
+    at_once = open_loop(Engine(nano, max_rows=1), requests, [0.0] * 6)
+    assert list(at_once.latencies) == sorted(at_once.latencies)
+    assert at_once.latencies[-1] == at_once.seconds < 100
+    assert at_once.latencies[-1] > 2 * max(apart.latencies)
+    assert [result.token_ids for result in at_once.results] == [result.token_ids for result in apart.results]
+
+
+def test_in_an_open_loop_answers_of_other_tasks_are_graded_over_http_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    flags = (
+        f"--task sudoku --scheduler topk:n=48,threshold:speed=auto --http --rate 100 --concurrency 2 --requests 8 "
+        f"--rounds 1 --json {out} --device cpu --dtype float32"
+    )
+    cli.main(["bench", *flags.split()])
+    found = json.loads(out.read_text())["results"]
+    assert [line["name"] for line in found] == ["topk:n=48 none 2 http", "threshold:speed=auto none 2 http"]
+    solved = [line["figures"]["solved"]["median"] for line in found]
+    assert solved[0] < solved[1] <= 1  # all at once is no way to solve a Sudoku
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("--rate 3", "--rate is for runs over HTTP; add --http"),
         ("--url http://x", "--url is for runs over HTTP; add --http"),
         ("--http --rate 3 --concurrency 1,2", "give one --concurrency"),
+        ("--task word-problems,chess", "--task: unknown task 'chess'; the tasks are: word-problems, "),
+        ("--scheduler dus:speed=auto", "scheduler 'dus' has no option that the speed 'auto' could set"),
         ("--cache fridge", "cache 'fridge' is unknown; the caches are: none"),
         ("--cache block", "cache 'block' is not for this model"),
         ("--input-state hard", "unknown input state 'hard'"),

@@ -17,8 +17,9 @@ from rich.progress import Progress
 from unmask.engine.caching import choose_cache, require_cache
 from unmask.engine.engine import Engine
 from unmask.engine.input_state import AUTO, choose_input_state, require_input_state
+from unmask.engine.pace import parse_paced
 from unmask.engine.request import Request
-from unmask.errors import UsageError
+from unmask.errors import UsageError, unknown
 from unmask.evals.bench.http import run_http, serving
 from unmask.evals.bench.offline import Profile, profile_offline, run_offline
 from unmask.evals.bench.reference import require_plain, run_reference
@@ -26,9 +27,9 @@ from unmask.evals.bench.report import Line, as_json, show
 from unmask.evals.bench.roofline import Machine, measure_machine, reached
 from unmask.evals.bench.runs import Comparison, Run, alternate
 from unmask.evals.bench.settings import BenchSettings
-from unmask.evals.bench.workload import kinds, workload
+from unmask.evals.bench.workload import kinds, problems_of, workload
+from unmask.evals.tasks import TASKS, Problem, grade_all
 from unmask.models.loading import Model, load_configured
-from unmask.schedulers import parse_scheduler_text
 
 REFERENCE = "reference"
 PIPED_WIDTH = 120  # columns of a table that goes to a file
@@ -78,7 +79,7 @@ def bench(settings: BenchSettings) -> None:
     """Warm up, watch one run of each contestant, time the rounds, show tables, and write JSON if asked."""
     _check(settings)
     for text in settings.scheduler:
-        parse_scheduler_text(text)
+        parse_paced(text)
     for text in settings.cache:
         require_cache(text)
     for text in settings.input_state:
@@ -113,6 +114,8 @@ def bench(settings: BenchSettings) -> None:
 
 def _check(settings: BenchSettings) -> None:
     """Raise UsageError for settings that exclude each other, before a model is loaded."""
+    if strangers := [name for name in settings.task if name not in TASKS]:
+        raise UsageError(f"--task: {unknown('task', strangers[0], TASKS)}")
     for flag in ("url", "rate"):
         if getattr(settings, flag) is not None and not settings.http:
             raise UsageError(f"--{flag} is for runs over HTTP; add --http")
@@ -122,7 +125,7 @@ def _check(settings: BenchSettings) -> None:
         raise UsageError("--rate takes the place of --concurrency over HTTP; give one --concurrency")
     if not settings.against:
         return
-    mix = kinds(settings.max_tokens)
+    mix = kinds(settings.max_tokens, settings.task)
     for flag, count in (("reference-requests", settings.reference_requests), ("requests", settings.requests)):
         if count % mix:
             raise UsageError(
@@ -137,10 +140,11 @@ def _check(settings: BenchSettings) -> None:
 
 
 def _requests(model: Model, settings: BenchSettings, setup: Setup) -> list[Request]:
-    scheduler, cache = parse_scheduler_text(setup.scheduler), choose_cache(setup.cache, model.network.architecture)
+    (scheduler, pace), cache = parse_paced(setup.scheduler), choose_cache(setup.cache, model.network.architecture)
     count, seed, length = settings.requests, settings.seed, settings.block_length
-    asked = workload(model, count, seed, settings.max_tokens, scheduler, cache, length)
-    return [replace(request, input_state=choose_input_state(setup.input_state, model)) for request in asked]
+    asked = workload(model, count, seed, settings.max_tokens, scheduler, cache, length, settings.task)
+    state = choose_input_state(setup.input_state, model)
+    return [replace(request, input_state=state, pace=pace) for request in asked]
 
 
 def _url(settings: BenchSettings, stack: ExitStack) -> str:
@@ -153,6 +157,7 @@ def _url(settings: BenchSettings, stack: ExitStack) -> str:
 def _contestants(model: Model, settings: BenchSettings, machine: Machine, url: str) -> list[Contestant]:
     """The reference, if asked for, and every combination of the settings."""
     overs: tuple[Over, ...] = ("offline", "http") if settings.http else ("offline",)
+    overs = overs if settings.rate is None else ("http",)  # an open loop compares with no closed one
     which = (settings.scheduler, settings.cache, settings.input_state)
     parts = (*which, settings.concurrency, overs, settings.batch_invariant)
     setups = [Setup(*combination) for combination in product(*parts)]
@@ -160,19 +165,31 @@ def _contestants(model: Model, settings: BenchSettings, machine: Machine, url: s
     rows, fraction = max(settings.concurrency), settings.memory_fraction
     engines = {mode: Engine(model, rows, fraction, batch_invariant=mode) for mode in settings.batch_invariant}
 
+    problems = problems_of(settings.task, settings.requests, settings.seed)
+
+    def graded(run: Callable[[], Run]) -> Callable[[], Run]:
+        return lambda: _graded(run(), problems, model)
+
     def contestant(setup: Setup) -> Contestant:
         requests, concurrency = asked[setup], setup.concurrency
         if setup.over == "http":
             run = partial(run_http, url, requests, concurrency, settings.rate, settings.seed, settings.stream)
-            return Contestant(setup.name, setup, run)
+            return Contestant(setup.name, setup, graded(run))
         run = partial(run_offline, engines[setup.batch_invariant], requests, concurrency)
-        return Contestant(setup.name, setup, run, partial(_watch, model, settings, requests, setup, machine))
+        return Contestant(setup.name, setup, graded(run), partial(_watch, model, settings, requests, setup, machine))
 
     contestants = [contestant(setup) for setup in setups]
     if settings.against:
         some = asked[setups[0]][: settings.reference_requests]
-        contestants.insert(0, Contestant(REFERENCE, None, partial(run_reference, model, some)))
+        contestants.insert(0, Contestant(REFERENCE, None, graded(partial(run_reference, model, some))))
     return contestants
+
+
+def _graded(run: Run, problems: Sequence[Problem], model: Model) -> Run:
+    """A run, and the share of its answers that solve their problems, of which the reference is asked the first ones."""
+    texts = [model.tokenizer.decode(list(answer.token_ids)) for answer in run.answers]
+    solved = grade_all(problems[: len(texts)], texts)
+    return replace(run, solved=sum(solved) / len(solved))
 
 
 def _watch(

@@ -150,7 +150,7 @@ def body(request: Request) -> dict[str, Any]:
         "cache": str(request.cache),
         "input_state": request.input_state.as_json(),
         "seed": request.seed,
-    }
+    } | ({} if request.pace is None else {"speed": {"auto": [request.pace.low, request.pace.high]}})
 
 
 def settles(name: str, data: dict[str, Any], may_remask: bool) -> bool:

@@ -78,7 +78,7 @@ def _watched_json(profile: Profile, reached: tuple[float, float] | None) -> dict
 
 
 def _speed(lines: Sequence[Line]) -> Table:
-    table = _table("speed: medians of the rounds", "tokens/s", "least - most", "passes/s", "tokens/pass")
+    table = _table("speed: medians of the rounds", "tokens/s", "least - most", "passes/s", "tokens/pass", "solved")
     for line in lines:
         found = spreads(line.runs)
         table.add_row(
@@ -87,6 +87,7 @@ def _speed(lines: Sequence[Line]) -> Table:
             _range(found["tokens_per_second"], "{:,.0f}"),
             _median(found["passes_per_second"], "{:,.1f}"),
             _median(found["tokens_per_pass"], "{:.2f}"),
+            _median(found["solved"], "{:.1%}"),
         )
     return table
 

@@ -27,11 +27,13 @@ class BenchAnswer:
 
 @dataclass(frozen=True)
 class Run:
-    """Every request of a workload answered once: wall-clock seconds, answers in the order of the requests, memory."""
+    """Every request of a workload answered once: wall-clock seconds, answers in the order of the requests, memory, and
+    the share of answers that solve their problems."""
 
     seconds: float
     answers: tuple[BenchAnswer, ...]
     peak_bytes: int | None = None
+    solved: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -53,6 +55,7 @@ class Run:
             "latency_p95": percentile(seconds, 0.95),
             "latency_p99": percentile(seconds, 0.99),
             "peak_bytes": self.peak_bytes,
+            "solved": self.solved,
         }
 
 

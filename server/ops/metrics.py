@@ -21,6 +21,7 @@ CHOICES = (1, 2, 5, 10, 20)
 TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
 # Those that other servers do not have.
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 TOKENS_PER_STEP = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 REASONS: dict[FinishReason, str] = {"stop": "stop", "length": "length", "cancelled": "abort"}  # in vLLM's words
@@ -82,6 +83,7 @@ class Metrics:
         self._blocks = counter("blocks", "blocks without a mask left")
         self._steps = histogram("request_steps", "steps of a generation", STEPS)
         self._tokens_per_step = histogram("tokens_per_step", "generated tokens for each step", TOKENS_PER_STEP)
+        self._speed = histogram("auto_speed", "speed that the load chose, 0 careful and 1 fast", SHARES)
         self._pass_tokens = histogram("iteration_tokens", "tokens that one pass revealed", ITERATION_TOKENS, ())
         self._pass_rows = histogram("iteration_rows", "requests that one pass advanced", STEPS, ())
 
@@ -152,5 +154,7 @@ class Metrics:
             (self._tokens_per_step, tokens / result.forward_passes),
         ):
             histogram.labels(scheduler).observe(value)
+        if result.speed is not None:
+            self._speed.labels(scheduler).observe(result.speed)
         if tokens:
             self._each.labels(scheduler).observe(seconds / tokens)

@@ -9,6 +9,7 @@ from unmask.engine.adjustment import adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.input_state import choose_input_state
+from unmask.engine.pace import Pace, choose_pace, parse_speed
 from unmask.engine.request import Request
 from unmask.engine.structure import Structure
 from unmask.models.loading import Model
@@ -303,6 +304,7 @@ def _request(
         client=context.client,
         adapter=context.adapter,
         structure=structure,
+        pace=_pace(body, scheduler, context),
         adjustment=adjustment_of(
             {int(token): value for token, value in (body.logit_bias or {}).items()},
             body.presence_penalty,
@@ -328,6 +330,14 @@ def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec
     except OptionError as error:
         param = error.option if error.option in shorthands else "scheduler"
         raise BadRequestError(f"scheduler {name!r}: {error}", param, "invalid_option") from None
+
+
+def _pace(body: GenerationFields, scheduler: SchedulerSpec, context: Context) -> Pace | None:
+    """How the load sets the speed. An option `speed` in the object of the scheduler is a speed that is named, too."""
+    speed, default = body.speed, context.settings.speed
+    if speed is None and isinstance(body.scheduler, dict):
+        speed = body.scheduler.get("speed")
+    return choose_pace(speed, scheduler, parse_speed(default) if default else None, context.deadline)
 
 
 def _seed(body: GenerationFields) -> int:

@@ -1,6 +1,6 @@
 """The fields that the bodies of all generation endpoints share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -62,7 +62,14 @@ class GenerationFields(Body):
         description="shorthand for the option of that name; selects the scheduler `threshold` if none is named",
     )
     policy: str | None = Field(None, max_length=MAX_PATH, description="as `threshold`, for the option `policy`")
-    speed: float | None = Field(None, description="shorthand for the scheduler's option of that name")
+    speed: Annotated[
+        float | Literal["auto"] | Annotated[dict[Name, Any], Field(max_length=MAX_OPTIONS)] | None,
+        expect('a number, "auto", or {"auto": [low, high]}'),
+    ] = Field(
+        None,
+        description="a number: shorthand for the scheduler's option of that name; auto: the load decides, or with "
+        '{"auto": [low, high]} it decides between these shares of the way from careful to fast',
+    )
     temperature: float | None = Field(None, ge=0, le=2, description="0, the default, proposes the most probable token")
     top_p: float | None = Field(None, gt=0, le=1, description="sample among the likeliest tokens of this total")
     top_k: int | None = Field(None, ge=-1, le=MAX_COUNT, description="sample among this many tokens; 0 and -1 mean all")
@@ -139,4 +146,7 @@ class GenerationFields(Body):
     def shorthands(self) -> dict[str, int | float | str]:
         """The scheduler options that are given as separate fields."""
         given = {name: getattr(self, name) for name in ("steps", "threshold", "policy", "speed")}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and not self._is_auto(name)}
+
+    def _is_auto(self, name: str) -> bool:
+        return name == "speed" and not isinstance(self.speed, int | float)

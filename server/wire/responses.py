@@ -12,6 +12,16 @@ class ArNess(BaseModel):
     overall: float = Field(alias="global", description="share of tokens that were the leftmost mask when revealed")
 
 
+class Speed(BaseModel):
+    """What the load chose, of the way from the careful to the fast value of an option."""
+
+    auto: list[float] = Field(description="the least and the largest share of the way that it might choose")
+    mean: float = Field(description="the share that it chose, the mean over all forward passes")
+    option: str = Field(description="the scheduler's option that it set")
+    careful: float = Field(description="the value of that at the share 0")
+    fast: float = Field(description="the same at the share 1")
+
+
 class Diffusion(BaseModel):
     """Generation statistics. For several choices, counts are sums and times are the longest.
 
@@ -38,6 +48,7 @@ class Diffusion(BaseModel):
         None, description="with `prediction`: its tokens that the answers have at the same positions"
     )
     rejected_prediction_tokens: int | None = Field(None, description="with `prediction`: its other tokens")
+    speed: Speed | None = Field(None, description="with the speed `auto`: what the load chose")
     loose_tools: list[str] | None = Field(
         None, description="tools whose schema this server cannot hold: a call of them has any JSON object as arguments"
     )

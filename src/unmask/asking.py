@@ -13,6 +13,7 @@ from unmask.engine.caching import choose_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
 from unmask.engine.input_state import choose_input_state
+from unmask.engine.pace import bounds_of, choose_pace
 from unmask.engine.request import Request
 from unmask.engine.structure import Structure, choice, json_object, json_of, matching
 from unmask.models.loading import Model
@@ -36,7 +37,8 @@ class Fields(TypedDict, total=False):
     scheduler           chooses which tokens to reveal: a name, or a mapping with `name` and options; "topk". In place
                         of the name may stand a scheduler itself, an object with `needs` and `decide`
     steps, threshold, policy, speed   shorthands for the scheduler's options of these names; without `scheduler`,
-                        `threshold` and `policy` choose the schedulers of these names
+                        `threshold` and `policy` choose the schedulers of these names. With the speed "auto", or
+                        {"auto": [low, high]}, the answers that wait set the speed of any scheduler that has one
     temperature         0 proposes the most probable token, above 0 samples; 0
     top_p, top_k, min_p sample among the most probable tokens only; 1.0, 0 and 0.0, which mean all
     presence_penalty, frequency_penalty   subtracted from the logit of each token that stands in the generation region,
@@ -66,7 +68,7 @@ class Fields(TypedDict, total=False):
     steps: int | None
     threshold: float | None
     policy: str | None
-    speed: float | None
+    speed: float | str | Mapping[str, Sequence[float]] | None
     temperature: float | None
     top_p: float | None
     top_k: int | None
@@ -163,7 +165,8 @@ def _plain(given: Mapping[str, Any], max_tokens: int, model: Model) -> Request:
         block_length=choose_block_length(
             given.get("block_length"), usual.get("block_length", defaults.BLOCK_LENGTH), max_tokens, a
         ),
-        scheduler=_scheduler(given, usual.get("scheduler", defaults.SCHEDULER)),
+        scheduler=(scheduler := _scheduler(given, usual.get("scheduler", defaults.SCHEDULER))),
+        pace=choose_pace(given.get("speed"), scheduler),
         temperature=choose_temperature(given.get("temperature", 0.0)),
         top_p=given.get("top_p", 1.0),
         top_k=max(given.get("top_k", 0), 0),
@@ -225,7 +228,8 @@ def _structure(asked: Any) -> Structure:
 
 
 def _scheduler(given: Mapping[str, Any], usual: str) -> SchedulerSpec:
-    shorthands = {name: given[name] for name in SHORTHANDS if name in given}
+    fixed = given if bounds_of(given.get("speed")) is None else {**given, "speed": None}
+    shorthands = {name: fixed[name] for name in SHORTHANDS if fixed.get(name) is not None}
     scheduler, options = name_and_options(given.get("scheduler"), shorthands, usual)
     if isinstance(scheduler, str):
         return parse_scheduler(scheduler, options)
