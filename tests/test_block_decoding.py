@@ -18,17 +18,19 @@ from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler, scheduler_names
 
 BLOCK = 4
-IN_BLOCKS: dict[str, dict[str, Any]] = {
-    "sdar": {"block_size": BLOCK},
-    "sdar_moe": {"block_size": BLOCK},
-    "fast_dllm": {"bd_size": BLOCK},
-    "llada2": {"block_size": BLOCK},
+IN_BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sdar": ("sdar", {"block_size": BLOCK}),
+    "sdar_moe": ("sdar_moe", {"block_size": BLOCK}),
+    "fast_dllm": ("fast_dllm", {"bd_size": BLOCK}),
+    "llada2": ("llada2", {"block_size": BLOCK}),
+    "llada2.2": ("llada2", {"block_size": BLOCK, "expert_capacity": 4}),  # experts are chosen for a block
 }
 
 
 @pytest.fixture(scope="module", params=IN_BLOCKS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = FAMILIES[request.param](tmp_path_factory.mktemp("checkpoint"), **IN_BLOCKS[request.param])
+    family, changes = IN_BLOCKS[request.param]
+    folder = FAMILIES[family](tmp_path_factory.mktemp("checkpoint"), **changes)
     return load_model(str(folder), device="cpu", dtype="float32")
 
 

@@ -113,6 +113,24 @@ def test_llada2_equals_a_stock_glm4_moe(tmp_path: Path, changes: dict[str, Any])
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"expert_capacity": 5, "block_size": 8},
+        {"expert_capacity": 3, "block_size": 32, "n_group": None, "topk_group": None},
+        {"expert_capacity": 12, "block_size": 16, "n_group": 5},
+    ],
+    ids=str,
+)
+def test_experts_chosen_for_a_block_equal_a_stock_router_asked_block_by_block(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    found = logits(load(synthetic_llada2(tmp_path, **changes)))
+    config = {**LLADA2_CONFIG, **changes}
+    expected = oracle_logits(llada2_oracle(config), TOKENS, config["block_size"])
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
     ("family", "oracle", "config", "block_size"),
     [
         ("a2d_qwen3", sdar_oracle, A2D_CONFIG, None),
@@ -253,6 +271,11 @@ def test_tensors_that_do_not_fit(
         ({"num_experts_per_tok": 7}, ["num_experts_per_tok = 7", "at most 6"]),
         ({"topk_group": 5}, ["topk_group = 5", "at most 4"]),
         ({"n_group": 5}, ["num_experts = 12", "n_group = 5"]),
+        ({"expert_capacity": 5}, ["lacks the key 'block_size'"]),
+        ({"expert_capacity": 2, "block_size": 8}, ["num_experts_per_tok = 3", "at most 2", "expert_capacity"]),
+        ({"expert_capacity": 13, "block_size": 8}, ["expert_capacity = 13", "at most 12"]),
+        ({"expert_capacity": 0, "block_size": 8}, ["expert_capacity = 0", "positive integer"]),
+        ({"expert_capacity": True, "block_size": 8}, ["expert_capacity = true", "positive integer"]),
         ({"n_group": 12}, ["num_experts = n_group"]),
         ({"partial_rotary_factor": 0.3}, ["partial_rotary_factor = 0.3", "16 dimensions"]),
         ({"partial_rotary_factor": 0.1875}, ["partial_rotary_factor = 0.1875", "even"]),
