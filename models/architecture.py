@@ -39,8 +39,8 @@ class Experts:
     first_layer   layers before this one are dense
     shared_size   of the experts that every token goes through, taken as one; 0 if there are none
     sums_to_one   the softmax scores of the chosen are divided by their sum
-    groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, among those that are
-                  open to the token or to its block
+    groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias choose among those
+                  that are open to the token or to its block
     """
 
     count: int

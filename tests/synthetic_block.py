@@ -228,20 +228,18 @@ class _RouterByBlock(Glm4MoeTopkRouter):
         super().__init__(stock)
         self.block_size, self.kept = block_size, kept
 
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
         parts = [part for row in hidden_states for part in map(self._block, row.split(self.block_size))]
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def _block(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        learned = self.e_score_correction_bias
+    def _block(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        learned = self.e_score_correction_bias.clone()
         best = ((hidden @ self.weight.T).sigmoid() + learned).amax(0)
-        far = torch.full_like(learned, -1000.0)
-        far[best.argsort(descending=True)[: self.kept]] = 0
-        self.e_score_correction_bias = learned + far
-        try:
-            return super().forward(hidden)
-        finally:
-            self.e_score_correction_bias = learned
+        closed = best.argsort(descending=True)[self.kept :]
+        self.e_score_correction_bias[closed] = -1000.0
+        routed: tuple[Tensor, ...] = super().forward(hidden)  # type: ignore[no-untyped-call]
+        self.e_score_correction_bias.copy_(learned)
+        return routed
 
 
 def _common(config: Mapping[str, Any]) -> dict[str, Any]:

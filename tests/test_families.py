@@ -35,6 +35,7 @@ from tests.synthetic_relatives import (
     FAMILIES,
     ILLADA_CONFIG,
     LLADA_MOE_CONFIG,
+    RND1_CONFIG,
     llada_moe_oracle,
     seed_oracle,
     synthetic_llada_moe,
@@ -153,6 +154,14 @@ def test_relatives_equal_stock_networks(
     found = logits(load(FAMILIES[family](tmp_path, **changes)))
     expected = oracle_logits(oracle({**config, **changes}), TOKENS, block_size)
     torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_experts_per_tok": 8, "architectures": ["RND1LM"]}], ids=str)
+def test_rnd1_equals_a_stock_qwen3_moe_shifted_by_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = load(FAMILIES["rnd1"](tmp_path, **changes))
+    raw = oracle_logits(sdar_moe_oracle({**RND1_CONFIG, **changes}), TOKENS)
+    torch.testing.assert_close(logits(model)[:, 1:], raw[:, :-1], atol=EXACT, rtol=EXACT)
+    assert (model.mask_id, model.vocab_size) == (QWEN_MASK_ID, QWEN_MASK_ID)  # the first id that has no text
 
 
 def test_a_later_revision_of_stable_diffcoder_loads_too(tmp_path: Path) -> None:
