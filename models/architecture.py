@@ -61,6 +61,8 @@ class Architecture:
     qk_norm     normalise each head of queries and keys, before they are rotated
     shift       raw logits at position i predict token i + 1 (Dream)
     block_size  of a block-causal network: a token attends to its own block and to those before it. None attends to all
+    from_prompt_end  blocks are counted from the end of the prompt, so that its first one may be cut (tiny-a2d's BD3LM);
+                otherwise from the first column
     """
 
     vocab_rows: int
@@ -81,8 +83,13 @@ class Architecture:
     rope_float32: bool = False
     shift: bool = False
     block_size: int | None = None
+    from_prompt_end: bool = False
 
     @property
     def reach(self) -> int:
         """Distance from a wanted column to the column on its left whose hidden state predicts it."""
         return int(self.shift)
+
+    def lead(self, prompt: int) -> int:
+        """How many columns the first block of a canvas lacks whose prompt has so many tokens."""
+        return 0 if self.block_size is None or not self.from_prompt_end else -prompt % self.block_size

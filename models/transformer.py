@@ -162,12 +162,13 @@ class MaskedTransformer(nn.Module):
             x = block(x, rotate, batch, cache, layer == last)
         return self.norm(x[batch.wanted] if self._by_block else x)
 
-    def logits(self, tokens: Tensor, given: Given | None = None) -> Tensor:
+    def logits(self, tokens: Tensor, given: Given | None = None, prompt: int = 0) -> Tensor:
         """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i.
 
-        given  vectors in place of some embeddings, the tokens counted through all rows
+        given   vectors in place of some embeddings, the tokens counted through all rows
+        prompt  how many of the first columns are the prompt: some networks count their blocks from its end
         """
-        batch = replace(whole_rows(tokens, self.architecture), given=given)
+        batch = replace(whole_rows(tokens, self.architecture, prompt), given=given)
         return self.head(self(batch)).view(*tokens.shape, -1)
 
     def matrices(self) -> list[list[Tensor]]:

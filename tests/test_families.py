@@ -43,7 +43,6 @@ from tests.synthetic_relatives import (
 )
 from tests.test_checkpoints import assert_refused
 from unmask.models import memory
-from unmask.models.errors import CheckpointError
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.families import fast_dllm, llada2, sdar, sdar_moe
 from unmask.models.loading import Model, build_network, load_model
@@ -193,9 +192,41 @@ def test_what_llada_moe_cannot_do_is_refused(changes: dict[str, Any], said: str,
     assert_refused(synthetic_llada_moe(tmp_path, **changes), said)
 
 
-def test_blocks_from_the_end_of_the_prompt_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="attends in blocks that begin at the prompt's end"):
-        load(FAMILIES["a2d_qwen3"](tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"))
+BD3LM = {
+    "a2d_qwen3": ("Qwen3-0.6B-diffusion-bd3lm-v0.1", sdar_oracle, A2D_CONFIG),
+    "a2d_qwen2": ("Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1", dream_oracle, A2D_QWEN2_CONFIG),
+}
+
+
+@pytest.mark.parametrize("prompt", [0, 13, 32, 40])
+@pytest.mark.parametrize("family", BD3LM)
+def test_bd3lm_equals_a_stock_network_whose_prompt_is_padded_to_whole_blocks(
+    family: str, prompt: int, tmp_path: Path
+) -> None:
+    name, oracle, config = BD3LM[family]
+    model = load(FAMILIES[family](tmp_path / name))
+    with torch.no_grad():
+        found = model.network.logits(TOKENS, prompt=prompt)
+    expected = oracle_logits(oracle(config), TOKENS, 32, padding=-prompt % 32)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "block_size"),
+    [
+        ("Qwen3-0.6B-diffusion-bd3lm-v0.1", {}, 32),
+        ("models--dllm-hub--Qwen3-0.6B-diffusion-bd3lm-v0.1/snapshots/0a1b", {}, 32),
+        ("tests-of-bd3lm-and-others/Qwen3-0.6B-diffusion-mdlm-v0.1", {}, None),
+        ("ours", {}, None),
+        ("ours", {"block_size": 16}, 16),
+        ("Qwen3-0.6B-diffusion-BD3LM-v0.2", {"block_size": 64}, 64),
+    ],
+)
+def test_the_name_of_a_tiny_a2d_says_how_it_attends(
+    where: str, changes: dict[str, Any], block_size: int | None, tmp_path: Path
+) -> None:
+    a = load(FAMILIES["a2d_qwen3"](tmp_path / where, **changes)).network.architecture
+    assert (a.block_size, a.from_prompt_end) == (block_size, block_size is not None)
 
 
 def test_the_expert_bias_changes_which_experts_are_chosen(tmp_path: Path) -> None:
