@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -198,10 +198,10 @@ def _scale(config: Config, name: str) -> float:
     alpha, rank = config.get("lora_alpha"), config.get("r")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 or not _is_finite(alpha):
         raise CheckpointError(f"adapter {name!r} must have numbers lora_alpha and r in {CONFIG_FILE}, r above 0")
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: object) -> TypeGuard[float]:
     """Whether a value of JSON, in which Python also reads NaN and Infinity, is a number of 32 bits."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT32.max
 
