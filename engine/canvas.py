@@ -29,6 +29,7 @@ class Canvas:
     tail_start    the position after the last pinned one: an end of text from this position on ends the request
     model_block   block size of a block-causal model, whose blocks are counted from the first column; None for others,
                   whose blocks are counted from the start of the generation region
+    lead          columns that the first of those blocks lacks, see `Architecture.lead`
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
     progress      through the automaton of a structured answer; None for a free one
@@ -45,6 +46,7 @@ class Canvas:
     model_block: int | None
     needs: Needs
     progress: Progress | None = None
+    lead: int = 0
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
@@ -83,7 +85,7 @@ class Canvas:
         self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
         self._gaps = np.flatnonzero(~self.pinned)
         self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
-        self._offset = 0 if self.model_block is None else len(prompt) % self.request.block_length
+        self._offset = 0 if self.model_block is None else (len(prompt) + self.lead) % self.request.block_length
         self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
         self._skip_full_blocks()
         self.draft = Draft(self.request.draft)
@@ -193,7 +195,8 @@ class Canvas:
         block, block_end = self._block, self.block_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            self.cached_until = self.column(self.block_start) // self.model_block * self.model_block
+            block_columns = (self.column(self.block_start) + self.lead) % self.model_block  # that are settled already
+            self.cached_until = self.column(self.block_start) - block_columns
         self._force(block_end)
         self.step += 1
         self._shares += self.share

@@ -25,12 +25,14 @@ class Question:
     """A canvas as the model sees it, masks included, and the tokens to score in some of its columns.
 
     adapter  the place among the model's adapters of the one to use; None for the weights alone
+    prompt   how many of the first columns are the prompt: some models count their blocks from its end
     """
 
     seen: tuple[int, ...]
     columns: tuple[int, ...]
     tokens: tuple[int, ...]
     adapter: int | None = None
+    prompt: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,17 @@ def passes(questions: Sequence[Question]) -> list[list[Question]]:
 
 def pack_questions(questions: Sequence[Question], architecture: Architecture, shapes: Shapes) -> NetworkInputs:
     """What a pass over some questions, each with at least one column, computes."""
-    segments = [Segment(_array(q.seen), 0, len(q.seen), _array(q.columns), adapter=q.adapter) for q in questions]
+    segments = [
+        Segment(
+            _array(q.seen),
+            0,
+            len(q.seen),
+            _array(q.columns),
+            adapter=q.adapter,
+            lead=architecture.lead(q.prompt),
+        )
+        for q in questions
+    ]
     return pack_segments(segments, architecture, shapes=shapes)
 
 
@@ -96,13 +108,13 @@ def under_masks(prompt: Sequence[int], completion: Sequence[int], masked: Sequen
     hidden = set(masked)
     region = [mask_id if i in hidden else token for i, token in enumerate(completion)]
     columns = tuple(len(prompt) + i for i in masked)
-    return Question((*prompt, *region), columns, tuple(completion[i] for i in masked))
+    return Question((*prompt, *region), columns, tuple(completion[i] for i in masked), prompt=len(prompt))
 
 
 def left_to_right(tokens: Sequence[int], mask_id: int) -> list[Question]:
-    """Each token but the first, seen from those before it while it and what follows are masked."""
+    """Each token but the first, seen from those before it, its prompt, while it and what follows are masked."""
     length = len(tokens)
-    return [Question((*tokens[:i], *[mask_id] * (length - i)), (i,), (tokens[i],)) for i in range(1, length)]
+    return [Question((*tokens[:i], *[mask_id] * (length - i)), (i,), (tokens[i],), prompt=i) for i in range(1, length)]
 
 
 def complementary_pairs(length: int, pairs: int, seed: int) -> list[list[int]]:

@@ -17,6 +17,21 @@ class Groups:
 
 
 @dataclass(frozen=True)
+class BlockExperts:
+    """Experts that are chosen for a block of positions: each is as good as the token that scores it highest makes it,
+    and the best few are open to all tokens of the block (LLaDA2.2).
+
+    block_size  positions of a block; the first block begins at position 0
+    kept        experts that are open to a block
+    scale       of the experts' sum, before the shared experts are added
+    """
+
+    block_size: int
+    kept: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class Experts:
     """A mixture of experts in place of the feed-forward.
 
@@ -24,7 +39,8 @@ class Experts:
     first_layer   layers before this one are dense
     shared_size   of the experts that every token goes through, taken as one; 0 if there are none
     sums_to_one   the softmax scores of the chosen are divided by their sum
-    groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias, group by group
+    groups        None: softmax scores choose among all. Otherwise sigmoid scores and a learned bias choose among those
+                  that are open to the token or to its block
     """
 
     count: int
@@ -32,7 +48,7 @@ class Experts:
     ffn_size: int
     first_layer: int = 0
     shared_size: int = 0
-    groups: Groups | None = None
+    groups: Groups | BlockExperts | None = None
     sums_to_one: bool = True
 
 
@@ -45,6 +61,8 @@ class Architecture:
     qk_norm     normalise each head of queries and keys, before they are rotated
     shift       raw logits at position i predict token i + 1 (Dream)
     block_size  of a block-causal network: a token attends to its own block and to those before it. None attends to all
+    from_prompt_end  blocks are counted from the end of the prompt, so that its first one may be cut (tiny-a2d's BD3LM);
+                otherwise from the first column
     """
 
     vocab_rows: int
@@ -65,8 +83,13 @@ class Architecture:
     rope_float32: bool = False
     shift: bool = False
     block_size: int | None = None
+    from_prompt_end: bool = False
 
     @property
     def reach(self) -> int:
         """Distance from a wanted column to the column on its left whose hidden state predicts it."""
         return int(self.shift)
+
+    def lead(self, prompt: int) -> int:
+        """How many columns the first block of a canvas lacks whose prompt has so many tokens."""
+        return 0 if self.block_size is None or not self.from_prompt_end else -prompt % self.block_size

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.models.architecture import Experts, Groups
+from unmask.models.architecture import BlockExperts, Experts, Groups
 from unmask.models.layers import FeedForward, kept
 from unmask.models.lora import Additions
-from unmask.models.lora import Groups as AdapterGroups
 from unmask.models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
@@ -32,19 +31,30 @@ class Router(nn.Module):
         if experts.groups is not None:
             self.register_buffer("bias", torch.zeros(experts.count))  # no parameter: the model's dtype is not for it
 
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """h (T, hidden_size) -> weights (T, chosen) float32, experts (T, chosen) long."""
+    def forward(self, h: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """h (T, hidden_size) -> weights (T, chosen) float32, experts (T, chosen) long.
+
+        positions  (T,) long, needed where experts are chosen for a block: h then holds each block whole
+        """
         logits = F.linear(h.float(), self.weight.float())  # (T, E)
         if self.groups is None:
             scores = choice = logits.softmax(-1)
         else:
             scores = logits.sigmoid()
-            choice = _open_groups(scores + self.bias, self.groups)
+            choice = self._open(scores + self.bias, positions)
         experts = choice.topk(self.chosen).indices
         weights = scores.gather(1, experts)
         if self.sums_to_one:
             weights = weights / (weights.sum(1, keepdim=True) + TINY)
         return weights if self.groups is None else weights * self.groups.scale, experts
+
+    def _open(self, choice: Tensor, positions: Tensor | None) -> Tensor:
+        """choice (T, E) with -inf for the experts that are not open to the token."""
+        if isinstance(self.groups, BlockExperts):
+            assert positions is not None
+            return _open_to_blocks(choice, positions, self.groups)
+        assert self.groups is not None
+        return _open_groups(choice, self.groups)
 
 
 class MixtureOfExperts(nn.Module):
@@ -62,12 +72,12 @@ class MixtureOfExperts(nn.Module):
         self.additions: dict[str, Additions] = {}
         self.shared = FeedForward(hidden_size, experts.shared_size) if experts.shared_size else None
 
-    def forward(self, h: Tensor, groups: AdapterGroups = ()) -> Tensor:
+    def forward(self, h: Tensor, positions: Tensor | None = None) -> Tensor:
         """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out.
 
-        groups  not read: adapters of experts can only be merged
+        positions  (T,) long, see `Router`
         """
-        weights, experts = self.router(h)
+        weights, experts = self.router(h, positions)
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)
         ends = torch.searchsorted(chosen, every, right=True, out_int32=True)  # (E,), where each expert's tokens end
@@ -90,6 +100,17 @@ def _open_groups(choice: Tensor, groups: Groups) -> Tensor:
     best = grouped.topk(2).values.sum(-1).topk(groups.kept).indices
     closed = torch.ones(grouped.shape[:2], dtype=torch.bool, device=choice.device).scatter(1, best, False)
     return grouped.masked_fill(closed[..., None], -torch.inf).flatten(1)
+
+
+def _open_to_blocks(choice: Tensor, positions: Tensor, blocks: BlockExperts) -> Tensor:
+    """choice (T, E) with -inf outside the best experts of each block. Rows are whole blocks, one row after another."""
+    begins = positions % blocks.block_size == 0
+    block = begins.cumsum(0) - begins[0].long()  # (T,), counted through all rows
+    lines = torch.full_like(choice, -torch.inf)  # one a block; the rest stays empty
+    best = lines.scatter_reduce(0, block[:, None].expand_as(choice), choice, "amax")
+    kept = best.topk(blocks.kept).indices
+    closed = torch.ones_like(choice, dtype=torch.bool).scatter(1, kept, False)
+    return choice.masked_fill(closed[block], -torch.inf)
 
 
 def _grouped(x: Tensor, weights: Tensor, expert: Tensor, ends: Tensor) -> Tensor:

@@ -60,15 +60,25 @@ def find_folder(source: str) -> Path | None:
 
     Raises CheckpointError if `source` is nothing of that.
     """
-    folder = Path(os.path.expanduser(source))
-    if folder.is_dir():
-        return folder.resolve()
-    shipped = weights.find(source)
-    if shipped is None and find_preset(source) is None and (folder.exists() or not HUB_ID.fullmatch(source)):
+    if (folder := _folder(source)) is not None:
+        return folder
+    shipped, file = weights.find(source), Path(os.path.expanduser(source))
+    if shipped is None and find_preset(source) is None and (file.exists() or not HUB_ID.fullmatch(source)):
         near = closest(source, preset_names())
         hint = f"did you mean {near!r}?" if near else "`unmask models` lists the presets"
         raise CheckpointError(f"model {source!r} is no folder, no preset and no Hub id (owner/name); {hint}")
     return shipped
+
+
+def _folder(text: str) -> Path | None:
+    """The folder of this path, if there is one; nothing is no path. Raises CheckpointError for what can be no path."""
+    path = Path(os.path.expanduser(text))
+    try:
+        return path.resolve() if text and path.is_dir() else None
+    except OSError as error:
+        raise CheckpointError(
+            f"{text[:60]!r}... can be no folder and no Hub id: {error.strerror}; give a folder's path, or owner/name"
+        ) from error
 
 
 def locate_adapter(text: str) -> tuple[Path, str]:
@@ -76,11 +86,12 @@ def locate_adapter(text: str) -> tuple[Path, str]:
 
     Without a name it has that of the folder, or the Hub id. Raises CheckpointError if there is no such adapter.
     """
-    source, _, name = text.partition("=")
-    folder = Path(os.path.expanduser(source))
-    if folder.is_dir():
-        return folder.resolve(), name or folder.resolve().name
-    if folder.exists() or not HUB_ID.fullmatch(source):
+    before, equals, after = text.rpartition("=")
+    named = equals and _folder(text) is None  # a path may hold =, too
+    source, name = (before, after) if named else (text, "")
+    if (folder := _folder(source)) is not None:
+        return folder, name or folder.name
+    if Path(os.path.expanduser(source)).exists() or not HUB_ID.fullmatch(source):
         raise CheckpointError(f"adapter {source!r} is no folder and no Hub id (owner/name)")
     return _download(source, None, [CONFIG_FILE, WEIGHTS_FILE]), name or source
 
@@ -151,6 +162,11 @@ def _ask_for_hashes(source: Source, files: list[str]) -> dict[str, str]:
 
 
 def _local(folder: Path, revision: str | None) -> Source:
+    if folder.name in preset_names() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"the folder {folder} has no config.json, and comes before the preset of its name; run this in another "
+            f"folder for the preset, or give the folder of a checkpoint"
+        )
     if revision is not None:
         raise CheckpointError(f"revision {revision!r} is for Hub ids and {folder.name!r} is a folder; leave it out")
     for name in SMALL_FILES:

@@ -28,6 +28,10 @@ MAX_COMPILED_VERSIONS = 32
 # How the names of checkpoints begin that were trained with another input state than masks. No config.json tells it:
 # RCD (arXiv 2601.22954) is published as yuezhouhu/RCD-*, DMax (arXiv 2604.08302) as Zigeng/DMax-*.
 INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
+# tiny-a2d's checkpoints have one config.json, whether they attend both ways, as those with MDLM in their names, or in
+# blocks, as those with BD3LM; 32 is the block of dLLM's sampler.
+A2D_TYPES = ("a2d-qwen2", "a2d-qwen3")
+A2D_BLOCK = 32
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -130,7 +134,7 @@ def load_model(
     make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
     found, preset = _locate(source, revision)
-    config = read_json(found.folder / "config.json")
+    config = _read_config(found)
     family = find_family(config)
     network = build_network(family, config)
     pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
@@ -168,14 +172,23 @@ def load_model(
 def _locate(source: str, revision: str | None) -> tuple[Source, Preset | None]:
     """Where the checkpoint is, and the preset that `source` names, if it does."""
     preset = find_preset(source)
-    if "-bd3lm" in source:
-        raise CheckpointError(
-            f"model {source!r} attends in blocks that begin at the prompt's end, as its name says, which is not "
-            "supported; choose an -mdlm one"
-        )
     if preset is None:
         return locate(source, revision), None
     return locate(preset.checkpoint, revision or preset.revision), preset
+
+
+def _read_config(found: Source) -> Config:
+    """config.json, with `block_size` where only the name says that the checkpoint attends in blocks: that of the Hub id
+    or the folder, or of the nearest folder above whose name says which of the two it is, as in the Hub's cache."""
+    config = read_json(found.folder / "config.json")
+    if config.get("model_type") not in A2D_TYPES or config.get("block_size") is not None:
+        return config
+    names = [found.name, *reversed(found.folder.parts)]
+    said = next((name.lower() for name in names if "-mdlm" in name.lower() or "-bd3lm" in name.lower()), "")
+    if "-bd3lm" not in said:
+        return config
+    log.info("%s attends in blocks of %d from the end of the prompt, as its name says", found.name, A2D_BLOCK)
+    return {**config, "block_size": A2D_BLOCK}
 
 
 def _fetch(found: Source, verify: bool) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from unmask.models.errors import CheckpointError, require_regular
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+FLOAT32 = torch.finfo(torch.float32)
 FACTORS = ("lora_A", "lora_B")
 # What PEFT can do and this does not: {key: the values that ask for nothing}.
 PLAIN: dict[str, tuple[object, ...]] = {
@@ -34,6 +35,8 @@ PLAIN: dict[str, tuple[object, ...]] = {
     "lora_bias": (False, None),
     "layer_replication": (None,),
     "trainable_token_indices": (None, [], {}),
+    "alora_invocation_tokens": (None, []),  # of adapters that begin in the middle of a text
+    "use_rslora": (True, False, None),
 }
 # Projections that tokens of several adapters may go through side by side; elsewhere an adapter can only be merged.
 BESIDE = ("attention.q", "attention.k", "attention.v", "attention.o", "ffn.gate", "ffn.up", "ffn.down")
@@ -193,9 +196,14 @@ def _scale(config: Config, name: str) -> float:
                 f"adapter {name!r} has {key} = {config[key]!r} in {CONFIG_FILE}; only plain LoRA is supported"
             )
     alpha, rank = config.get("lora_alpha"), config.get("r")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 or not isinstance(alpha, int | float):
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 or not _is_finite(alpha):
         raise CheckpointError(f"adapter {name!r} must have numbers lora_alpha and r in {CONFIG_FILE}, r above 0")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value of JSON, in which Python also reads NaN and Infinity, is a number of 32 bits."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT32.max
 
 
 def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
@@ -239,6 +247,8 @@ def _factors(module: str, parts: Mapping[str, Tensor], config: Config, scale: fl
             f"adapter {name!r} has factors of {list(down.shape)} and {list(up.shape)} for {module}; by its config the "
             f"rank is {config['r']}"
         )
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise CheckpointError(f"adapter {name!r} has factors of {down.dtype} for {module}; only plain numbers are read")
     return Factors(down, up.float() * scale)
 
 

@@ -6,7 +6,7 @@ from itertools import chain
 
 import torch
 
-from unmask.models.architecture import Architecture
+from unmask.models.architecture import Architecture, BlockExperts
 from unmask.models.devices import available_bytes
 from unmask.models.errors import CheckpointError
 from unmask.models.quantization import has_int4, packed_bytes, precision
@@ -68,7 +68,8 @@ def _feed_forward_bytes(a: Architecture, size: int) -> int:
     if a.experts is None:
         return dense
     e = a.experts
-    routed = e.chosen * (size * (4 * e.ffn_size + 4 * a.hidden_size) + 4 * 2 * a.hidden_size) + 4 * 4 * e.count
+    scores = 4 * e.count * (7 if isinstance(e.groups, BlockExperts) else 4)
+    routed = e.chosen * (size * (4 * e.ffn_size + 4 * a.hidden_size) + 4 * 2 * a.hidden_size) + scores
     return max(dense, routed + size * 4 * e.shared_size)
 
 

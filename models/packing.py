@@ -60,6 +60,7 @@ class Segment:
     wanted      columns to predict
     slot        where the row's keys and values are kept; None if they are not
     adapter     the place of its adapter among the model's; None if it has none
+    lead        columns that the row's first block lacks, see `Architecture.lead`
     """
 
     tokens: Array
@@ -68,6 +69,7 @@ class Segment:
     wanted: Array
     slot: int | None = None
     adapter: int | None = None
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class NetworkInputs:
     all_tokens     the places of the N tokens
     wanted_tokens  the places of the M wanted ones
     key_lengths    (B,) long  how many keys each row sees; None if each sees all. One entry per group
+    leads          (B,) long  columns that the first block of each row lacks; None if none does. One entry per group
     block_size     of a block-causal model
     """
 
@@ -167,6 +170,7 @@ class NetworkInputs:
     all_tokens: Places
     wanted_tokens: Places
     key_lengths: tuple[Tensor | None, ...]
+    leads: tuple[Tensor | None, ...]
     block_size: int | None
     given: Given | None = None
     adapted: tuple[Adapted, ...] = ()
@@ -198,9 +202,17 @@ class NetworkInputs:
         key = torch.arange(self.groups[group].keys, device=queries.device)
         mask = (key < lengths[:, None])[:, None, None]
         if self.block_size is not None:
-            blocks = key // self.block_size <= (queries // self.block_size)[..., None]  # (B, S, K)
+            blocks = self._block(group, key) <= self._block(group, queries)[..., None]  # (B, S, K)
             mask = mask & blocks[:, None]
         return mask
+
+    def _block(self, group: int, columns: Tensor) -> Tensor:
+        """Which block the columns (B, S) or (K,) are in: (B, S); (K,), or (B, 1, K) where rows differ."""
+        assert self.block_size is not None
+        lead = self.leads[group]
+        if lead is None:
+            return columns // self.block_size
+        return (columns + (lead[:, None, None] if columns.ndim == 1 else lead[:, None])) // self.block_size
 
 
 @dataclass(frozen=True)
@@ -246,6 +258,7 @@ def pack_segments(
             None if sees_all and (n == group.keys).all() else torch.from_numpy(n)
             for n, group in zip(lengths, key_groups, strict=True)
         ),
+        leads=tuple(torch.from_numpy(_leads(segments, group)) if a.from_prompt_end else None for group in groups),
         block_size=a.block_size,
         adapted=_adapted(segments, runs, size),
     )
@@ -262,10 +275,10 @@ def _adapted(segments: Sequence[Segment], runs: Sequence[Array], size: Size) -> 
     return tuple(found)
 
 
-def whole_rows(tokens: Tensor, a: Architecture) -> PackedBatch:
-    """The pass that computes and predicts every column of rows of one length, tokens (B, T)."""
+def whole_rows(tokens: Tensor, a: Architecture, prompt: int = 0) -> PackedBatch:
+    """The pass that computes and predicts every column of rows of one length, tokens (B, T), with prompts of one."""
     rows, length = tokens.shape
-    column = torch.arange(length, device=tokens.device)
+    column, lead = torch.arange(length, device=tokens.device), a.lead(prompt)
     source = (column - a.reach).clamp(min=0)  # whose hidden state predicts each column
     start = torch.arange(rows, device=tokens.device)[:, None] * length
     group = KeyGroup(rows, length, cached=False)
@@ -273,7 +286,8 @@ def whole_rows(tokens: Tensor, a: Architecture) -> PackedBatch:
     def layout(queries: Tensor) -> GroupLayout:
         mask = None
         if a.block_size is not None:
-            mask = (column // a.block_size <= (queries // a.block_size)[:, None]).expand(rows, 1, -1, -1)
+            blocks = (column + lead) // a.block_size
+            mask = (blocks <= blocks[queries][:, None]).expand(rows, 1, -1, -1)
         return GroupLayout((group,), (None,), (mask,), None)
 
     wanted = (start + source).flatten()
@@ -302,6 +316,12 @@ def _key_lengths(segments: Sequence[Segment], group: _Group) -> Array:
     lengths = np.ones(group.height, dtype=np.int64)  # 1 in empty rows: a softmax needs a key
     lengths[list(group.rows.values())] = [segments[i].key_length for i in group.rows]
     return lengths
+
+
+def _leads(segments: Sequence[Segment], group: _Group) -> Array:
+    leads = np.zeros(group.height, dtype=np.int64)
+    leads[list(group.rows.values())] = [segments[i].lead for i in group.rows]
+    return leads
 
 
 def _places(runs: Sequence[Array], groups: Sequence[_Group], shapes: Shapes, token_size: Size) -> Places:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.models.architecture import Architecture
+from unmask.models.architecture import Architecture, BlockExperts
 from unmask.models.cache import KeyValues
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.layers import FeedForward, RMSNorm, fused, kept
@@ -122,7 +122,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
         attended = self.attention(self.attn_norm(x), rotate, batch, cache, last)
         x = (x[batch.wanted] if last else x) + attended
-        return x + self.ffn(self.ffn_norm(x), batch.groups(last))
+        h = self.ffn_norm(x)
+        if isinstance(self.ffn, FeedForward):
+            return x + self.ffn(h, batch.groups(last))
+        return x + self.ffn(h, batch.positions)  # adapters of experts can only be merged
 
     def fuse(self, pack: Pack | None) -> None:
         """Join projections that read the same input, and pack the matrices; for inference."""
@@ -138,6 +141,8 @@ class MaskedTransformer(nn.Module):
         a = self.architecture = architecture
         self.embed = nn.Embedding(a.vocab_rows, a.hidden_size)
         self.blocks = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
+        # Experts that are chosen for a block are chosen by all of its tokens, wanted or not.
+        self._by_block = a.experts is not None and isinstance(a.experts.groups, BlockExperts)
         self.norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.head = nn.Linear(a.hidden_size, a.vocab_rows, bias=False)
         if a.tied_head:
@@ -152,16 +157,18 @@ class MaskedTransformer(nn.Module):
         if batch.given is not None:
             x = x.index_copy(0, batch.given.index, batch.given.vectors)
         rotate = Rotation(self.architecture, batch.positions, x.dtype)
+        last = None if self._by_block else len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            x = block(x, rotate, batch, cache, layer == len(self.blocks) - 1)
-        return self.norm(x)
+            x = block(x, rotate, batch, cache, layer == last)
+        return self.norm(x[batch.wanted] if self._by_block else x)
 
-    def logits(self, tokens: Tensor, given: Given | None = None) -> Tensor:
+    def logits(self, tokens: Tensor, given: Given | None = None, prompt: int = 0) -> Tensor:
         """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i.
 
-        given  vectors in place of some embeddings, the tokens counted through all rows
+        given   vectors in place of some embeddings, the tokens counted through all rows
+        prompt  how many of the first columns are the prompt: some networks count their blocks from its end
         """
-        batch = replace(whole_rows(tokens, self.architecture), given=given)
+        batch = replace(whole_rows(tokens, self.architecture, prompt), given=given)
         return self.head(self(batch)).view(*tokens.shape, -1)
 
     def matrices(self) -> list[list[Tensor]]:

@@ -27,6 +27,7 @@ from unmask.engine.service import (
     QueueFullError,
 )
 from unmask.models.architecture import Architecture
+from unmask.models.errors import CheckpointError
 from unmask.models.loading import Model, load_configured
 from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, parse_scheduler_text, scheduler_names
 from unmask.server.caller import Caller
@@ -253,6 +254,7 @@ class Backend:
         try:
             settings = self.settings
             model = _limited(load_configured(settings, settings.chat_template), settings.max_model_len)
+            _check_names(settings.served_model_name or model.name, model)
             self.fit = fit_of_loaded(model, settings.max_rows, settings.memory_fraction)
             engine = Engine(
                 model, settings.max_rows, settings.memory_fraction, batch_invariant=settings.batch_invariant
@@ -349,6 +351,15 @@ def _kinds_of_schedulers(a: Architecture) -> list[SchedulerSpec]:
         else:
             kinds.setdefault(spec.needs(), spec)
     return list(kinds.values())
+
+
+def _check_names(name: str, model: Model) -> None:
+    """Raise CheckpointError for an adapter that is called as the model is: requests could not say which they mean."""
+    if name in model.adapters:
+        raise CheckpointError(
+            f"an adapter and the model are both called {name!r}; name the adapter in --lora as FOLDER=ANOTHER, or the "
+            "model by --served-model-name"
+        )
 
 
 def _limited(model: Model, max_model_len: int | None) -> Model:

@@ -78,15 +78,21 @@ def _reveal(x: Tensor, logits: Tensor, start: int, end: int, mask_id: int) -> No
 
 @torch.no_grad()
 def block_diffusion_generate(
-    logits_of: Callable[[Tensor], Tensor], prompt: Sequence[int], gen_length: int, block_size: int, mask_id: int
+    logits_of: Callable[[Tensor], Tensor],
+    prompt: Sequence[int],
+    gen_length: int,
+    block_size: int,
+    mask_id: int,
+    from_prompt_end: bool = False,
 ) -> list[int]:
     """SDAR's and LLaDA2's published loop without its cache, at temperature 0, one token a pass, the surest.
 
-    Blocks are counted from the first column, so the first one may hold the end of the prompt. What lies behind the
-    block is not there yet: the model never sees it.
+    Blocks are counted from the first column, so the first one may hold the end of the prompt; in dLLM's loop for BD3LM
+    they are counted from the prompt's end. What lies behind the block is not there yet: the model never sees it.
     """
     x = torch.tensor([*prompt, *[mask_id] * gen_length])[None]
-    for start in range(len(prompt) // block_size * block_size, x.shape[1], block_size):
+    first = len(prompt) if from_prompt_end else len(prompt) // block_size * block_size
+    for start in range(first, x.shape[1], block_size):
         end = min(start + block_size, x.shape[1])
         while (x[:, start:end] == mask_id).any():
             _reveal(x[:, :end], logits_of(x[:, :end]), start, end, mask_id)

@@ -166,13 +166,16 @@ def dream_oracle(config: Mapping[str, Any], seed: int = 0) -> Qwen2ForCausalLM:
     return randomise(Qwen2ForCausalLM(stock), seed)
 
 
-def oracle_logits(oracle: Callable[..., Any], tokens: Tensor, block_size: int | None = None) -> Tensor:
+def oracle_logits(
+    oracle: Callable[..., Any], tokens: Tensor, block_size: int | None = None, padding: int = 0
+) -> Tensor:
     """Raw logits (B, T, V). A 4-D mask stands in for the causal one: tokens see their own block and those before it.
 
     block_size  None: every token sees every other
+    padding     columns on the left, which nobody sees, that blocks are counted with
     """
     rows, length = tokens.shape
-    block = torch.arange(length) // (block_size or length)
+    block = (padding + torch.arange(length)) // (block_size or length)
     mask = torch.zeros(rows, 1, length, length).masked_fill(block > block[:, None], -torch.inf)
     with torch.no_grad():
         logits: Tensor = oracle(tokens, attention_mask=mask).logits

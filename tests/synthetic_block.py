@@ -21,6 +21,7 @@ from transformers import (
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
+from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeTopkRouter
 
 from tests.synthetic import (
     DREAM_TEMPLATE,
@@ -199,6 +200,9 @@ def fast_dllm_oracle(config: Mapping[str, Any], seed: int = 0) -> Qwen2ForCausal
 
 def llada2_oracle(config: Mapping[str, Any], seed: int = 0) -> Glm4MoeForCausalLM:
     """The stock network that an LLaDA2 checkpoint must equal."""
+    by_block = config.get("expert_capacity") is not None
+    if by_block:
+        config = {**config, "n_group": 1, "topk_group": 1}  # all experts are one group
     taken = ("first_k_dense_replace", "moe_intermediate_size", "num_experts_per_tok", "n_group", "topk_group")
     common = _common(config)
     common["rope_parameters"]["partial_rotary_factor"] = config["partial_rotary_factor"]
@@ -210,7 +214,32 @@ def llada2_oracle(config: Mapping[str, Any], seed: int = 0) -> Glm4MoeForCausalL
     )
     network = Glm4MoeForCausalLM(stock)
     network.set_experts_implementation("eager")  # a loop over the experts
+    if by_block:
+        for layer in network.model.layers[config["first_k_dense_replace"] :]:
+            layer.mlp.gate = _RouterByBlock(stock, config["block_size"], config["expert_capacity"])
     return randomise(network, seed)
+
+
+class _RouterByBlock(Glm4MoeTopkRouter):
+    """The stock router, asked about one block at a time, with the experts that the block does not keep put out of reach
+    by a bias."""
+
+    def __init__(self, stock: Glm4MoeConfig, block_size: int, kept: int):
+        super().__init__(stock)
+        self.block_size, self.kept = block_size, kept
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, ...]:
+        parts = [part for row in hidden_states for part in map(self._block, row.split(self.block_size))]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _block(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        learned = self.e_score_correction_bias.clone()
+        best = ((hidden @ self.weight.T).sigmoid() + learned).amax(0)
+        closed = best.argsort(descending=True)[self.kept :]
+        self.e_score_correction_bias[closed] = -1000.0
+        routed: tuple[Tensor, ...] = super().forward(hidden)  # type: ignore[no-untyped-call]
+        self.e_score_correction_bias.copy_(learned)
+        return routed
 
 
 def _common(config: Mapping[str, Any]) -> dict[str, Any]:

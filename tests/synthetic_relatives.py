@@ -29,6 +29,7 @@ from tests.synthetic_block import (
     QWEN_CONFIG,
     QWEN_IDS,
     QWEN_MASK_ID,
+    SDAR_MOE_CONFIG,
     apart,
     sdar_moe_oracle,
     sdar_oracle,
@@ -61,6 +62,18 @@ DREAM_REASONER_CONFIG = {
     "auto_map": {"AutoModelForCausalLM": "modeling_dream.DreamForCausalLM"},
     "head_dim": 16,
     "block_size": 8,
+    "mask_token_id": QWEN_MASK_ID,
+}
+RND1_CONFIG = {
+    **SDAR_MOE_CONFIG,
+    "architectures": ["RND1"],
+    "model_type": "rnd1",
+    "auto_map": {"AutoModel": "modeling_rnd.RND1Model", "AutoModelForMaskedLM": "modeling_rnd.RND1LM"},
+    "rope_scaling": False,
+    "sliding_window": False,
+    "is_causal": False,
+    "moe_backend": "hf",
+    "num_diffusion_steps": 256,
     "mask_token_id": QWEN_MASK_ID,
 }
 SEED_CONFIG: dict[str, Any] = {
@@ -140,6 +153,16 @@ def _like_qwen(
     return folder
 
 
+def synthetic_rnd1(folder: Path, files: int = 1, seed: int = 0, **changes: Any) -> Path:
+    """Write an RND1 checkpoint in so many weight files; `changes` are to its config. The tokenizer has no text for the
+    mask. Returns the folder."""
+    config = {**RND1_CONFIG, **changes}
+    write_json(folder / "config.json", config)
+    write_tensors(folder, apart(stored(sdar_moe_oracle(config, seed), tied=config["tie_word_embeddings"])), files)
+    write_qwen_tokenizer(folder, QWEN_IDS, DREAM_TEMPLATE)
+    return folder
+
+
 def synthetic_stable_diffcoder(folder: Path, files: int = 1, seed: int = 0, **changes: Any) -> Path:
     """Write a Stable-DiffCoder checkpoint in so many weight files; `changes` are to its config. Returns the folder."""
     return _like_seed(folder, {**DIFFCODER_CONFIG, **changes}, files, seed)
@@ -180,6 +203,7 @@ FAMILIES = {
     "stable_diffcoder": synthetic_stable_diffcoder,
     "illada": synthetic_illada,
     "dream_reasoner": synthetic_dream_reasoner,
+    "rnd1": synthetic_rnd1,
 }
 
 

@@ -1,6 +1,7 @@
 """Block-causal models in the engine: exact caches, blocks on the grid of the model, no pass but those that reveal."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,17 +19,20 @@ from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler, scheduler_names
 
 BLOCK = 4
-IN_BLOCKS: dict[str, dict[str, Any]] = {
-    "sdar": {"block_size": BLOCK},
-    "sdar_moe": {"block_size": BLOCK},
-    "fast_dllm": {"bd_size": BLOCK},
-    "llada2": {"block_size": BLOCK},
+IN_BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sdar": ("sdar", {"block_size": BLOCK}),
+    "sdar_moe": ("sdar_moe", {"block_size": BLOCK}),
+    "fast_dllm": ("fast_dllm", {"bd_size": BLOCK}),
+    "llada2": ("llada2", {"block_size": BLOCK}),
+    "a2d_qwen3": ("a2d_qwen3", {"block_size": BLOCK}),  # blocks are counted from the end of the prompt
+    "llada2.2": ("llada2", {"block_size": BLOCK, "expert_capacity": 4}),  # experts are chosen for a block
 }
 
 
 @pytest.fixture(scope="module", params=IN_BLOCKS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = FAMILIES[request.param](tmp_path_factory.mktemp("checkpoint"), **IN_BLOCKS[request.param])
+    family, changes = IN_BLOCKS[request.param]
+    folder = FAMILIES[family](tmp_path_factory.mktemp("checkpoint"), **changes)
     return load_model(str(folder), device="cpu", dtype="float32")
 
 
@@ -73,7 +77,14 @@ def test_topk_equals_the_published_loop(model: Model, prompt: int, max_tokens: i
     with torch.no_grad():  # the published loop forbids nothing, so the model must not want what the engine forbids
         model.network.head.weight[forbidden] = 0
     try:
-        expected = block_diffusion_generate(model.network.logits, request.prompt, max_tokens, BLOCK, model.mask_id)
+        expected = block_diffusion_generate(
+            partial(model.network.logits, prompt=prompt),
+            request.prompt,
+            max_tokens,
+            BLOCK,
+            model.mask_id,
+            model.network.architecture.from_prompt_end,
+        )
         result = Engine(model).results([request])[request.id]
     finally:
         with torch.no_grad():
@@ -100,8 +111,12 @@ def test_the_last_pass_over_a_block_is_the_first_of_the_next(model: Model) -> No
 def test_blocks_end_where_the_models_do(model: Model) -> None:
     request = replace(varied("topk", "block", 1)[0], prompt=(3, 4, 5), max_tokens=9, block_length=BLOCK)
     steps = list(Engine(replace(model, stop_ids=frozenset())).run([request]))
-    assert [step.index for step in steps if step.ended] == [0, 4, 8]  # columns 3, 4 to 7, 8 to 11
-    assert [step.block for step in steps] == [0, 1, 1, 1, 1, 2, 2, 2, 2]
+    if model.network.architecture.from_prompt_end:
+        assert [step.index for step in steps if step.ended] == [3, 7, 8]  # columns 3 to 6, 7 to 10, 11
+        assert [step.block for step in steps] == [0, 0, 0, 0, 1, 1, 1, 1, 2]
+    else:
+        assert [step.index for step in steps if step.ended] == [0, 4, 8]  # columns 3, 4 to 7, 8 to 11
+        assert [step.block for step in steps] == [0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
 def test_a_block_length_that_does_not_fit_is_refused(model: Model) -> None:

@@ -35,6 +35,7 @@ from tests.synthetic_relatives import (
     FAMILIES,
     ILLADA_CONFIG,
     LLADA_MOE_CONFIG,
+    RND1_CONFIG,
     llada_moe_oracle,
     seed_oracle,
     synthetic_llada_moe,
@@ -42,7 +43,6 @@ from tests.synthetic_relatives import (
 )
 from tests.test_checkpoints import assert_refused
 from unmask.models import memory
-from unmask.models.errors import CheckpointError
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.families import fast_dllm, llada2, sdar, sdar_moe
 from unmask.models.loading import Model, build_network, load_model
@@ -113,6 +113,24 @@ def test_llada2_equals_a_stock_glm4_moe(tmp_path: Path, changes: dict[str, Any])
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"expert_capacity": 5, "block_size": 8},
+        {"expert_capacity": 3, "block_size": 32, "n_group": None, "topk_group": None},
+        {"expert_capacity": 12, "block_size": 16, "n_group": 5},
+    ],
+    ids=str,
+)
+def test_experts_chosen_for_a_block_equal_a_stock_router_asked_block_by_block(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    found = logits(load(synthetic_llada2(tmp_path, **changes)))
+    config = {**LLADA2_CONFIG, **changes}
+    expected = oracle_logits(llada2_oracle(config), TOKENS, config["block_size"])
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
     ("family", "oracle", "config", "block_size"),
     [
         ("a2d_qwen3", sdar_oracle, A2D_CONFIG, None),
@@ -135,6 +153,14 @@ def test_relatives_equal_stock_networks(
     found = logits(load(FAMILIES[family](tmp_path, **changes)))
     expected = oracle_logits(oracle({**config, **changes}), TOKENS, block_size)
     torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_experts_per_tok": 8, "architectures": ["RND1LM"]}], ids=str)
+def test_rnd1_equals_a_stock_qwen3_moe_shifted_by_one(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = load(FAMILIES["rnd1"](tmp_path, **changes))
+    raw = oracle_logits(sdar_moe_oracle({**RND1_CONFIG, **changes}), TOKENS)
+    torch.testing.assert_close(logits(model)[:, 1:], raw[:, :-1], atol=EXACT, rtol=EXACT)
+    assert (model.mask_id, model.vocab_size) == (QWEN_MASK_ID, QWEN_MASK_ID)  # the first id that has no text
 
 
 def test_a_later_revision_of_stable_diffcoder_loads_too(tmp_path: Path) -> None:
@@ -166,9 +192,48 @@ def test_what_llada_moe_cannot_do_is_refused(changes: dict[str, Any], said: str,
     assert_refused(synthetic_llada_moe(tmp_path, **changes), said)
 
 
-def test_blocks_from_the_end_of_the_prompt_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="attends in blocks that begin at the prompt's end"):
-        load(FAMILIES["a2d_qwen3"](tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"))
+BD3LM = {
+    "a2d_qwen3": ("Qwen3-0.6B-diffusion-bd3lm-v0.1", sdar_oracle, A2D_CONFIG),
+    "a2d_qwen2": ("Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1", dream_oracle, A2D_QWEN2_CONFIG),
+}
+
+
+@pytest.mark.parametrize("prompt", [0, 13, 32, 40])
+@pytest.mark.parametrize("family", BD3LM)
+def test_bd3lm_equals_a_stock_network_whose_prompt_is_padded_to_whole_blocks(
+    family: str, prompt: int, tmp_path: Path
+) -> None:
+    name, oracle, config = BD3LM[family]
+    model = load(FAMILIES[family](tmp_path / name))
+    with torch.no_grad():
+        found = model.network.logits(TOKENS, prompt=prompt)
+    expected = oracle_logits(oracle(config), TOKENS, 32, padding=-prompt % 32)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "block_size"),
+    [
+        ("Qwen3-0.6B-diffusion-bd3lm-v0.1", {}, 32),
+        ("models--dllm-hub--Qwen3-0.6B-diffusion-bd3lm-v0.1/snapshots/0a1b", {}, 32),
+        ("tests-of-bd3lm-and-others/Qwen3-0.6B-diffusion-mdlm-v0.1", {}, None),
+        ("ours", {}, None),
+        ("ours", {"block_size": 16}, 16),
+        ("Qwen3-0.6B-diffusion-BD3LM-v0.2", {"block_size": 64}, 64),
+    ],
+)
+def test_the_name_of_a_tiny_a2d_says_how_it_attends(
+    where: str, changes: dict[str, Any], block_size: int | None, tmp_path: Path
+) -> None:
+    a = load(FAMILIES["a2d_qwen3"](tmp_path / where, **changes)).network.architecture
+    assert (a.block_size, a.from_prompt_end) == (block_size, block_size is not None)
+
+
+def test_nemotron_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    synthetic_sdar(tmp_path, architectures=["NemotronLabsDiffusionModel"], model_type="nemotron_labs_diffusion")
+    assert_refused(tmp_path, "model_type 'nemotron_labs_diffusion'", "the current block both ways", "YaRN")
+    edit_json(tmp_path / "config.json", drop=("auto_map",), model_type=["nemotron_labs_diffusion"])
+    assert_refused(tmp_path, "architecture 'NemotronLabsDiffusionModel'")
 
 
 def test_the_expert_bias_changes_which_experts_are_chosen(tmp_path: Path) -> None:
@@ -253,6 +318,11 @@ def test_tensors_that_do_not_fit(
         ({"num_experts_per_tok": 7}, ["num_experts_per_tok = 7", "at most 6"]),
         ({"topk_group": 5}, ["topk_group = 5", "at most 4"]),
         ({"n_group": 5}, ["num_experts = 12", "n_group = 5"]),
+        ({"expert_capacity": 5}, ["lacks the key 'block_size'"]),
+        ({"expert_capacity": 2, "block_size": 8}, ["num_experts_per_tok = 3", "at most 2", "expert_capacity"]),
+        ({"expert_capacity": 13, "block_size": 8}, ["expert_capacity = 13", "at most 12"]),
+        ({"expert_capacity": 0, "block_size": 8}, ["expert_capacity = 0", "positive integer"]),
+        ({"expert_capacity": True, "block_size": 8}, ["expert_capacity = true", "positive integer"]),
         ({"n_group": 12}, ["num_experts = n_group"]),
         ({"partial_rotary_factor": 0.3}, ["partial_rotary_factor = 0.3", "16 dimensions"]),
         ({"partial_rotary_factor": 0.1875}, ["partial_rotary_factor = 0.1875", "even"]),

@@ -1,5 +1,6 @@
 """Packed passes: whatever is packed, padded or cached, the logits are those of whole rows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,22 @@ def test_blocks_before_serve_without_those_behind(tmp_path: Path, family: str, s
             run(model, [Segment(row[begin:end].numpy(), begin, end, np.array([begin + 1]), slot)], cache, shapes)
         found = run(model, [segment(row, last, slot)], cache, shapes)
         torch.testing.assert_close(found[:3], whole(model, row), atol=EXACT, rtol=EXACT)
+
+
+@pytest.mark.parametrize("shapes", SIZES)
+def test_rows_whose_blocks_begin_elsewhere_share_a_pass(tmp_path: Path, shapes: Shapes) -> None:
+    folder = FAMILIES["a2d_qwen3"](tmp_path, block_size=8)
+    model = load_model(str(folder), device="cpu", dtype="float32")
+    a, prompts = model.network.architecture, (5, 16, 13)
+    segments = [
+        replace(segment(row, 0, None), lead=a.lead(prompt)) for row, prompt in zip(rows(), prompts, strict=True)
+    ]
+    alone = [
+        model.network.logits(row[None], prompt=prompt)[0, wanted(len(row))]
+        for row, prompt in zip(rows(), prompts, strict=True)
+    ]
+    found = run(model, segments, None, shapes)
+    torch.testing.assert_close(found[: 3 * len(LENGTHS)], torch.cat(alone), atol=EXACT, rtol=EXACT)
 
 
 def test_a_slot_keeps_what_it_holds_when_slots_move_and_grow(model: Model) -> None:

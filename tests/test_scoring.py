@@ -4,12 +4,13 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from tests.synthetic import synthetic_dream, synthetic_llada
-from tests.synthetic_block import synthetic_sdar
+from tests.synthetic import synthetic_llada
+from tests.synthetic_relatives import FAMILIES
 from unmask.engine import Engine, EngineError, EngineService, Request
 from unmask.engine.scoring import (
     PASS_TOKENS,
@@ -29,9 +30,13 @@ ROUNDING = 1e-4
 PROMPT, COMPLETION = (3, 4, 5), (10, 11, 12, 13, 14, 15, 16)
 
 
-@pytest.fixture(scope="module", params=[synthetic_llada, synthetic_dream, synthetic_sdar], ids=lambda f: f.__name__)
+CHANGES: dict[str, dict[str, Any]] = {"llada": {}, "dream": {}, "sdar": {}, "a2d_qwen3": {"block_size": 4}}
+
+
+@pytest.fixture(scope="module", params=CHANGES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load_model(str(request.param(tmp_path_factory.mktemp("checkpoint") / "tiny")), device="cpu", dtype="float32")
+    folder = FAMILIES[request.param](tmp_path_factory.mktemp("checkpoint"), **CHANGES[request.param])
+    return load_model(str(folder), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,8 @@ def service(llada: Model) -> Iterator[EngineService]:
 @torch.no_grad()
 def directly(model: Model, question: Question) -> torch.Tensor:
     """log p (W, V) of the columns that a question asks for."""
-    return model.network.logits(torch.tensor([question.seen]))[0, list(question.columns)].double().log_softmax(-1)
+    logits = model.network.logits(torch.tensor([question.seen]), prompt=question.prompt)
+    return logits[0, list(question.columns)].double().log_softmax(-1)
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["plain", "static"])
@@ -72,10 +78,10 @@ def test_scores_are_the_networks(model: Model, static: bool) -> None:
 
 def test_what_is_masked_is_not_seen_and_the_rest_is(llada: Model) -> None:
     question = under_masks((1, 2), (7, 8, 9), [0, 2], llada.mask_id)
-    assert question == Question((1, 2, llada.mask_id, 8, llada.mask_id), (2, 4), (7, 9))
+    assert question == Question((1, 2, llada.mask_id, 8, llada.mask_id), (2, 4), (7, 9), prompt=2)
     assert left_to_right((1, 2, 3), llada.mask_id) == [
-        Question((1, llada.mask_id, llada.mask_id), (1,), (2,)),
-        Question((1, 2, llada.mask_id), (2,), (3,)),
+        Question((1, llada.mask_id, llada.mask_id), (1,), (2,), prompt=1),
+        Question((1, 2, llada.mask_id), (2,), (3,), prompt=2),
     ]
 
 

@@ -13,6 +13,12 @@ from unmask.models.config import Config, require_plain, require_supported
 from unmask.models.errors import CheckpointError
 from unmask.models.tokenizer import TokenizerKind
 
+# Models that are asked for and not supported, by `model_type`: what they do that no network here does.
+MISSING = {
+    "nemotron_labs_diffusion": "Nemotron-Labs-Diffusion reads the prompt and finished blocks from left to right, only "
+    "the current block both ways, and stretches its positions by YaRN, none of which is built here",
+}
+
 
 class Family(Protocol):
     """What a module in this folder defines.
@@ -56,6 +62,7 @@ def find_family(config: Config) -> Family:
     unknown one, and for a config that asks for what the family cannot do.
     """
     require_plain(config)
+    _require_not_missing(config)
     architectures, model_type = config.get("architectures"), config.get("model_type")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     for name in (named, _own_class(config)):
@@ -69,6 +76,15 @@ def find_family(config: Config) -> Family:
         f"config.json has architecture {named!r} (model_type {model_type!r}), which is not supported; "
         f"the supported architectures are: {known}"
     )
+
+
+def _require_not_missing(config: Config) -> None:
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in MISSING:
+        raise CheckpointError(
+            f"config.json has model_type {model_type!r}, which is not supported: {MISSING[model_type]}; choose another "
+            "model, `unmask models` lists some"
+        )
 
 
 def _own_class(config: Config) -> str | None:

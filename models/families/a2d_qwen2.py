@@ -1,4 +1,4 @@
-"""tiny-a2d from Qwen2.5-Coder, the MDLM ones (dLLM, github.com/ZHZisZZ/dllm): Qwen2, attending both ways, logits not
+"""tiny-a2d from Qwen2.5-Coder (dLLM, github.com/ZHZisZZ/dllm): Qwen2, attending both ways or in blocks, logits not
 shifted. See `a2d_qwen3`."""
 
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 from unmask.models import qwen
 from unmask.models.architecture import Architecture
 from unmask.models.config import Config, divide, integer
+from unmask.models.families.a2d_qwen3 import in_blocks
 
 MODEL_TYPE = "a2d-qwen2"
 ARCHITECTURES = ("A2DQwen2LMHeadModel",)
@@ -21,4 +22,5 @@ tensor_names = qwen.tensor_names
 def architecture(config: Config) -> Architecture:
     """Read Qwen2's keys."""
     head_dim = divide(config, "hidden_size", "num_attention_heads", "the width of a head")
-    return replace(qwen.architecture(config, head_dim, integer(config, "intermediate_size")), qkv_bias=True)
+    a = qwen.architecture(config, head_dim, integer(config, "intermediate_size"))
+    return in_blocks(replace(a, qkv_bias=True), config)

@@ -1,7 +1,7 @@
-"""tiny-a2d from Qwen3, the MDLM ones (dLLM, github.com/ZHZisZZ/dllm): Qwen3, attending both ways, logits not shifted.
+"""tiny-a2d from Qwen3 (dLLM, github.com/ZHZisZZ/dllm): Qwen3, logits not shifted.
 
-BD3LM ones have the same config.json and attend in blocks that begin at the end of the prompt: `models.loading` refuses
-them by their name.
+The MDLM ones attend both ways. The BD3LM ones attend in blocks that are counted from the end of the prompt, as dLLM's
+sampler has it. Their config.json is the same: `models.loading` reads from the name which it is, and adds `block_size`.
 """
 
 from dataclasses import replace
@@ -24,4 +24,11 @@ tensor_names = qwen.tensor_names
 def architecture(config: Config) -> Architecture:
     """Read Qwen3's keys. Heads are not a share of the width, so their own width must be there."""
     a = qwen.architecture(config, integer(config, "head_dim"), integer(config, "intermediate_size"))
-    return replace(a, qk_norm=True)
+    return in_blocks(replace(a, qk_norm=True), config)
+
+
+def in_blocks(a: Architecture, config: Config) -> Architecture:
+    """The same architecture; with `block_size` in the config, block-causal from the end of the prompt."""
+    if config.get("block_size") is None:
+        return a
+    return replace(a, block_size=integer(config, "block_size"), from_prompt_end=True)

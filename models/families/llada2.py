@@ -1,12 +1,13 @@
-"""LLaDA2.0 and LLaDA2.1, mini and flash (Bie et al., arXiv 2512.15745): Ling-2.0 with experts, attending in blocks.
+"""LLaDA2.0, 2.1 and 2.2, mini and flash (Bie et al., arXiv 2512.15745): Ling-2.0 with experts, attending in blocks.
 
 The first block begins at position 0 and the prompt is cut into blocks like the rest. Layers are dense up to
-`first_k_dense_replace`; one stored tensor holds queries, keys and values; half of each head is rotated.
+`first_k_dense_replace`; one stored tensor holds queries, keys and values; half of each head is rotated. With
+`expert_capacity`, as in 2.2, each block keeps so many experts, and the groups of the config count for nothing.
 """
 
 from collections.abc import Iterator
 
-from unmask.models.architecture import Architecture, Experts, Groups
+from unmask.models.architecture import Architecture, BlockExperts, Experts, Groups
 from unmask.models.config import Config, at_most, divide, expert_count, flag, integer, layer_count, number
 from unmask.models.errors import CheckpointError
 from unmask.models.qwen import FEED_FORWARD, expert_names
@@ -67,6 +68,21 @@ def _rotary_dim(config: Config) -> int:
 
 
 def _experts(config: Config) -> Experts:
+    by_block = config.get("expert_capacity") is not None
+    groups, open_to_token, which = _block_experts(config) if by_block else _groups(config)
+    ffn_size = integer(config, "moe_intermediate_size")
+    return Experts(
+        count=expert_count(config, "num_experts"),
+        chosen=at_most(config, "num_experts_per_tok", open_to_token, which),
+        ffn_size=ffn_size,
+        first_layer=integer(config, "first_k_dense_replace"),
+        shared_size=integer(config, "num_shared_experts") * ffn_size,
+        groups=groups,
+    )
+
+
+def _groups(config: Config) -> tuple[Groups, int, str]:
+    """The groups, how many experts are open to a token, and what those are."""
     groups = Groups(
         count=integer(config, "n_group"),
         kept=at_most(config, "topk_group", integer(config, "n_group"), "n_group"),
@@ -75,15 +91,14 @@ def _experts(config: Config) -> Experts:
     of_group = divide(config, "num_experts", "n_group", "the experts of a group")
     if of_group < 2:
         raise CheckpointError("config.json has num_experts = n_group; a group is judged by its two best experts")
-    ffn_size = integer(config, "moe_intermediate_size")
-    return Experts(
-        count=expert_count(config, "num_experts"),
-        chosen=at_most(config, "num_experts_per_tok", of_group * groups.kept, "the experts of topk_group groups"),
-        ffn_size=ffn_size,
-        first_layer=integer(config, "first_k_dense_replace"),
-        shared_size=integer(config, "num_shared_experts") * ffn_size,
-        groups=groups,
-    )
+    return groups, of_group * groups.kept, "the experts of topk_group groups"
+
+
+def _block_experts(config: Config) -> tuple[BlockExperts, int, str]:
+    """As `_groups`. The block is that of the attention; a config that names a capacity must name it."""
+    kept = at_most(config, "expert_capacity", expert_count(config, "num_experts"), "num_experts")
+    blocks = BlockExperts(integer(config, "block_size"), kept, number(config, "routed_scaling_factor"))
+    return blocks, kept, "expert_capacity"
 
 
 def tensor_names(a: Architecture) -> Iterator[tuple[str, str]]:

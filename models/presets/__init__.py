@@ -101,8 +101,11 @@ def preset_names() -> list[str]:
 
 def find_preset(name: str) -> Preset | None:
     """The preset of this name, unless there is a folder of that name, which is then what is meant."""
-    if name not in preset_names() or Path(name).is_dir():
-        return None
+    return None if name not in preset_names() or Path(name).is_dir() else preset_named(name)
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of a name that is among `preset_names`, whatever folders there are."""
     return read_preset(FOLDER / f"{name}.toml")
 
 

@@ -14,7 +14,7 @@ from unmask.models.devices import available_bytes, choose_device
 from unmask.models.families import find_family
 from unmask.models.loading import build_network
 from unmask.models.memory import GIB
-from unmask.models.presets import Preset, config_of, find_preset, preset_names
+from unmask.models.presets import Preset, config_of, preset_named, preset_names
 from unmask.models.transformer import MaskedTransformer
 from unmask.settings import ModelsSettings
 
@@ -31,11 +31,11 @@ def models(settings: ModelsSettings) -> None:
     available = available_bytes(device)
     if settings.preset is not None and settings.preset not in preset_names():
         raise UserError(unknown("preset", settings.preset, preset_names()))
-    presets = [found for name in preset_names() if (found := find_preset(name)) is not None]
+    names = preset_names() if settings.preset is None else [settings.preset]
+    presets = [preset_named(name) for name in names]
     console = Console()
     if settings.preset is not None:
-        _describe(next(preset for preset in presets if preset.name == settings.preset), console)
-        presets = [preset for preset in presets if preset.name == settings.preset]
+        _describe(presets[0], console)
     rows = [(preset, network := network_for(preset), fits(network, device, available, *BESIDE)) for preset in presets]
     console.print(LEGEND.format(device=device, free=available / GIB), highlight=False)
     console.print(_table(rows))
