@@ -64,14 +64,15 @@ def test_it_solves_what_its_card_says(micro: Model, task: str, least: int) -> No
     assert measured(micro, task, "threshold", 32, problems=12).accuracy * 12 >= least
 
 
-def test_one_large_block_cuts_answers_short_and_the_policy_does_not(micro: Model) -> None:
+def test_one_large_block_makes_answers_short_and_the_policy_needs_fewer_passes_there(micro: Model) -> None:
     """The phenomenon of docs/ground.md: ends of text come first, and what fits before them is the shortest style."""
     blocks, full, policy = (
-        measured(micro, "long-word-problems", scheduler, length, problems=10)
+        measured(micro, "list-chains", scheduler, length, problems=12)
         for scheduler, length in (("threshold", 32), ("threshold", 128), ("policy:policy=long-answers", 128))
     )
-    lengths = [found.answer_tokens or 0 for found in (blocks, full, policy)]
-    assert lengths[1] < lengths[0] / 2
-    assert lengths[1] < lengths[2] / 1.5
-    assert full.styles.get("plain", [0])[0] < blocks.styles["plain"][0] / 2
-    assert policy.forward_passes < full.forward_passes / 2
+    assert (full.answer_tokens or 0) < (blocks.answer_tokens or 0) / 3
+    assert full.styles["bare"][0] > 0.7
+    assert blocks.styles.get("bare", [0])[0] < 0.3
+    assert full.accuracy * 12 >= 10
+    assert policy.accuracy * 12 >= 10
+    assert policy.forward_passes < full.forward_passes * 0.7

@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 import pytest
 from tokenizers import Tokenizer
 
+from tests.exact_denoiser import END, ExactDenoiser
 from unmask.evals.recipe.blueprints import STEPS
 from unmask.evals.recipe.tokenizer import build_tokenizer
 from unmask.evals.tasks import TASKS
@@ -75,3 +76,30 @@ def test_a_prompt_does_not_tell_the_length_of_its_answer(tokenizer: Tokenizer) -
     assert len(lengths) == 12
     assert min(lengths) == 2
     assert 90 < max(lengths) < 128
+
+
+def lengths_written(tokenizer: Tokenizer, threshold: float, block: int) -> list[tuple[int, int]]:
+    """(tokens written, fewest tokens with one step a line) of some prompts, by an exact denoiser."""
+    rng, found = random.Random(3), []
+    for _ in range(6):
+        told, total = draw_story(rng, (5, 8), 30)
+        drawn = Counter(solution(rng, told, total) for _ in range(4000))
+        ids = [tokenizer.encode(text).ids for text in drawn]
+        canvas = ExactDenoiser(ids, list(drawn.values()), 128).fill(threshold, block)
+        plain = len(tokenizer.encode(next(text for text in drawn if one_a_line(text))).ids)
+        found.append((int((canvas != END).sum()), plain))
+    return found
+
+
+def one_a_line(text: str) -> bool:
+    """Whether it has one step a line, and nothing else in between."""
+    *lines, _ = text.split("\n")
+    return bool(lines) and all(re.fullmatch(r"\d+ [-+*] \d = \d+", line) for line in lines)
+
+
+def test_an_exact_denoiser_writes_step_by_step_in_blocks_and_answers_at_once_in_one(tokenizer: Tokenizer) -> None:
+    """What docs/ground.md says of it: the order decides, however good the model is."""
+    for threshold in (1.0, 0.9, 0.7):
+        in_blocks, at_once = (lengths_written(tokenizer, threshold, block) for block in (32, 128))
+        assert all(written >= plain for written, plain in in_blocks), threshold
+        assert all(written < plain for written, plain in at_once), threshold
