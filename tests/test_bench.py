@@ -204,6 +204,7 @@ def test_figures_of_a_run_and_over_rounds() -> None:
         "latency_p95": 30,
         "latency_p99": 30,
         "peak_bytes": None,
+        "solved": None,
     }
     over = spreads([run(1.0, 10), run(2.0, 10), run(5.0, 10)])
     assert over["tokens_per_second"] == Spread(5, 2, 10)
