@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel
-
 from unmask.engine.caching import NO_CACHE, check_needs, choose_cache
 from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
@@ -35,7 +33,6 @@ from unmask.schedulers import Needs, SchedulerSpec, parse_scheduler, parse_sched
 from unmask.server.caller import Caller
 from unmask.server.errors import NotReadyError
 from unmask.server.generations import Generations
-from unmask.server.ops.ignored import IgnoredNames
 from unmask.server.ops.metrics import Metrics
 from unmask.server.ops.timeline import Timeline
 from unmask.server.ops.vllm_metrics import VLLMMetrics
@@ -51,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-B = TypeVar("B", bound=BaseModel)
+B = TypeVar("B")
 T = TypeVar("T")
 
 WARM_UP_TOKENS = 64  # of the prompt, and to generate
@@ -82,7 +79,6 @@ class Backend:
         self.service: EngineService | None = None
         self.fit: Fit | None = None  # until the model is loaded
         self.workers = Workers(WORKERS)
-        self._ignored = IgnoredNames()
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
         self.error: BaseException | None = None
         self._on_ready = on_ready
@@ -179,7 +175,6 @@ class Backend:
     async def parse(self, parse: Callable[[B, Context], T], body: B, caller: Caller) -> T:
         """What `parse` makes of a body, on a thread. Raises what it raises, NotReadyError, DeadlineError or
         ClientLeftError."""
-        self._ignored.tell(body)
         adapters = self.model.adapters
         adapter = adapters.index(caller.model) if caller.model in adapters else None
         context = Context(self.model, self.settings, caller.client, adapter, caller.ends)

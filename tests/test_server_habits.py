@@ -12,7 +12,6 @@ import pytest
 
 from tests.live import PATIENCE, QUESTION, Live, live, wait_for
 from tests.synthetic import synthetic_llada
-from unmask.server.ops.ignored import MOST
 
 ENDPOINTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "abc", "max_tokens": 4},
@@ -295,16 +294,3 @@ def test_embeddings_say_what_to_do(server: Live) -> None:
     assert "this server has no /v1/embeddings; " in error["message"]
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client, pytest.raises(openai.BadRequestError):
         client.embeddings.create(model="tiny", input="a")
-
-
-def test_a_name_that_means_nothing_is_logged_once(server: Live, caplog: pytest.LogCaptureFixture) -> None:
-    """So that whoever misses its effect finds out why; a client cannot fill the log with names."""
-    body = {**ENDPOINTS["/v1/completions"], "x_mine": 1}
-    with caplog.at_level("INFO", "unmask.server.ops.ignored"):
-        for _ in range(2):
-            assert server.http.post("/v1/completions", json=body).status_code == 200
-        told = [record.message for record in caplog.records if record.name == "unmask.server.ops.ignored"]
-        assert told == ["field 'x_mine' is unknown, and ignored; this is said once"]
-        many = {**ENDPOINTS["/v1/completions"], **{f"x_{i:03}": 1 for i in range(MOST + 9)}}
-        assert server.http.post("/v1/completions", json=many).status_code == 200
-    assert sum(record.name == "unmask.server.ops.ignored" for record in caplog.records) <= MOST
