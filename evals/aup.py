@@ -26,7 +26,7 @@ def aup(curve: Sequence[Parallel], best: float) -> float:
         w(y) = min(exp(-3 (1 - y / best)), 1)
 
     Points are taken from few tokens per pass to many; those more than five points less accurate than the first are
-    left out. d3LLM counts generated tokens before the end; here it is the region, so that a scheduler that cuts answers
+    left out. d3LLM counts generated tokens; here it is the region, so that a scheduler that cuts answers
     short is not punished for it, nor one that writes at length rewarded. A curve of no accuracy has 0.
     """
     points = sorted(curve)
