@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.exact_denoiser import END, ExactDenoiser
-from unmask.evals.recipe.blueprints import STEPS
+from unmask.evals.recipe.blueprints import TOTALS
 from unmask.evals.recipe.tokenizer import build_tokenizer
 from unmask.evals.tasks import TASKS
 from unmask.evals.tasks.long_word_problems import LongWordProblem, draw_story
@@ -20,7 +20,7 @@ LINE = re.compile(r"\d+(?: [-+*] \d)+ = \d+")
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return build_tokenizer(STEPS)
+    return build_tokenizer(TOTALS)
 
 
 def test_solutions_are_right_and_say_the_same_before_each_line() -> None:

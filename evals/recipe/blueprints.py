@@ -97,8 +97,8 @@ MICRO = Blueprint(
     numbers=99,
     repeats=1500,
 )
-STEPS = Blueprint(
-    "llada-steps",
+TOTALS = Blueprint(
+    "llada-totals",
     _config(128, 6, 4, 384, 512, "bfloat16"),
     {"running-totals": TASKS["running-totals"]},
     shares={},
@@ -106,4 +106,4 @@ STEPS = Blueprint(
     numbers=30,
     repeats=500,
 )
-BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, STEPS)}
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TOTALS)}
