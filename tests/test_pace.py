@@ -1,13 +1,13 @@
 """Speed that follows the load: which values the dial of a scheduler has, pass by pass, and what answers say of it."""
 
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
-from torch import Tensor
 
 from tests.live import QUESTION
+from tests.watched import Watched
 from unmask import LLM
 from unmask.engine import Engine, Request, Result
 from unmask.engine.errors import RequestError
@@ -15,29 +15,13 @@ from unmask.engine.pace import Pace, bounds_of, choose_pace, hurry, pace_of, par
 from unmask.evals.prompts import prompt_ids
 from unmask.evals.tasks import TASKS, take
 from unmask.models.loading import Model, load_model
-from unmask.schedulers import Decision, Scheduler, State, View, option, parse_scheduler, scheduler_names
+from unmask.schedulers import option, parse_scheduler, scheduler_names
 from unmask.schedulers.options import dial_of
 from unmask.schedulers.registry import names_with_dial
 
 CAREFUL = parse_scheduler("threshold")
 ANY = (0.0, 1.0)
 WITHOUT = {"dus", "remdm"}  # of the built-in schedulers: what they do next follows from what they did
-
-
-@dataclass(eq=False)
-class Watched:
-    """A scheduler that notes the numeric options of every row it is asked about."""
-
-    scheduler: Scheduler
-    seen: list[dict[str, Tensor]] = field(default_factory=list)
-    Options: ClassVar[type[Any]] = object
-
-    def __post_init__(self) -> None:
-        self.needs = self.scheduler.needs
-
-    def decide(self, view: View, state: State) -> Decision:
-        self.seen.append({name: column.clone() for name, column in view.options.items()})
-        return self.scheduler.decide(view, state)
 
 
 @pytest.fixture(scope="module")
