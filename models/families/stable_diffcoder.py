@@ -6,9 +6,9 @@ neither config nor tokenizer declares.
 
 from dataclasses import replace
 
-from unmask.models import qwen
+from unmask.models import llama
 from unmask.models.architecture import Architecture
-from unmask.models.config import Config, divide, integer
+from unmask.models.config import Config, integer
 
 MODEL_TYPE = "llama"
 ARCHITECTURES = ("StableDiffcoderForCausalLM", "SeedDiffcoderForCausalLM")
@@ -16,20 +16,13 @@ MASK_TOKEN = 5
 STOP_TOKENS = ()
 TOKENIZER = "PreTrainedTokenizerFast"
 
-SUPPORTED = {
-    **qwen.SUPPORTED,
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "layer_norm_eps": (None,),  # a number names a LayerNorm
-}
+SUPPORTED = llama.SUPPORTED
 
 BLOCK_SIZE = 4  # the published configs name none
 
-tensor_names = qwen.tensor_names  # Llama's, which Qwen2 has kept
+tensor_names = llama.tensor_names
 
 
 def architecture(config: Config) -> Architecture:
-    """Read Llama's keys."""
-    head_dim = divide(config, "hidden_size", "num_attention_heads", "the width of a head")
-    a = qwen.architecture(config, integer(config, "head_dim", head_dim), integer(config, "intermediate_size"))
-    return replace(a, block_size=integer(config, "block_size", BLOCK_SIZE))
+    """Read Llama's keys, and `block_size`."""
+    return replace(llama.architecture(config), block_size=integer(config, "block_size", BLOCK_SIZE))
