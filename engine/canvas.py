@@ -32,6 +32,9 @@ class Canvas:
     lead          columns that the first of those blocks lacks, see `Architecture.lead`
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
+    pages         how many first pages of the slot were found or computed by themselves, see `engine.prefixes`
+    page_names    of its first pages, as far as they were asked for
+    found         given tokens whose keys and values were found; None if none were looked for
     progress      through the automaton of a structured answer; None for a free one
     draft         what the client expects, as far as it is judged
     share         of a request with a pace: of the way from careful to fast, what the next pass goes
@@ -55,6 +58,9 @@ class Canvas:
     tail_start: int = field(init=False)
     cached_until: int = 0
     slot: int | None = None
+    pages: int = 0
+    page_names: list[bytes] = field(default_factory=list)
+    found: int | None = None
     step: int = 0
     block_start: int = 0
     block_step: int = 0
@@ -94,6 +100,18 @@ class Canvas:
     def column(self, position: int) -> int:
         """The column of a position of the generation region."""
         return len(self.request.prompt) + position
+
+    @property
+    def settled_columns(self) -> int:
+        """Block-causal: the columns before the model's block that the current block is in. Their tokens are final."""
+        assert self.model_block is not None
+        start = self.column(self.block_start)
+        return start - (start + self.lead) % self.model_block
+
+    @property
+    def given_columns(self) -> int:
+        """The columns before the first mask that there was."""
+        return self.column(int(self._gaps[0]))
 
     @property
     def last_pass(self) -> bool:
@@ -195,8 +213,7 @@ class Canvas:
         block, block_end = self._block, self.block_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            block_columns = (self.column(self.block_start) + self.lead) % self.model_block  # that are settled already
-            self.cached_until = self.column(self.block_start) - block_columns
+            self.cached_until = self.settled_columns
         self._force(block_end)
         self.step += 1
         self._shares += self.share
@@ -350,4 +367,5 @@ class Canvas:
             rejected=len(self.request.draft) - accepted,
             stop=stop,
             speed=self._shares / self.step if self.request.pace is not None and self.step else None,
+            cached_tokens=self.found,
         )

@@ -7,11 +7,16 @@ from torch import Tensor
 
 from unmask.models.architecture import Architecture
 
+COPIED = 4096  # columns at a time, so that a copy takes little memory
+
 
 class KeyValues:
     """One slot per row that keeps keys and values. All slots have one capacity, which may change as long as all fit.
 
     Positions never move, so keys are kept after RoPE, column c of slot s at s * capacity + c.
+
+    columns   of the memory
+    capacity  columns per slot
     """
 
     def __init__(self, a: Architecture, columns: int, device: torch.device, dtype: torch.dtype):
@@ -19,7 +24,7 @@ class KeyValues:
         self.capacity = columns
         self.start = 0  # columns of the memory before the first slot, see `from_slot`
         self._shape, self._layers = (columns, a.kv_heads, a.head_dim), a.layers
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -33,7 +38,7 @@ class KeyValues:
     def _store(self) -> list[Tensor]:
         # One tensor per layer: if all were one tensor, compiled code would copy it to write to a part. Zeros: a masked
         # key still adds zero times its value, and unwritten memory may hold NaN.
-        return [torch.zeros(self._shape, device=self._device, dtype=self._dtype) for _ in range(self._layers)]
+        return [torch.zeros(self._shape, device=self.device, dtype=self._dtype) for _ in range(self._layers)]
 
     @staticmethod
     def bytes_per_column(a: Architecture, dtype: torch.dtype) -> int:
@@ -67,11 +72,16 @@ class KeyValues:
         rest._keys, rest._values = ([layer[start:] for layer in store] for store in (self._keys, self._values))
         return rest
 
-    def clear(self, slot: int) -> None:
-        """Fill one slot with zeros."""
-        start = slot * self.capacity
+    def copy(self, places: Tensor) -> None:
+        """Copy columns of the memory, places (2, Z) long: those in row 0 to those in row 1. None is in both."""
+        for source, target in (part.unbind() for part in places.split(COPIED, dim=1)):
+            for layer in (*self._keys, *self._values):
+                layer[target] = layer[source]
+
+    def clear(self, start: int, stop: int) -> None:
+        """Fill columns of the memory with zeros."""
         for layer in (*self._keys, *self._values):
-            layer[start : start + self.capacity] = 0
+            layer[start:stop] = 0
 
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""
