@@ -1,14 +1,12 @@
 """Rows that share forward passes."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from torch import Tensor
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Change
-from unmask.engine.errors import memory_for
 from unmask.engine.feed import Feed
 from unmask.engine.groups import Choice, GroupInputs, SchedulerGroups
 from unmask.engine.plan import StepInputs
@@ -32,10 +30,10 @@ class Batch:
         self.canvases += canvases
         self.groups.regroup(self.canvases)
 
-    def memory(self) -> AbstractContextManager[None]:
-        """Turns an out-of-memory error into one that names the largest row; of equal ones, the newest."""
-        largest = max(reversed(self.canvases), key=lambda canvas: len(canvas.ids))
-        return memory_for(largest.request.id, len(largest.ids))
+    @property
+    def largest(self) -> Canvas:
+        """The row with most columns; of equal ones, the newest."""
+        return max(reversed(self.canvases), key=lambda canvas: len(canvas.ids))
 
     def choose(self, view: View, inputs: StepInputs, groups: Sequence[GroupInputs], stops: Tensor) -> Choice:
         """What the schedulers do, and what is kept of drafts; stops (V,) bool, ends of text. Raises SchedulerError."""

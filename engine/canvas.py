@@ -102,13 +102,6 @@ class Canvas:
         return len(self.request.prompt) + position
 
     @property
-    def settled_columns(self) -> int:
-        """Block-causal: the columns before the model's block that the current block is in. Their tokens are final."""
-        assert self.model_block is not None
-        start = self.column(self.block_start)
-        return start - (start + self.lead) % self.model_block
-
-    @property
     def given_columns(self) -> int:
         """The columns before the first mask that there was."""
         return self.column(int(self._gaps[0]))
@@ -132,6 +125,12 @@ class Canvas:
             wish = hurry(pace.deadline - now, now - self.started, self.masks - masks, masks)
         self.share = pace.share(load, wish)
         return self.share
+
+    @property
+    def open_column(self) -> int:
+        """The first column of the model's block that the current one is in. What is before it is final."""
+        column = self.column(self.block_start)
+        return 0 if self.model_block is None else column - (column + self.lead) % self.model_block
 
     @property
     def block_end(self) -> int:
@@ -213,7 +212,7 @@ class Canvas:
         block, block_end = self._block, self.block_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            self.cached_until = self.settled_columns
+            self.cached_until = self.open_column
         self._force(block_end)
         self.step += 1
         self._shares += self.share

@@ -17,7 +17,7 @@ from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
-from unmask.engine.errors import NotFiniteError, RequestError, SchedulerError, memory_for
+from unmask.engine.errors import NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.input_state import Embeddings
@@ -26,7 +26,7 @@ from unmask.engine.prefixes import Prefixes
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_request
-from unmask.engine.room import Room
+from unmask.engine.room import Room, memory_for
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
@@ -196,14 +196,14 @@ class Engine:
         """One forward pass that only fills the cache."""
         if self._watch is not None:
             self._watch.count(0, len(inputs.tokens))
-        with batch.memory(), self._phase("model"):
+        with memory_for(batch.largest), self._phase("model"):
             self._forward(to_device(inputs, self.model.device), cache)
 
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """One forward pass and the decisions on it, on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
-        with batch.memory():
+        with memory_for(batch.largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
                 network = inputs.network
@@ -356,7 +356,7 @@ class Engine:
             return True
         if not self._slots.has_room(canvas):
             return False
-        with memory_for(canvas.request.id, len(canvas.ids)):
+        with memory_for(canvas):
             self._cache.allocate()
         self._slots.take(canvas)
         return True

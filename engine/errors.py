@@ -1,11 +1,9 @@
 """Errors that concern some requests and not the others."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unmask.errors import UserError
-from unmask.models.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from unmask.engine.request import Step
@@ -55,14 +53,3 @@ class NoMemoryError(UserError, RuntimeError):
             "longest; send it again later, shorten it, or serve with fewer --max-rows or a smaller --memory-fraction"
         )
         self.request_ids = (request_id,)
-
-
-@contextmanager
-def memory_for(request_id: str, length: int) -> Iterator[None]:
-    """Turn an out-of-memory error into a NoMemoryError that names this request."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise NoMemoryError(request_id, length) from error
-        raise

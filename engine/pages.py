@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from unmask.engine.canvas import Canvas
-from unmask.engine.transfer import upload
 from unmask.models.cache import KeyValues
 from unmask.models.packing import Array
 
@@ -96,7 +95,7 @@ class Pages:
                 self._cache.clear(start, start + self.size)
 
     def _settled(self, canvas: Canvas) -> list[bytes]:
-        return self._names(canvas, (canvas.settled_columns + canvas.lead) // self.size)
+        return self._names(canvas, (canvas.open_column + canvas.lead) // self.size)
 
     def _names(self, canvas: Canvas, pages: int) -> list[bytes]:
         """The names of the first pages of a canvas, which must be settled."""
@@ -149,4 +148,4 @@ class Pages:
 
     def _copy(self, source: Array, target: Array) -> None:
         if len(source):
-            self._cache.copy(upload(torch.from_numpy(np.stack([source, target])), self._cache.device))
+            self._cache.copy(torch.from_numpy(np.stack([source, target])))

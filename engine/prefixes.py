@@ -47,7 +47,7 @@ class Prefixes:
                 continue
             if canvas.step == 0:
                 self._find(canvas)
-            whole = (canvas.settled_columns + canvas.lead) // self._chunk if self._chunk else 0
+            whole = (canvas.open_column + canvas.lead) // self._chunk if self._chunk else 0
             if canvas.pages < whole:
                 self._find(canvas)
             while canvas.pages < whole:

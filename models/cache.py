@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unmask.models.architecture import Architecture
+from unmask.models.devices import upload
 
 COPIED = 4096  # columns at a time, so that a copy takes little memory
 
@@ -24,7 +25,7 @@ class KeyValues:
         self.capacity = columns
         self.start = 0  # columns of the memory before the first slot, see `from_slot`
         self._shape, self._layers = (columns, a.kv_heads, a.head_dim), a.layers
-        self.device, self._dtype = device, dtype
+        self._device, self._dtype = device, dtype
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -38,7 +39,7 @@ class KeyValues:
     def _store(self) -> list[Tensor]:
         # One tensor per layer: if all were one tensor, compiled code would copy it to write to a part. Zeros: a masked
         # key still adds zero times its value, and unwritten memory may hold NaN.
-        return [torch.zeros(self._shape, device=self.device, dtype=self._dtype) for _ in range(self._layers)]
+        return [torch.zeros(self._shape, device=self._device, dtype=self._dtype) for _ in range(self._layers)]
 
     @staticmethod
     def bytes_per_column(a: Architecture, dtype: torch.dtype) -> int:
@@ -73,8 +74,8 @@ class KeyValues:
         return rest
 
     def copy(self, places: Tensor) -> None:
-        """Copy columns of the memory, places (2, Z) long: those in row 0 to those in row 1. None is in both."""
-        for source, target in (part.unbind() for part in places.split(COPIED, dim=1)):
+        """Copy columns of the memory, places (2, Z) long on the host: those in row 0 to those in row 1."""
+        for source, target in (part.unbind() for part in upload(places, self._device).split(COPIED, dim=1)):
             for layer in (*self._keys, *self._values):
                 layer[target] = layer[source]
 

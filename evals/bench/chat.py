@@ -1,8 +1,8 @@
 """What a chat gains from blocks that stay between its turns: `python -m unmask.evals.bench.chat`.
 
 A network of SDAR's kind with random weights answers a chat, of which each turn holds all that was said before. An
-engine that keeps finished blocks and one that keeps none answer the same chats in turn, alone. On a CPU the clock is the
-processor time of one thread, so that other work on the machine counts little; elsewhere it is that on the wall.
+engine that keeps finished blocks and one that keeps none answer the same chats in turn, alone. On a CPU the clock is
+the processor time of one thread, so that other work on the machine counts little; elsewhere it is that on the wall.
 """
 
 import random
