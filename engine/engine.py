@@ -180,8 +180,7 @@ class Engine:
         first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
         capacity, kept, shapes = cache.capacity, batch.feed.kept, self._shapes
-        for inputs in self._prefixes.missing(batch.canvases, capacity, shapes, first_slot):
-            self._compute(inputs, batch, cache)
+        self._complete(batch, cache, first_slot)
         plan = plan_step(batch.canvases, self._architecture, capacity, shapes, self._recurring, first_slot, kept)
         steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
@@ -192,12 +191,13 @@ class Engine:
             raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
-    def _compute(self, inputs: NetworkInputs, batch: Batch, cache: KeyValues) -> None:
-        """One forward pass that only fills the cache."""
-        if self._watch is not None:
-            self._watch.count(0, len(inputs.tokens))
-        with memory_for(batch.largest), self._phase("model"):
-            self._forward(to_device(inputs, self.model.device), cache)
+    def _complete(self, batch: Batch, cache: KeyValues, first_slot: int) -> None:
+        """Find the prefixes of rows, and run the forward passes that compute what is missing of them by itself."""
+        for inputs in self._prefixes.missing(batch.canvases, cache.capacity, self._shapes, first_slot):
+            if self._watch is not None:
+                self._watch.count(0, len(inputs.tokens))
+            with memory_for(batch.largest), self._phase("model"):
+                self._forward(to_device(inputs, self.model.device), cache)
 
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """One forward pass and the decisions on it, on the device."""
