@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -17,15 +17,16 @@ from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
-from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
+from unmask.engine.errors import NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
+from unmask.engine.prefixes import Prefixes
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_request
-from unmask.engine.room import Room
+from unmask.engine.room import Room, memory_for
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
@@ -35,7 +36,6 @@ from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model
-from unmask.models.memory import is_out_of_memory
 from unmask.models.packing import NetworkInputs, Shapes
 from unmask.schedulers import Needs
 
@@ -49,6 +49,7 @@ class Engine:
     static           whether small passes are padded to a few shapes, captured and replayed; by default where the
                      model is compiled for CUDA
     batch_invariant  whether each row has forward passes of its own, in turn
+    prefix_reuse     whether keys and values of finished blocks stay for later requests, see `engine.prefixes`
     watch            times the phases of each step
 
     Requests join and leave at any step, and rows of a batch may differ in everything. A result depends on its request's
@@ -64,6 +65,7 @@ class Engine:
         static: bool | None = None,
         batch_invariant: bool = False,
         watch: Stopwatch | None = None,
+        prefix_reuse: bool = True,
     ):
         self.model = model
         self._architecture = model.network.architecture
@@ -74,7 +76,7 @@ class Engine:
         self._recurring = GRAPH_TOKENS if self._static else 0
         self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._batch_invariant = batch_invariant
-        self._watch = watch
+        self._prefix_reuse, self._watch = prefix_reuse, watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
@@ -87,11 +89,12 @@ class Engine:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every request, waiting or running."""
+        """Forget every request, waiting or running, and all that was kept."""
         self._waiting = Waiting()
         self._batches: deque[Batch] = deque()  # the first has the next pass
         alone = self._shapes == "exact" or self._batch_invariant
-        self._slots = Slots(self._cache, least=1 if alone else min(2, self._max_rows))
+        self._prefixes = Prefixes(self._cache, self._architecture, self._batch_invariant, self._prefix_reuse)
+        self._slots = Slots(self._cache, 1 if alone else min(2, self._max_rows), self._prefixes.pages)
         cuda = self.model.device.type == "cuda"
         self._graphs = Graphs(CUDARecorder(self.model.device) if cuda else TapeRecorder()) if self._static else None
 
@@ -176,23 +179,31 @@ class Engine:
         batch.groups.set_pace(load=self.waiting / self._max_rows)
         first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
-        capacity, kept = cache.capacity, batch.feed.kept
-        a, shapes, recurring = self._architecture, self._shapes, self._recurring
-        plan = plan_step(batch.canvases, a, capacity, shapes, recurring, first_slot, kept)
+        capacity, kept, shapes = cache.capacity, batch.feed.kept, self._shapes
+        self._complete(batch, cache, first_slot)
+        plan = plan_step(batch.canvases, self._architecture, capacity, shapes, self._recurring, first_slot, kept)
         steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
+        self._prefixes.keep([canvas for canvas in batch.canvases if canvas.step == 1])
         self._batches.rotate(-1)
         self._leave({*lost, *(step.request_id for step in steps if step.result is not None)})
         if lost:
             raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
+    def _complete(self, batch: Batch, cache: KeyValues, first_slot: int) -> None:
+        """Find the prefixes of rows, and run the forward passes that compute what is missing of them by itself."""
+        for inputs in self._prefixes.missing(batch.canvases, cache.capacity, self._shapes, first_slot):
+            if self._watch is not None:
+                self._watch.count(0, len(inputs.tokens))
+            with memory_for(batch.largest), self._phase("model"):
+                self._forward(to_device(inputs, self.model.device), cache)
+
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """One forward pass and the decisions on it, on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
-        largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equal ones, the newest
-        with _memory_for(largest):
+        with memory_for(batch.largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
                 network = inputs.network
@@ -345,7 +356,7 @@ class Engine:
             return True
         if not self._slots.has_room(canvas):
             return False
-        with _memory_for(canvas):
+        with memory_for(canvas):
             self._cache.allocate()
         self._slots.take(canvas)
         return True
@@ -363,6 +374,7 @@ class Engine:
     def _leave(self, request_ids: set[str]) -> list[Canvas]:
         """Take out the rows of some requests, and return them."""
         gone = [canvas for batch in self._batches for canvas in batch.leave(lambda row: row.request.id in request_ids)]
+        self._prefixes.keep(gone)
         for canvas in gone:
             if canvas.slot is not None:
                 self._slots.release(canvas)
@@ -384,14 +396,3 @@ def _needs_of(request: Request) -> Needs:
         return request.scheduler.needs()
     except (Exception, SystemExit) as error:  # it may be anybody's code
         raise SchedulerError(request.scheduler.name, (request.id,), error) from error
-
-
-@contextmanager
-def _memory_for(canvas: Canvas) -> Iterator[None]:
-    """Turn an out-of-memory error into a NoMemoryError that names this request."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
-        raise

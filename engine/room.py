@@ -1,17 +1,19 @@
 """How the memory beside the weights is divided. It is measured when an engine is made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from unmask.engine.errors import RequestError
+from unmask.engine.canvas import Canvas
+from unmask.engine.errors import NoMemoryError, RequestError
 from unmask.engine.proposal import head_bytes
 from unmask.engine.slots import columns_needed
 from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
 from unmask.models.devices import available_bytes
 from unmask.models.loading import Model
-from unmask.models.memory import GIB, pass_bytes
+from unmask.models.memory import GIB, is_out_of_memory, pass_bytes
 from unmask.models.packing import power_of_two
 
 
@@ -54,3 +56,14 @@ class Room:
             "left for it; shorten the prompt or max_tokens, or serve with a smaller --memory-fraction",
             "max_tokens",
         )
+
+
+@contextmanager
+def memory_for(canvas: Canvas) -> Iterator[None]:
+    """Turn an out-of-memory error into a NoMemoryError that names this request."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
+        raise

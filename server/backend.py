@@ -257,7 +257,11 @@ class Backend:
             _check_names(settings.served_model_name or model.name, model)
             self.fit = fit_of_loaded(model, settings.max_rows, settings.memory_fraction)
             engine = Engine(
-                model, settings.max_rows, settings.memory_fraction, batch_invariant=settings.batch_invariant
+                model,
+                settings.max_rows,
+                settings.memory_fraction,
+                batch_invariant=settings.batch_invariant,
+                prefix_reuse=settings.prefix_reuse,
             )
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
             service = EngineService(engine, settings.max_waiting, self.metrics.count_pass)
