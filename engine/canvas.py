@@ -30,6 +30,8 @@ class Canvas:
     model_block   block size of a block-causal model, whose blocks are counted from the first column; None for others,
                   whose blocks are counted from the start of the generation region
     lead          columns that the first of those blocks lacks, see `Architecture.lead`
+    seeds         of a causal model: the first token of each of its blocks is predicted by the column before it, in a
+                  pass of its own, which computes what is before the block, see `Architecture.causal`
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
     progress      through the automaton of a structured answer; None for a free one
@@ -47,6 +49,7 @@ class Canvas:
     needs: Needs
     progress: Progress | None = None
     lead: int = 0
+    seeds: bool = False
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
@@ -70,7 +73,7 @@ class Canvas:
     _cap: int = field(init=False)  # forward passes that the request may have
     _offset: int = field(init=False)  # columns of the prompt in the first block of the generation region
     _gaps: NDArray[np.int64] = field(init=False)  # positions that were masks at first
-    _blocks: NDArray[np.int64] = field(init=False)  # indexes of the blocks that had masks at first
+    _blocks: NDArray[np.int64] = field(init=False)  # which `_stretch` each of the blocks was that had masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
     _forced: list[Reveal] = field(default_factory=list)  # that the next step reports
 
@@ -86,7 +89,7 @@ class Canvas:
         self._gaps = np.flatnonzero(~self.pinned)
         self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
         self._offset = 0 if self.model_block is None else (len(prompt) + self.lead) % self.request.block_length
-        self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
+        self._blocks = np.unique([self._stretch(position) for position in self._gaps.tolist()])
         self._skip_full_blocks()
         self.draft = Draft(self.request.draft)
         self._stand(opens=True)
@@ -116,10 +119,28 @@ class Canvas:
         return self.share
 
     @property
+    def seeding(self) -> bool:
+        """Whether the current block is the first token of one of the model's, which the column before it predicts."""
+        first = self.seeds and self.column(self.block_start) == self.open_column
+        return first and self.open_column > 0 and not self.last_pass
+
+    @property
+    def open_column(self) -> int:
+        """The first column of the model's block that the current one is in. What is before it is final."""
+        column = self.column(self.block_start)
+        return 0 if self.model_block is None else column - (column + self.lead) % self.model_block
+
+    @property
     def block_end(self) -> int:
         """One past the current block. On the last pass the block is everything that is left."""
-        length = self.request.max_tokens
-        return length if self.last_pass else min((self._block + 1) * self.request.block_length - self._offset, length)
+        if self.seeding:
+            return self.block_start + 1
+        return self.request.max_tokens if self.last_pass else self._grid_end
+
+    @property
+    def _grid_end(self) -> int:
+        """One past what the client takes for the current block: of a model that seeds, with the first token."""
+        return min((self._block + 1) * self.request.block_length - self._offset, self.request.max_tokens)
 
     @property
     def window(self) -> tuple[int, int]:
@@ -135,6 +156,8 @@ class Canvas:
 
     def may_be_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """At which positions of the block the next pass may be fed something else than the token."""
+        if self.seeding:  # the pass does not compute them
+            return np.zeros(len(positions), dtype=np.bool_)
         return ~self.pinned[positions] if self.request.input_state.softens else self.masked[self.column(0) + positions]
 
     def is_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -160,11 +183,17 @@ class Canvas:
     def later(self) -> tuple[int, int]:
         """Masks, and blocks with masks, after the current block."""
         masks = self.masks - int(np.searchsorted(self._gaps, self.block_end))
-        return masks, self.blocks - int(np.searchsorted(self._blocks, self._block, side="right"))
+        return masks, self.blocks - int(np.searchsorted(self._blocks, self._stretch(self.block_start), side="right"))
 
     @property
     def _block(self) -> int:
         return (self.block_start + self._offset) // self.request.block_length
+
+    def _stretch(self, position: int) -> int:
+        """Which of the stretches that are decoded one after another a position is in: blocks, and of a model that seeds
+        their first tokens by themselves."""
+        block, place = divmod(position + self._offset, self.request.block_length)
+        return 2 * block + (place > 0) if self.seeds else block
 
     def changes(self, reveal: Reveal) -> bool:
         """Whether a token may be written over the one at its position, which is another."""
@@ -192,11 +221,10 @@ class Canvas:
         for position in remasked:
             self._write(position, self.mask_id, masked=True)
             del self._reveals[position]
-        block, block_end = self._block, self.block_end
+        block, block_end, grid_end = self._block, self.block_end, self._grid_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            block_columns = (self.column(self.block_start) + self.lead) % self.model_block  # that are settled already
-            self.cached_until = self.column(self.block_start) - block_columns
+            self.cached_until = self.open_column
         self._force(block_end)
         self.step += 1
         self._shares += self.share
@@ -213,7 +241,7 @@ class Canvas:
         offsets = tuple(self._answer.offsets[before : self._reported])
         revealed = tuple(sorted((*revealed, *self._forced), key=lambda reveal: reveal.position))
         self._forced = []
-        index, text = self.step - 1, self.text
+        index, text, ended = self.step - 1, self.text, ended and block_end >= grid_end
         return Step(
             self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
         )

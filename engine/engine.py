@@ -133,9 +133,10 @@ class Engine:
         needs = _needs_of(request)
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
-        model_block, lead = self._architecture.block_size, self._architecture.lead(len(request.prompt))
+        a, tokenizer, mask_id = self._architecture, self.model.tokenizer, self.model.mask_id
+        model_block, lead = a.block(request.block_length), a.lead(len(request.prompt))
         progress = self._structures.progress(request)
-        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs, progress, lead)
+        return Canvas(request, tokenizer, stop_ids, mask_id, model_block, needs, progress, lead, seeds=a.causal)
 
     def needed(self, request: Request) -> int:
         """The tokens of the shortest answer of a request's structure, which is made if it is new. Any thread may call.

@@ -201,7 +201,8 @@ def _segment(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) ->
     start, stop, key_length = columns_to_compute(canvas, canvas.request.cache, a)
     slot = None if canvas.slot is None else canvas.slot - first_slot
     wanted = canvas.column(canvas.window[0]) + wanted
-    return Segment(canvas.ids[start:stop], start, key_length, wanted, slot, canvas.request.adapter, canvas.lead)
+    tokens, adapter = canvas.ids[start:stop], canvas.request.adapter
+    return Segment(tokens, start, key_length, wanted, slot, adapter, canvas.lead, canvas.open_column)
 
 
 def _window_inputs(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> WindowInputs:
