@@ -33,15 +33,14 @@ class Rotation:
         half = (a.rotary_dim or a.head_dim) // 2
         self.parts = [half, half, a.head_dim - 2 * half]
         exponent = torch.arange(half, device=positions.device, dtype=torch.float32) / half
-        frequencies = a.rope_theta**-exponent  # (half,), turns of each pair per position, times 2 pi
-        if a.long_context is not None:
-            frequencies = _slowed(frequencies, a.long_context, 2 * half, a.rope_theta)
+        long = a.long_context
+        frequencies = a.rope_theta**-exponent if long is None else _slowed(a.rope_theta**exponent, long, a.rope_theta)
         angles = positions[:, None].float() * frequencies  # (N, half)
         # LLaDA rotates in float32; the Qwen-style families rotate in the model's own dtype.
         self.dtype = torch.float32 if a.rope_float32 else dtype
         self.cos = angles.cos().to(self.dtype).unsqueeze(1)  # (N, 1, half)
         self.sin = angles.sin().to(self.dtype).unsqueeze(1)
-        self.query_scale = None if a.long_context is None else _query_scale(positions, a.long_context)  # (N, 1, 1)
+        self.query_scale = None if long is None else _query_scale(positions, long)  # (N, 1, 1)
 
     def queries(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         """Rotate queries as `__call__` does, and scale them where the network does."""
@@ -57,20 +56,22 @@ class Rotation:
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1).to(x.dtype)
 
 
-def _slowed(frequencies: Tensor, long: LongContext, dim: int, theta: float) -> Tensor:
-    """The frequencies (half,) of a head's first `dim` dimensions, slowed as YaRN does (arXiv 2309.00071, section 3.2).
+def _slowed(wavelengths: Tensor, long: LongContext, theta: float) -> Tensor:
+    """How fast pairs of dimensions turn, (half,), from their wavelengths over 2 pi, slowed as YaRN does (arXiv
+    2309.00071, section 3.2).
 
-    The pair that has r turns over the positions is at dim ln(positions / (2 pi r)) / (2 ln theta). Between the pairs of
+    Pair i has r turns over the positions where i = half ln(positions / (2 pi r)) / ln theta. Between the pairs of
     `fast` and of `slow` turns, rounded outwards, the share that is slowed grows linearly.
     """
+    half = len(wavelengths)
 
     def pair(turns: float) -> float:
-        return dim * math.log(long.positions / (2 * math.pi * turns)) / (2 * math.log(theta))
+        return half * math.log(long.positions / (2 * math.pi * turns)) / math.log(theta)
 
-    first, last = max(math.floor(pair(long.fast)), 0), min(math.ceil(pair(long.slow)), dim - 1)
-    index = torch.arange(len(frequencies), device=frequencies.device, dtype=torch.float32)
+    first, last = max(math.floor(pair(long.fast)), 0), min(math.ceil(pair(long.slow)), 2 * half - 1)
+    index = torch.arange(half, device=wavelengths.device, dtype=torch.float32)
     share = ((index - first) / max(last - first, 0.001)).clamp(0, 1)
-    return frequencies * (1 - share) + frequencies / long.factor * share
+    return share / (long.factor * wavelengths) + (1 - share) / wavelengths
 
 
 def _query_scale(positions: Tensor, long: LongContext) -> Tensor:

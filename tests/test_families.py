@@ -230,8 +230,8 @@ def test_the_name_of_a_tiny_a2d_says_how_it_attends(
 
 
 def test_what_is_known_and_not_built_is_refused_with_what_is_missing(tmp_path: Path) -> None:
-    named = {"architectures": ["NemotronLabsDiffusionVLMModel"], "model_type": "nemotron_labs_diffusion_vlm"}
-    synthetic_sdar(tmp_path, **named)
+    name = "nemotron_labs_diffusion_vlm"
+    synthetic_sdar(tmp_path, architectures=["NemotronLabsDiffusionVLMModel"], model_type=name)
     assert_refused(tmp_path, "model_type 'nemotron_labs_diffusion_vlm'", "reads images")
     edit_json(tmp_path / "config.json", drop=("auto_map",), model_type=["nemotron_labs_diffusion_vlm"])
     assert_refused(tmp_path, "architecture 'NemotronLabsDiffusionVLMModel'")
