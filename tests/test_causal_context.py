@@ -130,8 +130,13 @@ def test_without_a_prompt_the_first_block_predicts_itself(model: Model) -> None:
 def test_steps_are_kept_to(model: Model) -> None:
     for steps in (6, 9, 17, 24):  # three blocks, whose first tokens have passes of their own
         spec = parse_scheduler("topk", {"steps": steps})
-        assert Engine(model).results([ask(scheduler="topk", cache="none")])["r"].forward_passes == 24
         assert Engine(model).results([replace(ask(), scheduler=spec)])["r"].forward_passes == steps
+
+
+def test_the_first_token_of_a_block_counts_as_one_of_its_own(model: Model) -> None:
+    canvas = Engine(model).prepare(ask())
+    assert (canvas.blocks, canvas.later) == (6, (23, 5))
+    assert Engine(model).prepare(ask(block_length=1)).blocks == 24
 
 
 def test_few_passes_are_enough(model: Model) -> None:
