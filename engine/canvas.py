@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.engine.draft import Draft
+from unmask.engine.growth import Changed, Growth, difference, laid_out, moved
 from unmask.engine.pace import Pace, hurry
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.settled import SettledText
@@ -27,11 +28,10 @@ class Canvas:
     masked        (T,) bool
     pinned        (R,) bool   positions of the generation region that hold a given token
     tail_start    the position after the last pinned one: an end of text from this position on ends the request
-    model_block   block size of a block-causal model, whose blocks are counted from the first column; None for others,
-                  whose blocks are counted from the start of the generation region
+    model_block   of a block-causal model, whose blocks begin with the first column; None if they do with the region
     lead          columns that the first of those blocks lacks, see `Architecture.lead`
-    seeds         of a causal model: the first token of each of its blocks is predicted by the column before it, in a
-                  pass of its own, which computes what is before the block, see `Architecture.causal`
+    seeds         whether the column before a block predicts its first token, in a pass of its own: of a causal model
+    growth        how the region finds its length; None if it keeps it
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
     progress      through the automaton of a structured answer; None for a free one
@@ -50,6 +50,7 @@ class Canvas:
     progress: Progress | None = None
     lead: int = 0
     seeds: bool = False
+    growth: Growth | None = None
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
@@ -79,7 +80,7 @@ class Canvas:
 
     def __post_init__(self) -> None:
         prompt, suffix = self.request.prompt, self.request.suffix
-        region = self.request.template or (None,) * self.request.max_tokens
+        region = self.request.template or (None,) * (self.request.max_tokens - self.request.spare)
         known = [*prompt, *region, *suffix]
         self.ids = np.array([self.mask_id if token is None else token for token in known], dtype=np.int64)
         self.masked = np.array([token is None for token in known])
@@ -87,7 +88,7 @@ class Canvas:
         self.tail_start = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
         self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
         self._gaps = np.flatnonzero(~self.pinned)
-        self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
+        self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * (len(self._gaps) + self.request.spare)
         self._offset = 0 if self.model_block is None else (len(prompt) + self.lead) % self.request.block_length
         self._blocks = np.unique([self._stretch(position) for position in self._gaps.tolist()])
         self._skip_full_blocks()
@@ -97,6 +98,11 @@ class Canvas:
     def column(self, position: int) -> int:
         """The column of a position of the generation region."""
         return len(self.request.prompt) + position
+
+    @property
+    def length(self) -> int:
+        """Positions of the generation region."""
+        return len(self.pinned)
 
     @property
     def last_pass(self) -> bool:
@@ -121,8 +127,7 @@ class Canvas:
     @property
     def seeding(self) -> bool:
         """Whether the current block is the first token of one of the model's, which the column before it predicts."""
-        first = self.seeds and self.column(self.block_start) == self.open_column
-        return first and self.open_column > 0 and not self.last_pass
+        return self.seeds and self.column(self.block_start) == self.open_column > 0 and not self.last_pass
 
     @property
     def open_column(self) -> int:
@@ -133,19 +138,17 @@ class Canvas:
     @property
     def block_end(self) -> int:
         """One past the current block. On the last pass the block is everything that is left."""
-        if self.seeding:
-            return self.block_start + 1
-        return self.request.max_tokens if self.last_pass else self._grid_end
+        return self.block_start + 1 if self.seeding else self.length if self.last_pass else self._grid_end
 
     @property
     def _grid_end(self) -> int:
-        """One past what the client takes for the current block: of a model that seeds, with the first token."""
-        return min((self._block + 1) * self.request.block_length - self._offset, self.request.max_tokens)
+        """One past what the client takes for the current block, which includes a token that is seeded."""
+        return min((self._block + 1) * self.request.block_length - self._offset, self.length)
 
     @property
     def window(self) -> tuple[int, int]:
         """The positions that the scheduler sees: the block, or the generation region."""
-        return (0, self.request.max_tokens) if self.needs.window == "generation" else (self.block_start, self.block_end)
+        return (0, self.length) if self.needs.window == "generation" else (self.block_start, self.block_end)
 
     @property
     def wanted(self) -> NDArray[np.int64]:
@@ -156,9 +159,9 @@ class Canvas:
 
     def may_be_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """At which positions of the block the next pass may be fed something else than the token."""
-        if self.seeding:  # the pass does not compute them
-            return np.zeros(len(positions), dtype=np.bool_)
-        return ~self.pinned[positions] if self.request.input_state.softens else self.masked[self.column(0) + positions]
+        soft = self.request.input_state.softens
+        fed = ~self.pinned[positions] if soft else self.masked[self.column(0) + positions]
+        return fed & ~np.bool_(self.seeding)  # a pass that seeds does not compute them
 
     def is_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """At which of the positions that might be it is: those that are still masks, or with `soft` those that are none
@@ -190,8 +193,7 @@ class Canvas:
         return (self.block_start + self._offset) // self.request.block_length
 
     def _stretch(self, position: int) -> int:
-        """Which of the stretches that are decoded one after another a position is in: blocks, and of a model that seeds
-        their first tokens by themselves."""
+        """Which of what is decoded one after another a position is in: blocks, or first tokens that are seeded."""
         block, place = divmod(position + self._offset, self.request.block_length)
         return 2 * block + (place > 0) if self.seeds else block
 
@@ -226,6 +228,9 @@ class Canvas:
         if self.model_block is not None:
             self.cached_until = self.open_column
         self._force(block_end)
+        if self.growth is not None:
+            revealed, remasked, written = self._regrow(self.growth, revealed)
+            block_end = grid_end = self.length
         self.step += 1
         self._shares += self.share
         self.block_step += not drafting
@@ -245,6 +250,20 @@ class Canvas:
         return Step(
             self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
         )
+
+    def _regrow(self, growth: Growth, revealed: tuple[Reveal, ...]) -> Changed:
+        """Let the region grow and shrink after a pass; what the pass did to positions, all in all."""
+        start, end = self.column(0), self.column(self.length)
+        order = growth.order(self.ids[start:end], self.masked[start:end], self.pinned, self.stop_ids)
+        if order is None:
+            return revealed, (), ()
+        before = {place: one for place, one in self._reveals.items() if one not in revealed}
+        self.ids = laid_out(self.ids, order, start, end, np.int64(self.mask_id))
+        self.masked = laid_out(self.masked, order, start, end, np.True_)
+        self.pinned = laid_out(self.pinned, order, 0, self.length, np.False_)
+        self._gaps, self._reveals = np.flatnonzero(~self.pinned), moved(self._reveals, order)
+        self.block_step = -1  # the block begins anew: what schedulers keep counts positions
+        return difference(before, self._reveals)
 
     def _stand(self, opens: bool) -> None:
         """Let the draft stand as far as it does in the next pass; `opens` where that is the first over a block."""
@@ -268,19 +287,18 @@ class Canvas:
 
     def _skip_full_blocks(self) -> None:
         """Go on to the next block with masks: a block without masks needs no pass."""
-        while self.block_start < self.request.max_tokens:
+        while self.block_start < self.length:
             self._force(self.block_end)
             if self._has_masks(self.block_start, self.block_end):
                 return
             self.block_start = self.block_end
 
     def _force(self, end: int) -> None:
-        """Fill the masks of the block up to `end` that the structure leaves no choice for. Of a region that has had no
-        pass, the last mask stays: a request has at least one pass."""
+        """Fill masks before `end` that the structure leaves no choice for; of a region without a pass not the last."""
         if self.progress is None:
             return
-        length = self.request.max_tokens
-        end, start = min(end, length if self.step else length - 1), self.column(0)
+        length, start = self.length, self.column(0)
+        end = min(end, length if self.step else length - 1)
         found = self.progress.force(
             self.block_start, end, self.ids[start:], self.masked[start:], length, not self.needs.remask
         )
@@ -311,7 +329,7 @@ class Canvas:
     def _settle(self) -> Result | None:
         """Let the settled text grow; the result if this was the last step."""
         settled, at_end = self._settled_until()
-        last = at_end or settled == self.request.max_tokens
+        last = at_end or settled == self.length
         if settled == self._settled and not last:
             return None
         kept = self._kept(self._settled, settled)
@@ -324,14 +342,14 @@ class Canvas:
         self.text = self._answer.text if last else self._answer.without_begun_stop()
         if not last:
             return None
-        reason: FinishReason = "stop" if at_end else "length"
+        reason: FinishReason = "stop" if at_end or (self.growth and self.growth.is_open(self.length)) else "length"
         return self._result(len(self._answer.positions), reason, self._reveals.get(settled) if at_end else None)
 
     def _settled_until(self) -> tuple[int, bool]:
         """The first position that is not settled, and whether an end of text is there that ends the request."""
         position = self._settled
         revises = self.needs.remask or self.needs.write or self.needs.finish
-        limit = self.block_start if revises else self.request.max_tokens
+        limit = self.block_start if revises else self.length
         masked = self.masked[self.column(0) :]
         while position < limit and not masked[position]:
             if position >= self.tail_start and self._is_stop(position):

@@ -20,6 +20,7 @@ from unmask.engine.decided import Decided, Proposed, read
 from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
+from unmask.engine.growth import forbidden, growth_of
 from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
@@ -75,9 +76,7 @@ class Engine:
         self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._batch_invariant = batch_invariant
         self._watch = watch
-        rows = self._architecture.vocab_rows
-        self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
-        self._forbidden[model.mask_id] = True
+        self._forbidden, self._growing = forbidden(model)
         self._stops = torch.zeros_like(self._forbidden)
         self._stops[sorted(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
@@ -136,7 +135,8 @@ class Engine:
         a, tokenizer, mask_id = self._architecture, self.model.tokenizer, self.model.mask_id
         model_block, lead = a.block(request.block_length), a.lead(len(request.prompt))
         progress = self._structures.progress(request)
-        return Canvas(request, tokenizer, stop_ids, mask_id, model_block, needs, progress, lead, seeds=a.causal)
+        growth = growth_of(request, self.model)
+        return Canvas(request, tokenizer, stop_ids, mask_id, model_block, needs, progress, lead, a.causal, growth)
 
     def needed(self, request: Request) -> int:
         """The tokens of the shortest answer of a request's structure, which is made if it is new. Any thread may call.
@@ -232,14 +232,14 @@ class Engine:
 
     def _amended(self, batch: Batch, proposal: Proposal, head: KeptLogits, inputs: StepInputs) -> Proposal:
         """The proposal (M,), with the tokens that adjusted and structured rows want instead."""
-        forbidden, changes = self._forbidden, None
+        barred, changes = self._forbidden, None
         if (adjustment := inputs.adjustment) is not None:
-            changes = Changes.of(adjustment, len(forbidden))
-            proposal = adjust(proposal, head, forbidden, self._stops, adjustment, changes)
+            changes = Changes.of(adjustment, len(barred))
+            proposal = adjust(proposal, head, barred, self._stops, adjustment, changes)
         if inputs.structure is not None:
             tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
             rows = None if adjustment is None else adjustment.structured
-            proposal = constrain(proposal, head, forbidden, inputs.structure, tables, changes, rows)
+            proposal = constrain(proposal, head, barred, inputs.structure, tables, changes, rows)
         return proposal
 
     def _propose(
@@ -250,10 +250,11 @@ class Engine:
             hidden = hidden[part.index]
             before = None if before is None else before[part.index]
             standing = None if standing is None else standing[part.index]
-        forbidden = self._forbidden | self._stops if part.endless else self._forbidden
+        barred = self._growing if part.expands else self._forbidden
+        barred = barred | self._stops if part.endless else barred
         sampling = None if part.draws is None else part.draws.sampling()
         blend = None if part.shares is None else Blend(self._embeddings, part.shares)
-        return propose(head, hidden, forbidden, needs, sampling, before, self._kernels, standing, blend)
+        return propose(head, hidden, barred, needs, sampling, before, self._kernels, standing, blend)
 
     def _fed_next(
         self, inputs: StepInputs, proposal: Proposal, standing: Tensor | None, proposed: Proposed, chosen: Choice
@@ -340,7 +341,7 @@ class Engine:
         """Whether there is room for one more row; gives it a slot if it keeps keys and values."""
         beside = [] if self._batch_invariant else [row for batch in self._batches for row in batch.canvases]
         beside += [] if self._batch_invariant else joining
-        if beside and not self._room.holds([len(row.ids) for row in (*beside, canvas)]):
+        if beside and not self._room.holds([row.request.length for row in (*beside, canvas)]):
             return False
         if canvas.request.cache.name == "none":
             return True

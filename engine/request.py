@@ -32,6 +32,8 @@ class Request:
     template           the generation region at first: a token id at pinned positions, which never change, None at
                        masks; empty if there are only masks
     suffix             token ids after the generation region
+    spare              positions that the region lacks at first; it grows into them where the model proposes so, see
+                       `engine.growth`
     draft              token ids that the region is expected to begin with; those that the model would not write are
                        decoded as ever. `engine.draft` has the rule
     min_tokens         no end of text is proposed at this many first positions of the region
@@ -71,6 +73,7 @@ class Request:
     draft: tuple[int, ...] = ()
     pace: Pace | None = None
     adapter: int | None = None
+    spare: int = 0
 
     @property
     def length(self) -> int:

@@ -12,7 +12,7 @@ from unmask.models.checkpoint import load_weights, weight_files
 from unmask.models.config import Config, read_json
 from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
-from unmask.models.families import Family, find_family
+from unmask.models.families import Family, dream, find_family
 from unmask.models.hub import Source, fetch_weights, locate, locate_adapter, verify_weights
 from unmask.models.lora import attach, read_adapters
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
@@ -32,6 +32,7 @@ INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
 # blocks, as those with BD3LM; 32 is the block of dLLM's sampler.
 A2D_TYPES = ("a2d-qwen2", "a2d-qwen3")
 A2D_BLOCK = 32
+EXPAND_TOKEN = "<|expand|>"  # DreamOn's, which no other public masked diffusion model has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -58,6 +59,7 @@ class Model:
     preset         what it was named by, if that was a short name
     merged         the adapter that its weights hold; None if there is none
     adapters       those beside its weights, of which a request may choose one
+    expand_id      the token that stands for two masks, see `engine.growth`; None if it has none
     """
 
     name: str
@@ -75,6 +77,7 @@ class Model:
     preset: Preset | None = None
     merged: str | None = None
     adapters: tuple[str, ...] = ()
+    expand_id: int | None = None
 
     @property
     def usual_length(self) -> int:
@@ -166,6 +169,7 @@ def load_model(
         preset=preset,
         merged=None if merged is None else merged.name,
         adapters=tuple(adapter.name for adapter in adapters),
+        expand_id=tokenizer.token_id(EXPAND_TOKEN) if family.MODEL_TYPE == dream.MODEL_TYPE else None,
     )
 
 
