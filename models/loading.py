@@ -12,7 +12,7 @@ from unmask.models.checkpoint import load_weights, weight_files
 from unmask.models.config import Config, read_json
 from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
-from unmask.models.families import Family, dream, find_family
+from unmask.models.families import Family, find_family
 from unmask.models.hub import Source, fetch_weights, locate, locate_adapter, verify_weights
 from unmask.models.lora import attach, read_adapters
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
@@ -59,7 +59,6 @@ class Model:
     preset         what it was named by, if that was a short name
     merged         the adapter that its weights hold; None if there is none
     adapters       those beside its weights, of which a request may choose one
-    expand_id      the token that stands for two masks, see `engine.growth`; None if it has none
     """
 
     name: str
@@ -77,7 +76,11 @@ class Model:
     preset: Preset | None = None
     merged: str | None = None
     adapters: tuple[str, ...] = ()
-    expand_id: int | None = None
+
+    @property
+    def expand_id(self) -> int | None:
+        """The token that stands for two masks, see `engine.growth`; None if it has none."""
+        return self.tokenizer.token_id(EXPAND_TOKEN)
 
     @property
     def usual_length(self) -> int:
@@ -169,7 +172,6 @@ def load_model(
         preset=preset,
         merged=None if merged is None else merged.name,
         adapters=tuple(adapter.name for adapter in adapters),
-        expand_id=tokenizer.token_id(EXPAND_TOKEN) if family.MODEL_TYPE == dream.MODEL_TYPE else None,
     )
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from tests.live import live
 from tests.outcomes import outcomes
+from tests.rogues import NoOptions
 from tests.synthetic import DREAM_IDS, DREAM_TEMPLATE, synthetic_dream, write_qwen_tokenizer
 from unmask.engine import Engine, Request
 from unmask.engine.caching import Cache
@@ -17,7 +18,15 @@ from unmask.engine.errors import RequestError
 from unmask.engine.growth import GAP, growing
 from unmask.engine.request import Step
 from unmask.models.loading import Model, load_model
-from unmask.schedulers import parse_scheduler, scheduler_names
+from unmask.schedulers import (
+    Decision,
+    Needs,
+    SchedulerSpec,
+    State,
+    View,
+    parse_scheduler,
+    scheduler_names,
+)
 
 EXPAND = len(DREAM_IDS) + DREAM_IDS["<|endoftext|>"]
 STOP = DREAM_IDS["<|endoftext|>"]
@@ -113,8 +122,33 @@ def test_decoding_equals_the_published_loop(model: Model, i: int) -> None:
     assert result is not None
     assert (list(result.token_ids), result.forward_passes) == (expected, passes)
     assert replayed(steps) == dict(enumerate(expected))
+    assert [step.ended for step in steps] == [False] * (passes - 1) + [True]
     assert result.positions == tuple(range(len(expected)))
     assert result.generated == len(expected)
+
+
+class Watcher:
+    """Reveals the leftmost mask, and tells how many passes the block had and how far predictions have moved."""
+
+    Options: ClassVar[type[Any]] = NoOptions
+    needs = Needs(kl=True)
+
+    def decide(self, view: View, state: State) -> Decision:
+        reveal = view.eligible & (view.eligible.cumsum(1) == 1)
+        return Decision(reveal, record={"step": view.block_step, "kl": view.need("kl"), "mask": view.mask})
+
+
+def test_a_move_is_a_new_start_for_schedulers(model: Model) -> None:
+    """What they or the engine keep from pass to pass counts positions, which have moved."""
+    request = replace(ask(model, 1), scheduler=SchedulerSpec("watcher", NoOptions(), Watcher()))
+    since, moves = 0, 0
+    for step in Engine(model).run([request]):
+        kl = step.record["kl"][step.record["mask"]]
+        assert int(step.record["step"]) == since
+        assert kl.isinf().all() == (since == 0)
+        moved = not any(one.step == step.index for one in step.revealed)
+        since, moves = 0 if moved else since + 1, moves + moved
+    assert moves > 1
 
 
 def test_the_model_grows_and_shrinks_gaps_or_the_test_would_tell_nothing(model: Model) -> None:
@@ -180,17 +214,17 @@ def test_where_nothing_grows_no_token_for_it_is_written(plain: Model, monkeypatc
 
 def test_who_asks_for_growth_that_cannot_be_is_refused(plain: Model) -> None:
     for fields in ({"suffix": ()}, {"block_length": 4}, {"spare": MOST}, {"cache": Cache("dual")}):
-        with pytest.raises(RequestError, match="cannot begin 1?[28] shorter here") as caught:
+        with pytest.raises(RequestError, match=r"cannot begin 1?[28] shorter here") as caught:
             Engine(plain).prepare(replace(ask(plain), **fields))
         assert caught.value.param == "spare"
-    with pytest.raises(RequestError, match="cannot begin 8 shorter"):
-        Engine(replace(plain, expand_id=None)).prepare(ask(plain))
 
 
 def test_other_models_do_not_grow(plain: Model, tmp_path: Path) -> None:
     dream = load_model(str(synthetic_dream(tmp_path)), device="cpu", dtype="float32")
     assert (plain.expand_id, dream.expand_id) == (EXPAND, None)
     assert ask(dream).spare == 0
+    with pytest.raises(RequestError, match="cannot begin 8 shorter"):
+        Engine(dream).prepare(ask(plain))
 
 
 @pytest.fixture
