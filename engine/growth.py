@@ -59,7 +59,7 @@ def growth_of(request: Request, model: Model) -> "Growth | None":
 
 def forbidden(model: Model) -> tuple[Tensor, Tensor]:
     """What may not be proposed, (V,) bool on the model's device: in general, and where a region may grow."""
-    where_growing = torch.arange(model.network.head.out_features, device=model.device) >= model.vocab_size
+    where_growing = torch.arange(model.network.architecture.vocab_rows, device=model.device) >= model.vocab_size
     where_growing[model.mask_id] = True
     usual = where_growing.clone()
     if model.expand_id is not None:
