@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.engine.draft import Draft
-from unmask.engine.pace import Pace, hurry
+from unmask.engine.growth import Changed, Growth, difference, laid_out, moved
+from unmask.engine.keys import Keys
+from unmask.engine.pace import Pace
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.settled import SettledText
 from unmask.engine.structure.progress import Progress
@@ -27,14 +29,11 @@ class Canvas:
     masked        (T,) bool
     pinned        (R,) bool   positions of the generation region that hold a given token
     tail_start    the position after the last pinned one: an end of text from this position on ends the request
-    model_block   block size of a block-causal model, whose blocks are counted from the first column; None for others,
-                  whose blocks are counted from the start of the generation region
+    model_block   of a block-causal model, whose blocks begin with the first column; None if they do with the region
     lead          columns that the first of those blocks lacks, see `Architecture.lead`
-    cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
-    slot          of its keys and values, if it keeps any
-    pages         how many first pages of the slot were found or computed by themselves, see `engine.prefixes`
-    page_names    of its first pages, as far as they were asked for
-    found         given tokens whose keys and values were found; None if none were looked for
+    seeds         whether the column before a block predicts its first token, in a pass of its own: of a causal model
+    growth        how the region finds its length; None if it keeps it
+    keys          what is kept of its keys and values
     progress      through the automaton of a structured answer; None for a free one
     draft         what the client expects, as far as it is judged
     share         of a request with a pace: of the way from careful to fast, what the next pass goes
@@ -50,17 +49,15 @@ class Canvas:
     needs: Needs
     progress: Progress | None = None
     lead: int = 0
+    seeds: bool = False
+    growth: Growth | None = None
     submitted: float = 0.0
     started: float = 0.0
     ids: NDArray[np.int64] = field(init=False)
     masked: NDArray[np.bool_] = field(init=False)
     pinned: NDArray[np.bool_] = field(init=False)
     tail_start: int = field(init=False)
-    cached_until: int = 0
-    slot: int | None = None
-    pages: int = 0
-    page_names: list[bytes] = field(default_factory=list)
-    found: int | None = None
+    keys: Keys = field(default_factory=Keys)
     step: int = 0
     block_start: int = 0
     block_step: int = 0
@@ -76,13 +73,13 @@ class Canvas:
     _cap: int = field(init=False)  # forward passes that the request may have
     _offset: int = field(init=False)  # columns of the prompt in the first block of the generation region
     _gaps: NDArray[np.int64] = field(init=False)  # positions that were masks at first
-    _blocks: NDArray[np.int64] = field(init=False)  # indexes of the blocks that had masks at first
+    _blocks: NDArray[np.int64] = field(init=False)  # which `_stretch` each of the blocks was that had masks at first
     _reveals: dict[int, Reveal] = field(default_factory=dict)  # by position, in order
     _forced: list[Reveal] = field(default_factory=list)  # that the next step reports
 
     def __post_init__(self) -> None:
         prompt, suffix = self.request.prompt, self.request.suffix
-        region = self.request.template or (None,) * self.request.max_tokens
+        region = self.request.template or (None,) * (self.request.max_tokens - self.request.spare)
         known = [*prompt, *region, *suffix]
         self.ids = np.array([self.mask_id if token is None else token for token in known], dtype=np.int64)
         self.masked = np.array([token is None for token in known])
@@ -90,9 +87,9 @@ class Canvas:
         self.tail_start = int(self.pinned.nonzero()[0].max(initial=-1)) + 1
         self._answer = SettledText(self.tokenizer.detokenizer(), self.request.stop)
         self._gaps = np.flatnonzero(~self.pinned)
-        self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * len(self._gaps)
+        self._cap = self.request.max_forward_passes or PASSES_PER_TOKEN * (len(self._gaps) + self.request.spare)
         self._offset = 0 if self.model_block is None else (len(prompt) + self.lead) % self.request.block_length
-        self._blocks = np.unique((self._gaps + self._offset) // self.request.block_length)
+        self._blocks = np.unique([self._stretch(position) for position in self._gaps.tolist()])
         self._skip_full_blocks()
         self.draft = Draft(self.request.draft)
         self._stand(opens=True)
@@ -107,6 +104,11 @@ class Canvas:
         return self.column(int(self._gaps[0]))
 
     @property
+    def length(self) -> int:
+        """Positions of the generation region."""
+        return len(self.pinned)
+
+    @property
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
         return self.step + 1 >= self._cap
@@ -119,12 +121,13 @@ class Canvas:
     def choose_share(self, pace: Pace, load: float, now: float) -> float:
         """What the next pass goes of the way from careful to fast, at a load from 0 and a time on the monotonic
         clock."""
-        wish = 0.0
-        if pace.deadline is not None:
-            masks = int(self.masked.sum())
-            wish = hurry(pace.deadline - now, now - self.started, self.masks - masks, masks)
-        self.share = pace.share(load, wish)
+        self.share = pace.share(load, pace.hurry(now, self.started, self.masks, int(self.masked.sum())))
         return self.share
+
+    @property
+    def seeding(self) -> bool:
+        """Whether the current block is the first token of one of the model's, which the column before it predicts."""
+        return self.seeds and self.column(self.block_start) == self.open_column > 0 and not self.last_pass
 
     @property
     def open_column(self) -> int:
@@ -135,13 +138,17 @@ class Canvas:
     @property
     def block_end(self) -> int:
         """One past the current block. On the last pass the block is everything that is left."""
-        length = self.request.max_tokens
-        return length if self.last_pass else min((self._block + 1) * self.request.block_length - self._offset, length)
+        return self.block_start + 1 if self.seeding else self.length if self.last_pass else self._grid_end
+
+    @property
+    def _grid_end(self) -> int:
+        """One past what the client takes for the current block, which includes a token that is seeded."""
+        return min((self._block + 1) * self.request.block_length - self._offset, self.length)
 
     @property
     def window(self) -> tuple[int, int]:
         """The positions that the scheduler sees: the block, or the generation region."""
-        return (0, self.request.max_tokens) if self.needs.window == "generation" else (self.block_start, self.block_end)
+        return (0, self.length) if self.needs.window == "generation" else (self.block_start, self.block_end)
 
     @property
     def wanted(self) -> NDArray[np.int64]:
@@ -152,7 +159,9 @@ class Canvas:
 
     def may_be_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """At which positions of the block the next pass may be fed something else than the token."""
-        return ~self.pinned[positions] if self.request.input_state.softens else self.masked[self.column(0) + positions]
+        soft = self.request.input_state.softens
+        fed = ~self.pinned[positions] if soft else self.masked[self.column(0) + positions]
+        return fed & ~np.bool_(self.seeding)  # a pass that seeds does not compute them
 
     def is_fed(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """At which of the positions that might be it is: those that are still masks, or with `soft` those that are none
@@ -177,11 +186,16 @@ class Canvas:
     def later(self) -> tuple[int, int]:
         """Masks, and blocks with masks, after the current block."""
         masks = self.masks - int(np.searchsorted(self._gaps, self.block_end))
-        return masks, self.blocks - int(np.searchsorted(self._blocks, self._block, side="right"))
+        return masks, self.blocks - int(np.searchsorted(self._blocks, self._stretch(self.block_start), side="right"))
 
     @property
     def _block(self) -> int:
         return (self.block_start + self._offset) // self.request.block_length
+
+    def _stretch(self, position: int) -> int:
+        """Which of what is decoded one after another a position is in: blocks, or first tokens that are seeded."""
+        block, place = divmod(position + self._offset, self.request.block_length)
+        return 2 * block + (place > 0) if self.seeds else block
 
     def changes(self, reveal: Reveal) -> bool:
         """Whether a token may be written over the one at its position, which is another."""
@@ -209,11 +223,14 @@ class Canvas:
         for position in remasked:
             self._write(position, self.mask_id, masked=True)
             del self._reveals[position]
-        block, block_end = self._block, self.block_end
+        block, block_end, grid_end = self._block, self.block_end, self._grid_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            self.cached_until = self.open_column
+            self.keys.until = self.open_column
         self._force(block_end)
+        if self.growth is not None:
+            revealed, remasked, written = self._regrow(self.growth, revealed)
+            block_end = grid_end = self.length
         self.step += 1
         self._shares += self.share
         self.block_step += not drafting
@@ -229,10 +246,24 @@ class Canvas:
         offsets = tuple(self._answer.offsets[before : self._reported])
         revealed = tuple(sorted((*revealed, *self._forced), key=lambda reveal: reveal.position))
         self._forced = []
-        index, text = self.step - 1, self.text
+        index, text, ended = self.step - 1, self.text, ended and block_end >= grid_end
         return Step(
             self.request.id, index, revealed, remasked, block, ended, text, result, offsets=offsets, written=written
         )
+
+    def _regrow(self, growth: Growth, revealed: tuple[Reveal, ...]) -> Changed:
+        """Let the region grow and shrink after a pass; what the pass did to positions, all in all."""
+        start, end = self.column(0), self.column(self.length)
+        order = growth.order(self.ids[start:end], self.masked[start:end], self.pinned, self.stop_ids)
+        if order is None:
+            return revealed, (), ()
+        before = {place: one for place, one in self._reveals.items() if one not in revealed}
+        self.ids = laid_out(self.ids, order, start, end, np.int64(self.mask_id))
+        self.masked = laid_out(self.masked, order, start, end, np.True_)
+        self.pinned = laid_out(self.pinned, order, 0, self.length, np.False_)
+        self._gaps, self._reveals = np.flatnonzero(~self.pinned), moved(self._reveals, order)
+        self.block_step = -1  # the block begins anew: what schedulers keep counts positions
+        return difference(before, self._reveals)
 
     def _stand(self, opens: bool) -> None:
         """Let the draft stand as far as it does in the next pass; `opens` where that is the first over a block."""
@@ -251,24 +282,22 @@ class Canvas:
 
     def _masks_of_block(self) -> list[int]:
         start, end = self.column(self.block_start), self.column(self.block_end)
-        masks: list[int] = (self.block_start + np.flatnonzero(self.masked[start:end])).tolist()
-        return masks
+        return list(map(int, self.block_start + np.flatnonzero(self.masked[start:end])))
 
     def _skip_full_blocks(self) -> None:
         """Go on to the next block with masks: a block without masks needs no pass."""
-        while self.block_start < self.request.max_tokens:
+        while self.block_start < self.length:
             self._force(self.block_end)
             if self._has_masks(self.block_start, self.block_end):
                 return
             self.block_start = self.block_end
 
     def _force(self, end: int) -> None:
-        """Fill the masks of the block up to `end` that the structure leaves no choice for. Of a region that has had no
-        pass, the last mask stays: a request has at least one pass."""
+        """Fill masks before `end` that the structure leaves no choice for; of a region without a pass not the last."""
         if self.progress is None:
             return
-        length = self.request.max_tokens
-        end, start = min(end, length if self.step else length - 1), self.column(0)
+        length, start = self.length, self.column(0)
+        end = min(end, length if self.step else length - 1)
         found = self.progress.force(
             self.block_start, end, self.ids[start:], self.masked[start:], length, not self.needs.remask
         )
@@ -299,7 +328,7 @@ class Canvas:
     def _settle(self) -> Result | None:
         """Let the settled text grow; the result if this was the last step."""
         settled, at_end = self._settled_until()
-        last = at_end or settled == self.request.max_tokens
+        last = at_end or settled == self.length
         if settled == self._settled and not last:
             return None
         kept = self._kept(self._settled, settled)
@@ -312,14 +341,14 @@ class Canvas:
         self.text = self._answer.text if last else self._answer.without_begun_stop()
         if not last:
             return None
-        reason: FinishReason = "stop" if at_end else "length"
+        reason: FinishReason = "stop" if at_end or (self.growth and self.growth.is_open(self.length)) else "length"
         return self._result(len(self._answer.positions), reason, self._reveals.get(settled) if at_end else None)
 
     def _settled_until(self) -> tuple[int, bool]:
         """The first position that is not settled, and whether an end of text is there that ends the request."""
         position = self._settled
         revises = self.needs.remask or self.needs.write or self.needs.finish
-        limit = self.block_start if revises else self.request.max_tokens
+        limit = self.block_start if revises else self.length
         masked = self.masked[self.column(0) :]
         while position < limit and not masked[position]:
             if position >= self.tail_start and self._is_stop(position):
@@ -366,5 +395,5 @@ class Canvas:
             rejected=len(self.request.draft) - accepted,
             stop=stop,
             speed=self._shares / self.step if self.request.pace is not None and self.step else None,
-            cached_tokens=self.found,
+            cached_tokens=self.keys.found,
         )

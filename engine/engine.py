@@ -17,15 +17,16 @@ from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
-from unmask.engine.errors import NotFiniteError, RequestError, SchedulerError
+from unmask.engine.errors import NotFiniteError, RequestError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
+from unmask.engine.growth import forbidden, growth_of
 from unmask.engine.input_state import Embeddings
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.prefixes import Prefixes
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.recording import CUDARecorder, TapeRecorder
-from unmask.engine.request import Request, Result, Step, check_block_length, check_request
+from unmask.engine.request import Request, Result, Step, check_block_length, check_request, needs_of
 from unmask.engine.room import Room, memory_for
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
@@ -77,9 +78,7 @@ class Engine:
         self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._batch_invariant = batch_invariant
         self._prefix_reuse, self._watch = prefix_reuse, watch
-        rows = self._architecture.vocab_rows
-        self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
-        self._forbidden[model.mask_id] = True
+        self._forbidden, self._growing = forbidden(model)
         self._stops = torch.zeros_like(self._forbidden)
         self._stops[sorted(model.stop_ids)] = True
         self._room = Room(model, max_rows, memory_fraction)
@@ -133,19 +132,21 @@ class Engine:
 
         Raises RequestError, or SchedulerError if the scheduler cannot be made.
         """
-        needs = _needs_of(request)
+        needs = needs_of(request)
         self.check(request)
         stop_ids = frozenset[int]() if request.ignore_eos else self.model.stop_ids
-        model_block, lead = self._architecture.block_size, self._architecture.lead(len(request.prompt))
+        a, tokenizer, mask_id = self._architecture, self.model.tokenizer, self.model.mask_id
+        model_block, lead = a.block(request.block_length), a.lead(len(request.prompt))
         progress = self._structures.progress(request)
-        return Canvas(request, self.model.tokenizer, stop_ids, self.model.mask_id, model_block, needs, progress, lead)
+        growth = growth_of(request, self.model)
+        return Canvas(request, tokenizer, stop_ids, mask_id, model_block, needs, progress, lead, a.causal, growth)
 
     def needed(self, request: Request) -> int:
         """The tokens of the shortest answer of a request's structure, which is made if it is new. Any thread may call.
 
         Raises RequestError if it cannot be kept, or SchedulerError if the scheduler cannot be made.
         """
-        _needs_of(request)
+        needs_of(request)
         return self._structures.needed(request)
 
     def enqueue(self, canvas: Canvas) -> None:
@@ -177,7 +178,7 @@ class Engine:
             return []
         batch = self._batches[0]
         batch.groups.set_pace(load=self.waiting / self._max_rows)
-        first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
+        first_slot = (batch.canvases[0].keys.slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
         capacity, kept, shapes = cache.capacity, batch.feed.kept, self._shapes
         self._complete(batch, cache, first_slot)
@@ -242,14 +243,14 @@ class Engine:
 
     def _amended(self, batch: Batch, proposal: Proposal, head: KeptLogits, inputs: StepInputs) -> Proposal:
         """The proposal (M,), with the tokens that adjusted and structured rows want instead."""
-        forbidden, changes = self._forbidden, None
+        barred, changes = self._forbidden, None
         if (adjustment := inputs.adjustment) is not None:
-            changes = Changes.of(adjustment, len(forbidden))
-            proposal = adjust(proposal, head, forbidden, self._stops, adjustment, changes)
+            changes = Changes.of(adjustment, len(barred))
+            proposal = adjust(proposal, head, barred, self._stops, adjustment, changes)
         if inputs.structure is not None:
             tables = [canvas.progress.tables for canvas in batch.canvases if canvas.progress is not None]
             rows = None if adjustment is None else adjustment.structured
-            proposal = constrain(proposal, head, forbidden, inputs.structure, tables, changes, rows)
+            proposal = constrain(proposal, head, barred, inputs.structure, tables, changes, rows)
         return proposal
 
     def _propose(
@@ -260,10 +261,11 @@ class Engine:
             hidden = hidden[part.index]
             before = None if before is None else before[part.index]
             standing = None if standing is None else standing[part.index]
-        forbidden = self._forbidden | self._stops if part.endless else self._forbidden
+        barred = self._growing if part.expands else self._forbidden
+        barred = barred | self._stops if part.endless else barred
         sampling = None if part.draws is None else part.draws.sampling()
         blend = None if part.shares is None else Blend(self._embeddings, part.shares)
-        return propose(head, hidden, forbidden, needs, sampling, before, self._kernels, standing, blend)
+        return propose(head, hidden, barred, needs, sampling, before, self._kernels, standing, blend)
 
     def _fed_next(
         self, inputs: StepInputs, proposal: Proposal, standing: Tensor | None, proposed: Proposed, chosen: Choice
@@ -350,7 +352,7 @@ class Engine:
         """Whether there is room for one more row; gives it a slot if it keeps keys and values."""
         beside = [] if self._batch_invariant else [row for batch in self._batches for row in batch.canvases]
         beside += [] if self._batch_invariant else joining
-        if beside and not self._room.holds([len(row.ids) for row in (*beside, canvas)]):
+        if beside and not self._room.holds([row.request.length for row in (*beside, canvas)]):
             return False
         if canvas.request.cache.name == "none":
             return True
@@ -376,7 +378,7 @@ class Engine:
         gone = [canvas for batch in self._batches for canvas in batch.leave(lambda row: row.request.id in request_ids)]
         self._prefixes.keep(gone)
         for canvas in gone:
-            if canvas.slot is not None:
+            if canvas.keys.slot is not None:
                 self._slots.release(canvas)
         self._batches = deque(batch for batch in self._batches if batch.canvases)
         return gone
@@ -388,11 +390,3 @@ class Engine:
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
-
-
-def _needs_of(request: Request) -> Needs:
-    """What its scheduler needs. Raises SchedulerError if that cannot be made."""
-    try:
-        return request.scheduler.needs()
-    except (Exception, SystemExit) as error:  # it may be anybody's code
-        raise SchedulerError(request.scheduler.name, (request.id,), error) from error

@@ -39,6 +39,10 @@ class Pace:
         """The share of the way to go now: the larger of two wishes, within the bounds."""
         return min(max(load, hurry, self.low), self.high)
 
+    def hurry(self, now: float, started: float, masks: int, left: int) -> float:
+        """How much the deadline hurries a request that began with so many masks and has so many left; 0 without one."""
+        return 0.0 if self.deadline is None else hurry(self.deadline - now, now - started, masks - left, left)
+
     def value(self, share: float) -> float | int:
         """The dial at a share of the way; at 0 it is exactly the careful value."""
         value = self.careful + share * (self.fast - self.careful)

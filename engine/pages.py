@@ -62,13 +62,13 @@ class Pages:
         self._touch(self._settled(canvas))
 
     def find(self, canvas: Canvas) -> int:
-        """Copy into the slot of a row what there is of its settled columns, from page `Canvas.pages` on. Returns how
+        """Copy into the slot of a row what there is of its settled columns, from page `Keys.pages` on. Returns how
         many pages the slot has then."""
         names = self._settled(canvas)
-        found = list(takewhile(self._kept.__contains__, names[canvas.pages :]))
-        pages = canvas.pages + len(found)
+        found = list(takewhile(self._kept.__contains__, names[canvas.keys.pages :]))
+        pages = canvas.keys.pages + len(found)
         self._touch(names[:pages])
-        own = self._own(canvas, range(canvas.pages, pages))
+        own = self._own(canvas, range(canvas.keys.pages, pages))
         kept = self._columns([self._kept[name] for name in found])
         self._copy(kept[own >= 0], own[own >= 0])
         return pages
@@ -88,7 +88,7 @@ class Pages:
 
     def drop(self, canvas: Canvas) -> None:
         """Forget the pages of a row whose keys may be NaN, and clear them: zero times a masked NaN is still NaN."""
-        for name in canvas.page_names:
+        for name in canvas.keys.names:
             if name in self._kept:
                 place = self._remove(name)
                 start = int(self._columns([place])[0])
@@ -99,7 +99,7 @@ class Pages:
 
     def _names(self, canvas: Canvas, pages: int) -> list[bytes]:
         """The names of the first pages of a canvas, which must be settled."""
-        names = canvas.page_names
+        names = canvas.keys.names
         for page in range(len(names), pages):
             before = names[-1] if names else repr((canvas.request.adapter, canvas.lead)).encode()
             start, stop = (max(0, number * self.size - canvas.lead) for number in (page, page + 1))
@@ -141,10 +141,10 @@ class Pages:
 
     def _own(self, canvas: Canvas, pages: Iterable[int]) -> Array:
         """The columns of the memory that these pages of a row's slot are in; -1 for those that page 0 lacks."""
-        assert canvas.slot is not None
+        assert canvas.keys.slot is not None
         starts = np.array(list(pages), dtype=np.int64) * self.size - canvas.lead
         columns = (starts[:, None] + np.arange(self.size)).ravel()
-        return np.where(columns < 0, -1, columns + canvas.slot * self._cache.capacity)
+        return np.where(columns < 0, -1, columns + canvas.keys.slot * self._cache.capacity)
 
     def _copy(self, source: Array, target: Array) -> None:
         if len(source):

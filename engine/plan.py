@@ -73,6 +73,7 @@ class Part:
     """Some of the M predictions: those that may propose the same tokens, and leave as much for the next pass.
 
     endless  whether they may propose no end of text
+    expands  whether they may propose that the region grows
     index    (P,) long  which they are, and padding that repeats the last; None for all
     count    how many are no padding
     draws    those of rows with a temperature; None if nothing is drawn
@@ -80,6 +81,7 @@ class Part:
     """
 
     endless: bool
+    expands: bool
     index: Tensor | None
     count: int
     draws: Draws | None
@@ -199,9 +201,10 @@ def plan_step(
 
 def _segment(canvas: Canvas, wanted: Array, a: Architecture, first_slot: int) -> Segment:
     start, stop, key_length = columns_to_compute(canvas, canvas.request.cache, a)
-    slot = None if canvas.slot is None else canvas.slot - first_slot
+    slot = None if canvas.keys.slot is None else canvas.keys.slot - first_slot
     wanted = canvas.column(canvas.window[0]) + wanted
-    return Segment(canvas.ids[start:stop], start, key_length, wanted, slot, canvas.request.adapter, canvas.lead)
+    tokens, adapter = canvas.ids[start:stop], canvas.request.adapter
+    return Segment(tokens, start, key_length, wanted, slot, adapter, canvas.lead, canvas.open_column)
 
 
 def _window_inputs(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> WindowInputs:
@@ -244,7 +247,7 @@ def _softened(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callabl
 def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
     rows = [
         (
-            *(c.block_start, c.block_end, c.request.max_tokens, c.masks, c.blocks, *c.later),
+            *(c.block_start, c.block_end, c.length, c.masks, c.blocks, *c.later),
             *(c.step, c.block_step, seed(c)),
         )
         for c in canvases
@@ -255,7 +258,7 @@ def _row_inputs(canvases: Sequence[Canvas]) -> RowInputs:
 def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> tuple[Part, ...]:
     """The predictions in one part, or in several if only some of them may propose an end of text, or are blended."""
     kinds = [
-        (c.window[0] + columns < c.request.endless) + 2 * c.request.input_state.blends  # a number of two bits
+        (c.window[0] + columns < c.request.endless) + (2 * c.request.input_state.blends + 4 * _may_grow(c))
         for c, columns in zip(canvases, wanted, strict=True)
     ]
     everywhere = np.concatenate(kinds)
@@ -266,6 +269,7 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
         parts.append(
             Part(
                 endless=bool(kind & 1),
+                expands=bool(kind & 4),
                 index=None if len(found) <= 1 else joined([np.flatnonzero(everywhere == kind)], size),
                 count=sum(map(len, here)),
                 draws=_draws(canvases, here, size),
@@ -273,6 +277,11 @@ def _parts(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[
             )
         )
     return tuple(parts)
+
+
+def _may_grow(canvas: Canvas) -> bool:
+    growth = canvas.growth
+    return growth is not None and growth.is_open(canvas.length) and not canvas.last_pass
 
 
 def _shares(canvases: Sequence[Canvas], wanted: Sequence[Array], size: Callable[[int], int]) -> Shares:

@@ -43,43 +43,43 @@ class Prefixes:
         """Take what is found for rows that have their first pass now. Then the passes of the chunks that are not found,
         each of which must be run before the next is asked for. The arguments are those of `plan_step`."""
         for canvas in canvases:
-            if canvas.slot is None:
+            if canvas.keys.slot is None:
                 continue
             if canvas.step == 0:
                 self._find(canvas)
             whole = (canvas.open_column + canvas.lead) // self._chunk if self._chunk else 0
-            if canvas.pages < whole:
+            if canvas.keys.pages < whole:
                 self._find(canvas)
-            while canvas.pages < whole:
+            while canvas.keys.pages < whole:
                 yield self._chunk_inputs(canvas, capacity, shapes, first_slot)
                 if self.pages is not None:
-                    self.pages.keep(canvas, canvas.pages, canvas.pages + 1)
-                self._has(canvas, canvas.pages + 1, self._chunk)
+                    self.pages.keep(canvas, canvas.keys.pages, canvas.keys.pages + 1)
+                self._has(canvas, canvas.keys.pages + 1, self._chunk)
 
     def keep(self, canvases: Sequence[Canvas]) -> None:
         """Keep all that is settled of some rows, unless chunks are computed by themselves."""
         if self.pages is None or self._chunk:
             return
         for canvas in canvases:
-            if canvas.slot is not None:
-                self.pages.keep(canvas, 0, (canvas.cached_until + canvas.lead) // self.pages.size)
+            if canvas.keys.slot is not None:
+                self.pages.keep(canvas, 0, (canvas.keys.until + canvas.lead) // self.pages.size)
 
     def _find(self, canvas: Canvas) -> None:
         if self.pages is not None:
             self._has(canvas, self.pages.find(canvas), self.pages.size)
-            if canvas.found is None:
-                canvas.found = min(canvas.cached_until, canvas.given_columns)
+            if canvas.keys.found is None:
+                canvas.keys.found = min(canvas.keys.until, canvas.given_columns)
 
     def _has(self, canvas: Canvas, pages: int, size: int) -> None:
         """The slot of a row has so many first pages."""
-        canvas.pages = pages
-        canvas.cached_until = max(canvas.cached_until, pages * size - canvas.lead)
+        canvas.keys.pages = pages
+        canvas.keys.until = max(canvas.keys.until, pages * size - canvas.lead)
 
     def _chunk_inputs(self, canvas: Canvas, capacity: int, shapes: Shapes, first_slot: int) -> NetworkInputs:
         """The pass over the next chunk of a row. It predicts one column, since no pass predicts none."""
-        assert canvas.slot is not None
-        start, stop = (max(0, page * self._chunk - canvas.lead) for page in (canvas.pages, canvas.pages + 1))
+        assert canvas.keys.slot is not None
+        start, stop = (max(0, page * self._chunk - canvas.lead) for page in (canvas.keys.pages, canvas.keys.pages + 1))
         wanted = np.array([stop - 1])
-        slot, adapter = canvas.slot - first_slot, canvas.request.adapter
-        segment = Segment(canvas.ids[start:stop], start, stop, wanted, slot, adapter, canvas.lead)
+        slot, adapter = canvas.keys.slot - first_slot, canvas.request.adapter
+        segment = Segment(canvas.ids[start:stop], start, stop, wanted, slot, adapter, canvas.lead, open=stop)
         return pack_segments([segment], self._a, capacity, shapes)

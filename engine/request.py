@@ -5,12 +5,12 @@ from typing import Literal
 
 from unmask.engine.adjustment.request import Adjustment
 from unmask.engine.caching import NO_CACHE, Cache
-from unmask.engine.errors import RequestError
+from unmask.engine.errors import RequestError, SchedulerError
 from unmask.engine.input_state import MASK, InputState
 from unmask.engine.pace import Pace
 from unmask.engine.structure.request import Structure
 from unmask.models.architecture import Architecture
-from unmask.schedulers import SchedulerSpec, State
+from unmask.schedulers import Needs, SchedulerSpec, State
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -32,6 +32,8 @@ class Request:
     template           the generation region at first: a token id at pinned positions, which never change, None at
                        masks; empty if there are only masks
     suffix             token ids after the generation region
+    spare              positions that the region lacks at first; it grows into them where the model proposes so, see
+                       `engine.growth`
     draft              token ids that the region is expected to begin with; those that the model would not write are
                        decoded as ever. `engine.draft` has the rule
     min_tokens         no end of text is proposed at this many first positions of the region
@@ -71,6 +73,7 @@ class Request:
     draft: tuple[int, ...] = ()
     pace: Pace | None = None
     adapter: int | None = None
+    spare: int = 0
 
     @property
     def length(self) -> int:
@@ -86,6 +89,14 @@ class Request:
 def fit_block_length(length: int, max_tokens: int, a: Architecture) -> int:
     """The nearest block length that fits: at most the generation region or, block-causal, the model's block."""
     return min(length, max_tokens if a.block_size is None else a.block_size)
+
+
+def needs_of(request: Request) -> Needs:
+    """What its scheduler needs. Raises SchedulerError if that cannot be made."""
+    try:
+        return request.scheduler.needs()
+    except (Exception, SystemExit) as error:  # it may be anybody's code
+        raise SchedulerError(request.scheduler.name, (request.id,), error) from error
 
 
 def check_request(request: Request, adapters: int) -> None:

@@ -25,7 +25,8 @@ class Question:
     """A canvas as the model sees it, masks included, and the tokens to score in some of its columns.
 
     adapter  the place among the model's adapters of the one to use; None for the weights alone
-    prompt   how many of the first columns are the prompt: some models count their blocks from its end
+    prompt   how many of the first columns are the prompt: some models count their blocks from its end, and causal ones
+             read it from left to right and the rest as one open block
     """
 
     seen: tuple[int, ...]
@@ -66,6 +67,7 @@ def pack_questions(questions: Sequence[Question], architecture: Architecture, sh
             _array(q.columns),
             adapter=q.adapter,
             lead=architecture.lead(q.prompt),
+            open=q.prompt,
         )
         for q in questions
     ]

@@ -45,26 +45,26 @@ class Slots:
         self._leave_to_pages(after=(len(self._holders) + 1) * capacity)
         if capacity != self.cache.capacity:
             self.cache.resize(capacity, len(self._holders))
-        canvas.slot = len(self._holders)
+        canvas.keys.slot = len(self._holders)
         self._holders.append(canvas)
 
     def release(self, canvas: Canvas) -> None:
         """Take a row's slot back; the last slot moves into the gap."""
         last = self._holders.pop()
-        if last is not canvas and canvas.slot is not None:
-            self.cache.move(last.slot or 0, canvas.slot)
-            last.slot = canvas.slot
-            self._holders[canvas.slot] = last
-        canvas.slot = None
+        if last is not canvas and canvas.keys.slot is not None:
+            self.cache.move(last.keys.slot or 0, canvas.keys.slot)
+            last.keys.slot = canvas.keys.slot
+            self._holders[canvas.keys.slot] = last
+        canvas.keys.slot = None
         self._leave_to_pages(after=len(self._holders) * self.cache.capacity)
 
     def wipe(self, request_ids: Sequence[str]) -> None:
         """Clear the slots and pages of rows that leave with NaN: zero times a masked NaN is still NaN."""
         for canvas in self._holders:
-            if canvas.request.id in request_ids and canvas.slot is not None:
-                start = canvas.slot * self.cache.capacity
+            if canvas.request.id in request_ids and canvas.keys.slot is not None:
+                start = canvas.keys.slot * self.cache.capacity
                 self.cache.clear(start, start + self.cache.capacity)
-                canvas.cached_until = 0
+                canvas.keys.until = 0
                 if self._pages is not None:
                     self._pages.drop(canvas)
 

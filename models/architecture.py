@@ -53,6 +53,24 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class LongContext:
+    """How a network that was trained on shorter texts reads longer ones.
+
+    positions   that it was trained on at first
+    factor      by which the slow dimensions of a head turn slower (YaRN, arXiv 2309.00071, section 3.2)
+    fast, slow  turns over those positions: dimensions with more than `fast` stay as they are, those with less than
+                `slow` turn slower by the whole factor, and those between by a part of it
+    query_beta  queries at position p are scaled by 1 + query_beta ln(1 + floor(p / positions)), as in Llama 4
+    """
+
+    positions: int
+    factor: float
+    fast: float
+    slow: float
+    query_beta: float
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The shape of one network.
 
@@ -63,6 +81,9 @@ class Architecture:
     block_size  of a block-causal network: a token attends to its own block and to those before it. None attends to all
     from_prompt_end  blocks are counted from the end of the prompt, so that its first one may be cut (tiny-a2d's BD3LM);
                 otherwise from the first column
+    causal      what is before the current block is read from left to right, also the prompt, and only that block sees
+                all of itself. Its first token is predicted by the column before it, the others by their own. Blocks may
+                be of any size that divides `block_size` (Nemotron-Labs-Diffusion)
     """
 
     vocab_rows: int
@@ -84,11 +105,17 @@ class Architecture:
     shift: bool = False
     block_size: int | None = None
     from_prompt_end: bool = False
+    causal: bool = False
+    long_context: LongContext | None = None
 
     @property
     def reach(self) -> int:
         """Distance from a wanted column to the column on its left whose hidden state predicts it."""
         return int(self.shift)
+
+    def block(self, asked: int) -> int | None:
+        """The size of the blocks that it works in for a request of so long blocks; None if it attends both ways."""
+        return asked if self.causal else self.block_size
 
     def lead(self, prompt: int) -> int:
         """How many columns the first block of a canvas lacks whose prompt has so many tokens."""

@@ -32,6 +32,7 @@ INPUT_STATES = {"RCD-": "residual", "DMax-": "soft"}
 # blocks, as those with BD3LM; 32 is the block of dLLM's sampler.
 A2D_TYPES = ("a2d-qwen2", "a2d-qwen3")
 A2D_BLOCK = 32
+EXPAND_TOKEN = "<|expand|>"  # DreamOn's, which no other public masked diffusion model has
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -75,6 +76,11 @@ class Model:
     preset: Preset | None = None
     merged: str | None = None
     adapters: tuple[str, ...] = ()
+
+    @property
+    def expand_id(self) -> int | None:
+        """The token that stands for two masks, see `engine.growth`; None if it has none."""
+        return self.tokenizer.token_id(EXPAND_TOKEN)
 
     @property
     def usual_length(self) -> int:

@@ -61,6 +61,7 @@ class Segment:
     slot        where the row's keys and values are kept; None if they are not
     adapter     the place of its adapter among the model's; None if it has none
     lead        columns that the row's first block lacks, see `Architecture.lead`
+    open        of a causal network: the first column that sees all others before `key_length`
     """
 
     tokens: Array
@@ -70,6 +71,7 @@ class Segment:
     slot: int | None = None
     adapter: int | None = None
     lead: int = 0
+    open: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class NetworkInputs:
     wanted_tokens  the places of the M wanted ones
     key_lengths    (B,) long  how many keys each row sees; None if each sees all. One entry per group
     leads          (B,) long  columns that the first block of each row lacks; None if none does. One entry per group
-    block_size     of a block-causal model
+    opens          (B,) long  the first column of each row that sees all keys; None if all do. One entry per group
+    block_size     of a block-causal model that is not causal
     """
 
     tokens: Tensor
@@ -171,6 +174,7 @@ class NetworkInputs:
     wanted_tokens: Places
     key_lengths: tuple[Tensor | None, ...]
     leads: tuple[Tensor | None, ...]
+    opens: tuple[Tensor | None, ...]
     block_size: int | None
     given: Given | None = None
     adapted: tuple[Adapted, ...] = ()
@@ -204,6 +208,9 @@ class NetworkInputs:
         if self.block_size is not None:
             blocks = self._block(group, key) <= self._block(group, queries)[..., None]  # (B, S, K)
             mask = mask & blocks[:, None]
+        if (opens := self.opens[group]) is not None:
+            seen = (key <= queries[..., None]) | (queries >= opens[:, None])[..., None]  # (B, S, K)
+            mask = mask & seen[:, None]
         return mask
 
     def _block(self, group: int, columns: Tensor) -> Tensor:
@@ -235,9 +242,10 @@ def pack_segments(
     size = SIZES[shapes]
     token_size = token_bucket if shapes == "padded" else size
     runs = _runs([len(segment.tokens) for segment in segments])
-    # The first column of a row has no left neighbour; as in Dream's published loop, it is read from itself.
+    # The first column of a row has no left neighbour; as in Dream's published loop, it is read from itself. One behind
+    # those that are computed is read from the last of them, as by an autoregressive model.
     wanted = [
-        run[0] + np.maximum(segment.wanted - a.reach, 0) - segment.start
+        run[0] + np.clip(segment.wanted - a.reach - segment.start, -segment.start, len(run) - 1)
         for segment, run in zip(segments, runs, strict=True)
     ]
     write_from, slot_mapping = _written(segments, runs, capacity, size)
@@ -258,8 +266,9 @@ def pack_segments(
             None if sees_all and (n == group.keys).all() else torch.from_numpy(n)
             for n, group in zip(lengths, key_groups, strict=True)
         ),
-        leads=tuple(torch.from_numpy(_leads(segments, group)) if a.from_prompt_end else None for group in groups),
-        block_size=a.block_size,
+        leads=_of_rows([one.lead for one in segments] if a.from_prompt_end else None, groups),
+        opens=_of_rows([one.open for one in segments] if a.causal else None, groups),
+        block_size=None if a.causal else a.block_size,
         adapted=_adapted(segments, runs, size),
     )
 
@@ -273,25 +282,6 @@ def _adapted(segments: Sequence[Segment], runs: Sequence[Array], size: Size) -> 
         tokens, wanted = (np.concatenate([of[i] for i in own]) for of in (runs, counted))
         found.append(Adapted(adapter, joined([tokens], size), joined([wanted], size if len(wanted) else int)))
     return tuple(found)
-
-
-def whole_rows(tokens: Tensor, a: Architecture, prompt: int = 0) -> PackedBatch:
-    """The pass that computes and predicts every column of rows of one length, tokens (B, T), with prompts of one."""
-    rows, length = tokens.shape
-    column, lead = torch.arange(length, device=tokens.device), a.lead(prompt)
-    source = (column - a.reach).clamp(min=0)  # whose hidden state predicts each column
-    start = torch.arange(rows, device=tokens.device)[:, None] * length
-    group = KeyGroup(rows, length, cached=False)
-
-    def layout(queries: Tensor) -> GroupLayout:
-        mask = None
-        if a.block_size is not None:
-            blocks = (column + lead) // a.block_size
-            mask = (blocks <= blocks[queries][:, None]).expand(rows, 1, -1, -1)
-        return GroupLayout((group,), (None,), (mask,), None)
-
-    wanted = (start + source).flatten()
-    return PackedBatch(tokens.flatten(), column.repeat(rows), wanted, layout(column), layout(source), None, None)
 
 
 def _groups(segments: Sequence[Segment], shapes: Shapes) -> list[_Group]:
@@ -318,10 +308,14 @@ def _key_lengths(segments: Sequence[Segment], group: _Group) -> Array:
     return lengths
 
 
-def _leads(segments: Sequence[Segment], group: _Group) -> Array:
-    leads = np.zeros(group.height, dtype=np.int64)
-    leads[list(group.rows.values())] = [segments[i].lead for i in group.rows]
-    return leads
+def _of_rows(values: Sequence[int] | None, groups: Sequence[_Group]) -> tuple[Tensor | None, ...]:
+    """One value per segment as (B,) per group, 0 in empty rows; None per group without values."""
+    if values is None:
+        return (None,) * len(groups)
+    found = [np.zeros(group.height, dtype=np.int64) for group in groups]
+    for rows, group in zip(found, groups, strict=True):
+        rows[list(group.rows.values())] = [values[i] for i in group.rows]
+    return tuple(map(torch.from_numpy, found))
 
 
 def _places(runs: Sequence[Array], groups: Sequence[_Group], shapes: Shapes, token_size: Size) -> Places:

@@ -1,9 +1,11 @@
-"""The one network of all families: a Llama-like transformer that attends in both directions, in blocks or everywhere.
+"""The one network of all families: a Llama-like transformer that attends in both directions, everywhere, in blocks, or
+in the current block alone.
 
 LLaDA, Dream and their relatives differ in widths, biases, norms, experts and names (reference papers: LLaDA, arXiv
 2502.09992; Dream, arXiv 2508.15487). What differs is data in an `Architecture`; a family file fills one in.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.models.architecture import Architecture, BlockExperts
+from unmask.models.architecture import Architecture, BlockExperts, LongContext
 from unmask.models.cache import KeyValues
 from unmask.models.experts import MixtureOfExperts
 from unmask.models.layers import FeedForward, RMSNorm, fused, kept
 from unmask.models.lora import Additions
-from unmask.models.packing import Given, PackedBatch, whole_rows
+from unmask.models.packing import Given, PackedBatch
 from unmask.models.quantization import Pack
+from unmask.models.whole import whole_rows
 
 
 class Rotation:
@@ -30,17 +33,49 @@ class Rotation:
         half = (a.rotary_dim or a.head_dim) // 2
         self.parts = [half, half, a.head_dim - 2 * half]
         exponent = torch.arange(half, device=positions.device, dtype=torch.float32) / half
-        angles = positions[:, None].float() * a.rope_theta**-exponent  # (N, half)
+        long = a.long_context
+        frequencies = a.rope_theta**-exponent if long is None else _slowed(a.rope_theta**exponent, long, a.rope_theta)
+        angles = positions[:, None].float() * frequencies  # (N, half)
         # LLaDA rotates in float32; the Qwen-style families rotate in the model's own dtype.
         self.dtype = torch.float32 if a.rope_float32 else dtype
         self.cos = angles.cos().to(self.dtype).unsqueeze(1)  # (N, 1, half)
         self.sin = angles.sin().to(self.dtype).unsqueeze(1)
+        self.query_scale = None if long is None else _query_scale(positions, long)  # (N, 1, 1)
+
+    def queries(self, x: Tensor, only: Tensor | None = None) -> Tensor:
+        """Rotate queries as `__call__` does, and scale them where the network does."""
+        rotated = self(x, only)
+        if self.query_scale is None:
+            return rotated
+        return rotated * (self.query_scale if only is None else self.query_scale[only]).to(x.dtype)
 
     def __call__(self, x: Tensor, only: Tensor | None = None) -> Tensor:
         """Rotate x (N, heads, head_dim), or (M, heads, head_dim) of the tokens `only` (M,)."""
         cos, sin = (self.cos, self.sin) if only is None else (self.cos[only], self.sin[only])
         first, second, rest = x.to(self.dtype).split(self.parts, dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1).to(x.dtype)
+
+
+def _slowed(wavelengths: Tensor, long: LongContext, theta: float) -> Tensor:
+    """How fast pairs of dimensions turn, (half,), from their wavelengths over 2 pi, slowed as YaRN does (arXiv
+    2309.00071, section 3.2).
+
+    Pair i has r turns over the positions where i = half ln(positions / (2 pi r)) / ln theta. Between the pairs of
+    `fast` and of `slow` turns, rounded outwards, the share that is slowed grows linearly.
+    """
+    half = len(wavelengths)
+
+    def pair(turns: float) -> float:
+        return half * math.log(long.positions / (2 * math.pi * turns)) / math.log(theta)
+
+    first, last = max(math.floor(pair(long.fast)), 0), min(math.ceil(pair(long.slow)), 2 * half - 1)
+    index = torch.arange(half, device=wavelengths.device, dtype=torch.float32)
+    share = ((index - first) / max(last - first, 0.001)).clamp(0, 1)
+    return share / (long.factor * wavelengths) + (1 - share) / wavelengths
+
+
+def _query_scale(positions: Tensor, long: LongContext) -> Tensor:
+    return (1 + long.query_beta * torch.log(1 + positions // long.positions)).view(-1, 1, 1)
 
 
 class Attention(nn.Module):
@@ -64,7 +99,7 @@ class Attention(nn.Module):
         """h (N, D) -> (N, D); in the last layer (M, D), of the wanted tokens alone."""
         only = batch.wanted if last else None
         q, k, v = (x.unflatten(-1, (-1, self.head_dim)) for x in self._projected(h, only, batch))
-        q, k = rotate(self.q_norm(q), only), rotate(self.k_norm(k))
+        q, k = rotate.queries(self.q_norm(q), only), rotate(self.k_norm(k))
         if cache is not None and batch.write_from is not None and batch.slot_mapping is not None:
             cache.write(self.layer, batch.slot_mapping, k[batch.write_from], v[batch.write_from])
         queries = batch.wanted_tokens if last else batch.all_tokens
@@ -166,7 +201,8 @@ class MaskedTransformer(nn.Module):
         """Logits (B, T, vocab_rows) of whole rows of tokens (B, T): entry [:, i] predicts the token at position i.
 
         given   vectors in place of some embeddings, the tokens counted through all rows
-        prompt  how many of the first columns are the prompt: some networks count their blocks from its end
+        prompt  how many of the first columns are the prompt: some networks count their blocks from its end, and causal
+                ones read it from left to right
         """
         batch = replace(whole_rows(tokens, self.architecture, prompt), given=given)
         return self.head(self(batch)).view(*tokens.shape, -1)

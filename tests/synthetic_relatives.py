@@ -38,6 +38,7 @@ from tests.synthetic_block import (
     synthetic_sdar,
     synthetic_sdar_moe,
 )
+from tests.synthetic_nemotron import synthetic_nemotron
 
 A2D_CONFIG = {
     **QWEN_CONFIG,
@@ -204,6 +205,7 @@ FAMILIES = {
     "illada": synthetic_illada,
     "dream_reasoner": synthetic_dream_reasoner,
     "rnd1": synthetic_rnd1,
+    "nemotron_diffusion": synthetic_nemotron,
 }
 
 

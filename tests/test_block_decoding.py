@@ -26,12 +26,23 @@ IN_BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "llada2": ("llada2", {"block_size": BLOCK}),
     "a2d_qwen3": ("a2d_qwen3", {"block_size": BLOCK}),  # blocks are counted from the end of the prompt
     "llada2.2": ("llada2", {"block_size": BLOCK, "expert_capacity": 4}),  # experts are chosen for a block
+    "nemotron_diffusion": ("nemotron_diffusion", {"block_size": BLOCK}),  # what is before a block is read causally
 }
 
 
 @pytest.fixture(scope="module", params=IN_BLOCKS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    family, changes = IN_BLOCKS[request.param]
+    return load(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=[name for name in IN_BLOCKS if name != "nemotron_diffusion"])
+def both_ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Those whose blocks see all of those before them; `tests.test_causal_context` has the other."""
+    return load(request.param, tmp_path_factory)
+
+
+def load(name: str, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    family, changes = IN_BLOCKS[name]
     folder = FAMILIES[family](tmp_path_factory.mktemp("checkpoint"), **changes)
     return load_model(str(folder), device="cpu", dtype="float32")
 
@@ -67,8 +78,8 @@ def test_cached_and_uncached_rows_in_one_batch_equal_alone(model: Model, static:
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [(8, 12), (10, 14), (3, 9)])
-def test_topk_equals_the_published_loop(model: Model, prompt: int, max_tokens: int) -> None:
-    model = replace(model, stop_ids=frozenset())
+def test_topk_equals_the_published_loop(both_ways: Model, prompt: int, max_tokens: int) -> None:
+    model = replace(both_ways, stop_ids=frozenset())
     forbidden = [model.mask_id, *range(model.vocab_size, model.network.head.out_features)]
     before = model.network.head.weight[forbidden].clone()
     request = replace(
@@ -93,19 +104,20 @@ def test_topk_equals_the_published_loop(model: Model, prompt: int, max_tokens: i
     assert result.forward_passes == max_tokens  # no pass only to keep the keys of a finished block
 
 
-def test_the_last_pass_over_a_block_is_the_first_of_the_next(model: Model) -> None:
-    reach = model.network.architecture.reach
-    watch = Stopwatch()
-    engine = Engine(replace(model, stop_ids=frozenset()), watch=watch)
-    request = varied("topk", "block", 1)[0]
-    engine.submit(replace(request, prompt=tuple(range(3, 11)), max_tokens=12, block_length=BLOCK))
-    computed = []
-    while engine.running or engine.waiting:
-        before = watch.tokens
-        engine.step()
-        computed.append(watch.tokens - before)
+def test_the_last_pass_over_a_block_is_the_first_of_the_next(both_ways: Model) -> None:
+    reach = both_ways.network.architecture.reach
+    request = replace(varied("topk", "block", 1)[0], prompt=tuple(range(3, 11)), max_tokens=12, block_length=BLOCK)
+    computed = columns_computed(replace(both_ways, stop_ids=frozenset()), request)
     within = [BLOCK + reach] * (BLOCK - 1)
     assert computed == [8 + BLOCK, *within, 2 * BLOCK, *within, 2 * BLOCK, *within]
+
+
+def columns_computed(model: Model, request: Request) -> list[int]:
+    """How many columns each pass over a request computes."""
+    watch, computed = Stopwatch(), list[int]()
+    for _ in Engine(model, watch=watch).run([request]):
+        computed.append(watch.tokens - sum(computed))
+    return computed
 
 
 def test_blocks_end_where_the_models_do(model: Model) -> None:

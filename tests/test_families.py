@@ -229,11 +229,12 @@ def test_the_name_of_a_tiny_a2d_says_how_it_attends(
     assert (a.block_size, a.from_prompt_end) == (block_size, block_size is not None)
 
 
-def test_nemotron_is_refused_with_what_is_missing(tmp_path: Path) -> None:
-    synthetic_sdar(tmp_path, architectures=["NemotronLabsDiffusionModel"], model_type="nemotron_labs_diffusion")
-    assert_refused(tmp_path, "model_type 'nemotron_labs_diffusion'", "the current block both ways", "YaRN")
-    edit_json(tmp_path / "config.json", drop=("auto_map",), model_type=["nemotron_labs_diffusion"])
-    assert_refused(tmp_path, "architecture 'NemotronLabsDiffusionModel'")
+def test_what_is_known_and_not_built_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    name = "nemotron_labs_diffusion_vlm"
+    synthetic_sdar(tmp_path, architectures=["NemotronLabsDiffusionVLMModel"], model_type=name)
+    assert_refused(tmp_path, "model_type 'nemotron_labs_diffusion_vlm'", "reads images")
+    edit_json(tmp_path / "config.json", drop=("auto_map",), model_type=["nemotron_labs_diffusion_vlm"])
+    assert_refused(tmp_path, "architecture 'NemotronLabsDiffusionVLMModel'")
 
 
 def test_the_expert_bias_changes_which_experts_are_chosen(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from unmask.engine.scoring import Question
 from unmask.models.errors import CheckpointError
 from unmask.models.loading import Model, load_model
 from unmask.models.lora import CONFIG_FILE, WEIGHTS_FILE, Adapted
-from unmask.models.packing import whole_rows
+from unmask.models.whole import whole_rows
 from unmask.schedulers import parse_scheduler
 
 EXACT = 1e-5  # float32, of the largest value: the same sums in another order

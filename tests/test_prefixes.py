@@ -30,6 +30,7 @@ IN_BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast_dllm": ("fast_dllm", {"bd_size": BLOCK}),  # reads each prediction one column to the left
     "llada2.2": ("llada2", {"block_size": BLOCK, "expert_capacity": 4}),
     "a2d_qwen3": ("a2d_qwen3", {"block_size": BLOCK}),  # blocks are counted from the end of the prompt
+    "nemotron_diffusion": ("nemotron_diffusion", {"block_size": BLOCK}),  # and what is before them is causal
 }
 SCHEDULERS = [name for name in scheduler_names() if parse_scheduler(name).needs().window != "generation"]
 SYSTEM = tuple(5 + i % 50 for i in range(90))  # what prompts have in common

@@ -1,14 +1,15 @@
 """Presets: what they hold, what a command makes of them, and whether what they need fits."""
 
 import os
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import constants
 
 from tests.live import live
 from tests.models_page import PAGE, presets, render
+from tests.published_configs import PUBLISHED_CONFIGS
 from tests.synthetic import synthetic_llada
 from unmask import LLM, listing
 from unmask.asking import as_requests
@@ -45,6 +46,12 @@ PUBLISHED_BYTES = {
     "sdar-8b": 16_381_470_720,
     "sdar-30b-a3b": 61_064_245_248,
     "fast-dllm-v2-7b": 15_231_233_024,
+}
+# Billions of parameters that the Hub states beside the weights.
+PUBLISHED_SIZES = {
+    "nemotron-labs-3b-base": 3.83,
+    "nemotron-labs-8b-base": 8.49,
+    "nemotron-labs-14b-base": 13.51,
 }
 TINY = """
 checkpoint = "owner/tiny"
@@ -100,69 +107,16 @@ def test_the_shape_has_the_bytes_of_the_published_weights(name: str) -> None:
     assert 2 * parameters(network) + buffers == PUBLISHED_BYTES[name]
 
 
-# config.json as it is published, of the revisions that were seen.
-PUBLISHED_CONFIGS: dict[str, dict[str, Any]] = {
-    "diffucoder-7b": {
-        "architectures": ["DreamModel"],
-        "attention_dropout": 0.0,
-        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
-        "bos_token_id": 151643,
-        "eos_token_id": 151643,
-        "hidden_act": "silu",
-        "hidden_size": 3584,
-        "initializer_range": 0.02,
-        "intermediate_size": 18944,
-        "mask_token_id": 151666,
-        "max_position_embeddings": 131072,
-        "max_window_layers": 28,
-        "model_type": "Dream",
-        "num_attention_heads": 28,
-        "num_hidden_layers": 28,
-        "num_key_value_heads": 4,
-        "pad_token_id": 151643,
-        "rms_norm_eps": 1e-06,
-        "rope_scaling": None,
-        "rope_theta": 1000000.0,
-        "sliding_window": None,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "transformers_version": "4.51.3",
-        "use_cache": False,
-        "use_mrope": False,
-        "use_sliding_window": False,
-        "vocab_size": 152064,
-    },
-    "stable-diffcoder-8b": {
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.1,
-        "auto_map": {"AutoModelForCausalLM": "modeling_seed_diffcoder.SeedDiffcoderForCausalLM"},
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "initializer_range": 0.009882118,
-        "intermediate_size": 14336,
-        "layer_norm_eps": None,
-        "max_position_embeddings": 8192,
-        "mlp_bias": False,
-        "model_type": "llama",
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "pretraining_tp": 1,
-        "resid_pdrop": 0.1,
-        "rms_norm_eps": 1e-06,
-        "rope_scaling": None,
-        "rope_theta": 500000.0,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "transformers_version": "4.48.2",
-        "use_cache": True,
-        "vocab_size": 155136,
-    },
-}
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_the_shape_has_the_published_number_of_parameters(name: str) -> None:
+    (preset,) = (preset for preset in presets() if preset.name == name)
+    assert round(parameters(network_for(preset)) / 1e9, 2) == PUBLISHED_SIZES[name]
+
+
+def test_revisions_are_commits_and_licences_have_names() -> None:
+    for preset in presets():
+        assert preset.revision is None or re.fullmatch("[0-9a-f]{40}", preset.revision), preset.name
+        assert preset.licence != "", preset.name
 
 
 @pytest.mark.parametrize("name", PUBLISHED_CONFIGS)

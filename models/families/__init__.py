@@ -15,8 +15,7 @@ from unmask.models.tokenizer import TokenizerKind
 
 # Models that are asked for and not supported, by `model_type`: what they do that no network here does.
 MISSING = {
-    "nemotron_labs_diffusion": "Nemotron-Labs-Diffusion reads the prompt and finished blocks from left to right, only "
-    "the current block both ways, and stretches its positions by YaRN, none of which is built here",
+    "nemotron_labs_diffusion_vlm": "Nemotron-Labs-Diffusion-VLM reads images, too, for which nothing is built here",
 }
 
 

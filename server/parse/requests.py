@@ -8,6 +8,7 @@ from dataclasses import replace
 from unmask.engine.adjustment import adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.growth import growing
 from unmask.engine.input_state import choose_input_state
 from unmask.engine.pace import Pace, choose_pace, parse_speed
 from unmask.engine.request import Request
@@ -279,7 +280,7 @@ def _request(
 ) -> Request:
     """The engine's request."""
     architecture, settings = context.model.network.architecture, context.settings
-    return Request(
+    request = Request(
         id=uuid.uuid4().hex,
         prompt=region.prompt,
         max_tokens=region.max_tokens,
@@ -314,6 +315,7 @@ def _request(
             context.model.vocab_size,
         ),
     )
+    return growing(request, context.model)
 
 
 def _scheduler(body: GenerationFields, settings: ServeSettings) -> SchedulerSpec:

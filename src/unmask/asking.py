@@ -12,6 +12,7 @@ from unmask.engine.adjustment import Adjustment, adjustment_of
 from unmask.engine.caching import choose_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.fields import choose_block_length, choose_temperature, name_and_options
+from unmask.engine.growth import growing
 from unmask.engine.input_state import choose_input_state
 from unmask.engine.pace import bounds_of, choose_pace
 from unmask.engine.request import Request
@@ -138,7 +139,8 @@ def as_requests(prompts: Sequence[tuple[int, ...]], fields: Fields, model: Model
         _check_length(len(prompt) + plain.length, i, plain, model)
         first = given.get("seed", secrets.randbelow(2**31))
         seeds = [(first + choice) % SEEDS for choice in range(n)]
-        requests += [replace(plain, id=str(i * n + j), prompt=prompt, seed=seed) for j, seed in enumerate(seeds)]
+        own = growing(replace(plain, prompt=prompt), model)
+        requests += [replace(own, id=str(i * n + j), seed=seed) for j, seed in enumerate(seeds)]
     return requests
 
 
