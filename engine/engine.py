@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -17,15 +17,17 @@ from unmask.engine.batch import Batch
 from unmask.engine.caching import check_cache, check_needs
 from unmask.engine.canvas import Canvas
 from unmask.engine.decided import Decided, Proposed, read
-from unmask.engine.errors import NoMemoryError, NotFiniteError, RequestError, SchedulerError
+from unmask.engine.errors import NotFiniteError, RequestError, SchedulerError
 from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.input_state import Embeddings
+from unmask.engine.network import Network
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
+from unmask.engine.ranks.group import Ranks
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_request
-from unmask.engine.room import Room
+from unmask.engine.room import Room, memory_for
 from unmask.engine.scoring import Question, Scored, answers, pack_questions
 from unmask.engine.slots import Slots, columns_needed
 from unmask.engine.stopwatch import Stopwatch
@@ -35,7 +37,6 @@ from unmask.engine.transfer import to_device
 from unmask.engine.waiting import Waiting
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model
-from unmask.models.memory import is_out_of_memory
 from unmask.models.packing import NetworkInputs, Shapes
 from unmask.schedulers import Needs
 
@@ -50,6 +51,7 @@ class Engine:
                      model is compiled for CUDA
     batch_invariant  whether each row has forward passes of its own, in turn
     watch            times the phases of each step
+    ranks            those that the model is split over; None if it is whole
 
     Requests join and leave at any step, and rows of a batch may differ in everything. A result depends on its request's
     fields alone, except with a pace: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix
@@ -64,8 +66,10 @@ class Engine:
         static: bool | None = None,
         batch_invariant: bool = False,
         watch: Stopwatch | None = None,
+        ranks: Ranks | None = None,
     ):
         self.model = model
+        self._network = Network(model.network, ranks)
         self._architecture = model.network.architecture
         self._max_rows = max_rows
         # Not with experts: on some devices their products wait for the host, which a captured graph must not do.
@@ -80,8 +84,8 @@ class Engine:
         self._forbidden[model.mask_id] = True
         self._stops = torch.zeros_like(self._forbidden)
         self._stops[sorted(model.stop_ids)] = True
-        self._room = Room(model, max_rows, memory_fraction)
-        self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
+        self._room = Room(model, max_rows, memory_fraction, self._network.free(model.device))
+        self._cache = self._network.key_values(self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
         self._structures = Structures(model)
         self.reset()
@@ -192,7 +196,7 @@ class Engine:
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
         largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equal ones, the newest
-        with _memory_for(largest):
+        with memory_for(largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
                 network = inputs.network
@@ -207,10 +211,10 @@ class Engine:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
-            head = KeptLogits(self.model.network.head, hidden)
+            head = KeptLogits(self._network.head, hidden)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             standing = inputs.window.of_each(inputs.window.tokens) if needs.current else None
-            ask = head if inputs.amends and not self.model.compiled else self.model.network.head
+            ask = head if inputs.amends and not self.model.compiled else self._network.head
             parts = [(part.places, self._propose(part, ask, hidden, needs, before, standing)) for part in inputs.parts]
             proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), head, inputs)
             if needs.stops:
@@ -283,7 +287,7 @@ class Engine:
 
     def _forward(self, inputs: NetworkInputs, cache: KeyValues | None = None) -> Tensor:
         """Hidden states of the wanted columns (M, D)."""
-        return self.model.network(inputs.batch(), cache)
+        return self._network.hidden(inputs, cache)
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
@@ -297,7 +301,7 @@ class Engine:
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         inputs = pack_questions(questions, self._architecture, self._shapes)
         hidden = self._forward(to_device(inputs, self.model.device))
-        scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        scored = answers(questions, hidden, self._network.head, self._forbidden, top)
         if not all(isfinite(value) for one in scored for value in one.log_probabilities):
             raise NotFiniteError(self.model.precision)
         return scored
@@ -345,7 +349,7 @@ class Engine:
             return True
         if not self._slots.has_room(canvas):
             return False
-        with _memory_for(canvas):
+        with memory_for(canvas):
             self._cache.allocate()
         self._slots.take(canvas)
         return True
@@ -372,7 +376,7 @@ class Engine:
     @property
     def _embeddings(self) -> Embeddings:
         """What input states mix."""
-        return Embeddings(self.model.network.embed.weight, self.model.mask_id)
+        return Embeddings(self._network.table, self.model.mask_id)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)
@@ -384,14 +388,3 @@ def _needs_of(request: Request) -> Needs:
         return request.scheduler.needs()
     except (Exception, SystemExit) as error:  # it may be anybody's code
         raise SchedulerError(request.scheduler.name, (request.id,), error) from error
-
-
-@contextmanager
-def _memory_for(canvas: Canvas) -> Iterator[None]:
-    """Turn an out-of-memory error into a NoMemoryError that names this request."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
-        raise

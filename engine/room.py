@@ -1,17 +1,19 @@
 """How the memory beside the weights is divided. It is measured when an engine is made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from unmask.engine.errors import RequestError
+from unmask.engine.canvas import Canvas
+from unmask.engine.errors import NoMemoryError, RequestError
 from unmask.engine.proposal import head_bytes
 from unmask.engine.slots import columns_needed
 from unmask.models.architecture import Architecture
 from unmask.models.cache import KeyValues
 from unmask.models.devices import available_bytes
 from unmask.models.loading import Model
-from unmask.models.memory import GIB, pass_bytes
+from unmask.models.memory import GIB, is_out_of_memory, pass_bytes
 from unmask.models.packing import power_of_two
 
 
@@ -31,11 +33,13 @@ class Room:
              free, since there unwritten memory takes no space
 
     memory_fraction  share of the free memory that keys and values may take
+    free             bytes that are free; by default what the device has
     """
 
-    def __init__(self, model: Model, max_rows: int, memory_fraction: float):
+    def __init__(self, model: Model, max_rows: int, memory_fraction: float, free: int | None = None):
         self._a, self._dtype = model.network.architecture, model.dtype
-        free, column = available_bytes(model.device), KeyValues.bytes_per_column(self._a, model.dtype)
+        free = available_bytes(model.device) if free is None else free
+        column = KeyValues.bytes_per_column(self._a, model.dtype)
         self.columns = cache_columns(self._a, model.dtype, free, max_rows, model.max_positions, memory_fraction)
         spoken_for = self.columns * column + head_bytes(self._a.vocab_rows, max_rows * model.max_positions)
         self.passes = free if model.device.type == "cpu" else free - spoken_for
@@ -54,3 +58,14 @@ class Room:
             "left for it; shorten the prompt or max_tokens, or serve with a smaller --memory-fraction",
             "max_tokens",
         )
+
+
+@contextmanager
+def memory_for(canvas: Canvas) -> Iterator[None]:
+    """Turn an out-of-memory error into a NoMemoryError that names this request."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise NoMemoryError(canvas.request.id, len(canvas.ids)) from error
+        raise

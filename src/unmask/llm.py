@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from unmask.engine.canvas import Canvas
 from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.figures import Figures, figures
+from unmask.engine.ranks.start import follow_torchrun, follows, loading, start_ranks
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.score import Masks, Score, check_patterns, draw_masks
 from unmask.engine.scoring import Question, passes
@@ -65,6 +67,8 @@ class LLM:
     memory_fraction  share of the memory left beside the weights that keys and values may take
     max_rows         requests that run side by side in one batch
     batch_invariant  compute each row by itself, so that an answer depends on its own request alone, bit for bit
+    tensor_parallel  processes that the model is split over, see docs/deploy.md: this one and others, which it starts.
+                     Under torchrun the other ranks end here when rank 0 does
 
     Raises CheckpointError if the model cannot be loaded, RequestError for a number that is out of range.
 
@@ -88,13 +92,23 @@ class LLM:
         memory_fraction: float = defaults.MEMORY_FRACTION,
         max_rows: int = defaults.MAX_ROWS,
         batch_invariant: bool = False,
+        tensor_parallel: int = defaults.TENSOR_PARALLEL,
     ):
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
-        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify, lora=lora)
+        check_number("tensor_parallel", tensor_parallel)
+        if tensor_parallel > 1 and follows():
+            follow_torchrun(tensor_parallel, device)
+            raise SystemExit(0)
+        ranks = start_ranks(tensor_parallel, device, quantization, compile, bool(lora))
+        if ranks is not None:
+            weakref.finalize(self, ranks.close)
+        with loading(ranks, model, revision, dtype) as split:
+            how = device, dtype, compile, quantization
+            self.model = load_model(model, revision, *how, verify=verify, lora=lora, split=split)
         if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
-        self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant)
+        self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant, ranks=ranks)
         self._at_work = threading.Lock()
 
     def generate(
