@@ -141,6 +141,7 @@ def load_model(
     config = _read_config(found)
     family = find_family(config)
     network = build_network(family, config, split)
+    split.require_aligned(network.architecture, as_dtype)
     pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)

@@ -27,6 +27,7 @@ AXES: dict[str, Axis] = {
     **dict.fromkeys(("norm", "attn_norm", "ffn_norm", "q_norm", "k_norm", "router"), WHOLE),
 }
 DEVICES = ("cpu", "cuda")
+ALIGNMENT = 16  # bytes, of the rows that grouped products of torch take
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,30 @@ class Split:
         if self.alone:
             return a
         n, e = self.size, a.experts
-        dense = e is None or e.first_layer > 0
-        self._check_divides(vocabulary=a.vocab_rows, attention_heads=a.heads)
-        self._check_divides(feed_forward_width=a.ffn_size if dense else 0)
+        sizes = {"vocabulary rows": a.vocab_rows, "attention heads": a.heads}
+        if e is None or e.first_layer > 0:
+            sizes["columns of feed-forward"] = a.ffn_size
         if e is not None:
-            self._check_divides(experts_width=e.ffn_size, shared_experts_width=e.shared_size)
+            sizes |= {"columns of an expert": e.ffn_size, "columns of shared experts": e.shared_size}
             e = replace(e, ffn_size=e.ffn_size // n, shared_size=e.shared_size // n)
-        if n % a.kv_heads:
-            self._check_divides(key_value_heads=a.kv_heads)
+        if n % a.kv_heads:  # else ranks share a head
+            sizes["key/value heads"] = a.kv_heads
+        for what, size in sizes.items():
+            if size % n:
+                raise CheckpointError(
+                    f"tensor_parallel {n} does not divide the model's {size} {what}; choose a number that does"
+                )
         heads, kv_heads = a.heads // n, max(1, a.kv_heads // n)
         return replace(a, heads=heads, kv_heads=kv_heads, ffn_size=a.ffn_size // n, experts=e)
 
-    def _check_divides(self, **sizes: int) -> None:
-        for name, size in sizes.items():
-            if size % self.size:
-                raise CheckpointError(
-                    f"tensor_parallel {self.size} does not divide the {size} of the model's {name.replace('_', ' ')}; "
-                    "choose a number that does"
-                )
+    def require_aligned(self, a: Architecture, dtype: torch.dtype) -> None:
+        """Raise CheckpointError if products with a rank's share of an expert do not take its width."""
+        width = ALIGNMENT // dtype.itemsize
+        if not self.alone and a.experts is not None and a.experts.ffn_size % width:
+            raise CheckpointError(
+                f"tensor_parallel {self.size} leaves a rank {a.experts.ffn_size} columns of an expert, and products in "
+                f"{str(dtype).removeprefix('torch.')} take multiples of {width}; choose a smaller number"
+            )
 
     def region(self, name: str) -> Region:
         """What a rank has of a tensor, by its name in the network."""

@@ -5,9 +5,12 @@ rank 0, and its last words go to its standard output.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,31 +79,38 @@ def follow(split: Split, channel: Channel) -> None:
     dist.destroy_process_group()
 
 
-def end_with_input() -> None:
-    """End the process when its standard input ends."""
+def end_with_input(folder: Path) -> None:
+    """End the process when its standard input ends, which rank 0 holds: also if that was killed, and left the folder
+    where they have met."""
     while sys.stdin.buffer.read(1):
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
+
+
+def stay() -> None:
+    """Ignore the signals that ask all processes to end: rank 0 still answers what it has begun, and then says so."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> int:
     """Follow; returns the exit code."""
     rank, size, kind, file = sys.argv[1:]
-    for number in (signal.SIGINT, signal.SIGTERM):  # as rank 0 still answers what it has begun
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=end_with_input, daemon=True).start()
+    stay()
+    threading.Thread(target=end_with_input, args=[Path(file).parent], daemon=True).start()
     try:
         store = dist.FileStore(file, int(size))
         store.set(rank, "here")
         channel = Channel.join(int(rank), int(size), kind, int(rank), store)
         follow(Split(int(rank), int(size)), channel)
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", flush=True)
+        shutil.rmtree(Path(file).parent, ignore_errors=True)
+        with suppress(OSError):  # nobody may be there to read it
+            print(f"{type(error).__name__}: {error}", flush=True)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # the thread still reads
+    os._exit(main())  # the thread still reads

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch.distributed as dist
@@ -30,14 +31,22 @@ class Ranks:
 
     processes  those that this one has started; their standard output holds their last words, and their standard input
                is open for as long as this process lives
+    folder     where they meet, also later, when a group of them is made
 
     `lost` and `close` may be used by any thread, the rest by one at a time.
     """
 
-    def __init__(self, size: int, channel: Channel, processes: Sequence[Process] = ()):
+    def __init__(
+        self,
+        size: int,
+        channel: Channel,
+        processes: Sequence[Process] = (),
+        folder: "TemporaryDirectory[str] | None" = None,
+    ):
         self.split = Split(0, size)
         self._channel = channel
         self._processes = processes
+        self._folder = folder
         self._busy = threading.Lock()
         self._losing = threading.Lock()
         self._lost: str | None = None
@@ -98,6 +107,8 @@ class Ranks:
                     dist.destroy_process_group()
         for process in self._processes:
             end(process, PATIENCE if well else 0.0)
+        if self._folder is not None:
+            self._folder.cleanup()
         atexit.unregister(self.close)
 
     def _give_up(self, error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """The start of the ranks: by this process, or by torchrun, which then runs the same program in every rank."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from unmask.engine.ranks.channel import Channel
-from unmask.engine.ranks.follow import follow
+from unmask.engine.ranks.follow import follow, stay
 from unmask.engine.ranks.group import Process, Ranks, end, last_words
 from unmask.models.devices import choose_device
 from unmask.models.errors import CheckpointError
@@ -63,7 +62,8 @@ def follows() -> bool:
 
 
 def follow_torchrun(size: int, device: str = "auto") -> None:
-    """Be what `follows` says until rank 0 ends. Raises what fails."""
+    """Be what `follows` says until rank 0 ends. For the main thread. Raises what fails."""
+    stay()
     channel = _join_torchrun(size, choose_device(device).type)
     follow(Split(int(os.environ["RANK"]), size), channel)
 
@@ -76,7 +76,8 @@ def _join_torchrun(size: int, kind: str) -> Channel:
 
 
 def _spawn(size: int, kind: str) -> Ranks:
-    folder = Path(tempfile.mkdtemp(prefix="unmask-ranks-"))  # nobody else may read it
+    folder = tempfile.TemporaryDirectory(prefix="unmask-ranks-", ignore_cleanup_errors=True)  # which nobody else may read
+    file = Path(folder.name) / "store"
     threads = max(1, torch.get_num_threads() // size)
     if kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
@@ -84,17 +85,16 @@ def _spawn(size: int, kind: str) -> Ranks:
     try:
         with _loopback():
             for rank in range(1, size):
-                processes.append(_process(rank, size, kind, folder / "store", threads))
-            store = dist.FileStore(str(folder / "store"), size)
+                processes.append(_process(rank, size, kind, file, threads))
+            store = dist.FileStore(str(file), size)
             _await(processes, store)
             channel = Channel.join(0, size, kind, 0, store)
     except BaseException:
         for process in processes:
             end(process, 0)
+        folder.cleanup()
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Ranks(size, channel, processes)
+    return Ranks(size, channel, processes, folder)
 
 
 def _process(rank: int, size: int, kind: str, file: Path, threads: int) -> Process:
