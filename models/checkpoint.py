@@ -66,9 +66,10 @@ def load_weights(
     A name in the checkpoint that stands in several pairs is a tensor whose rows are those of several parameters, one
     after another; a parameter that stands in several is filled by equal runs of rows from several tensors. Each tensor
     goes straight to its device and dtype, and a block is fused and packed before the next is read: what is not yet as
-    it will stay is never more than one block. Of a network that is split, only the rank's own regions are read. Raises CheckpointError if a tensor is missing, extra or misshapen; all of
-    that is checked before the first is read.
+    it will stay is never more than one block. Of a network that is split, only the rank's own regions are read. Raises
+    CheckpointError if a tensor is missing, extra or misshapen; all of that is checked before the first is read.
     """
+    network.split.require_aligned(network.architecture, dtype)
     names = list(names)
     stored = _read_headers([folder / name for name in weight_files(folder)], len(names))
     places = _places(network, names)

@@ -131,17 +131,15 @@ def load_model(
     chat_template  in Jinja, instead of the checkpoint's
     verify         whether the bytes of weights from the Hub are checked by the hashes that it states
     lora           adapters, each a folder or a Hub id, and perhaps =name: one is merged, several stay beside
-    split          the part of the network to load; `models.split.require_splittable` says what goes with several
+    split          the part of the network to load
 
     Raises CheckpointError, in one sentence, for whatever keeps it from being loaded exactly as it was saved.
     """
     make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
     found, preset = _locate(source, revision)
-    config = _read_config(found)
-    family = find_family(config)
+    family = find_family(config := _read_config(found))
     network = build_network(family, config, split)
-    split.require_aligned(network.architecture, as_dtype)
     pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)
@@ -150,8 +148,7 @@ def load_model(
     require_memory(network, on, as_dtype, quantization, beside=sum(one.nbytes(as_dtype) for one in adapters))
     bound_kernel_caches()
     _fetch(found, verify)
-    gigabytes = weight_bytes(network, as_dtype, quantization, on) / 1e9
-    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(as_dtype, quantization), on)
+    _log_reading(found, network, as_dtype, quantization, on)
     merged = adapters.pop() if len(adapters) == 1 else None
     load_weights(network, found.folder, names, on, as_dtype, pack, merged)
     attach(network, adapters, names, on, as_dtype)
@@ -202,6 +199,13 @@ def _fetch(found: Source, verify: bool) -> None:
     fetch_weights(found, files)
     if verify:
         verify_weights(found, files)
+
+
+def _log_reading(
+    found: Source, network: MaskedTransformer, dtype: torch.dtype, quantization: str | None, device: torch.device
+) -> None:
+    gigabytes = weight_bytes(network, dtype, quantization, device) / 1e9
+    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(dtype, quantization), device)
 
 
 def _input_state(found: Source, preset: Preset | None) -> str:

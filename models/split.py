@@ -9,7 +9,7 @@ a part of a sum, so a layer makes two sums over the ranks; the embedding makes o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 import torch.distributed as dist
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from unmask.models.architecture import Architecture
 from unmask.models.errors import CheckpointError
 
-ROWS, COLUMNS, WHOLE = "rows", "columns", "whole"
 Axis = Literal["rows", "columns", "whole"]
+ROWS: Final = "rows"
+COLUMNS: Final = "columns"
+WHOLE: Final = "whole"
 # How the tensors of a network are split, by the last part of their names that is not "weight" or "bias".
-AXES: dict[str, Axis] = {
-    **dict.fromkeys(("embed", "head", "q", "k", "v", "gate", "up", "gate_up"), ROWS),
-    **dict.fromkeys(("o", "down"), COLUMNS),
-    **dict.fromkeys(("norm", "attn_norm", "ffn_norm", "q_norm", "k_norm", "router"), WHOLE),
-}
+IN_ROWS = ("embed", "head", "q", "k", "v", "gate", "up", "gate_up")
+IN_COLUMNS = ("o", "down")
+UNSPLIT = ("norm", "attn_norm", "ffn_norm", "q_norm", "k_norm", "router")
 DEVICES = ("cpu", "cuda")
 ALIGNMENT = 16  # bytes, of the rows that grouped products of torch take
 
@@ -107,11 +107,13 @@ class Split:
     def region(self, name: str) -> Region:
         """What a rank has of a tensor, by its name in the network."""
         leaf = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
-        if self.alone or AXES[leaf] == WHOLE:
+        if self.alone or leaf in UNSPLIT:
             return Region(WHOLE)
         if leaf in ("k", "v"):
             return Region(ROWS, self.rank * self.key_parts // self.size, self.key_parts)
-        return Region(AXES[leaf], self.rank, self.size)
+        if leaf not in IN_ROWS + IN_COLUMNS:
+            raise NotImplementedError(f"nothing says how {name} is split")
+        return Region(ROWS if leaf in IN_ROWS else COLUMNS, self.rank, self.size)
 
     def summed(self, x: Tensor) -> Tensor:
         """The sum of all ranks' x, which it may overwrite."""

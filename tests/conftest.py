@@ -37,6 +37,7 @@ SLOW = {
     "test_policies",
     "test_python_functions",
     "test_quantization",
+    "test_ranks",
     "test_ray",
     "test_recipe",
     "test_revising",

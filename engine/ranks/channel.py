@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]  # not by name
 
 from unmask.engine.transfer import leaves, mapped, pack, unpack
 from unmask.models.devices import choose_device, make_current
+
+__all__ = ["Channel", "FileStore", "Store"]
 
 IDLE = timedelta(days=3650)  # that a rank may wait to be told something: a server may have no request for long
 HOST = torch.device("cpu")
@@ -22,7 +25,7 @@ class Channel:
     device: torch.device
 
     @staticmethod
-    def join(rank: int, size: int, kind: str, local: int, store: dist.Store | None = None) -> "Channel":
+    def join(rank: int, size: int, kind: str, local: int, store: Store | None = None) -> "Channel":
         """Meet the other ranks, by a store or as torchrun's environment says; returns when all are there.
 
         kind   of device, cpu or cuda

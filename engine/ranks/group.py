@@ -100,9 +100,10 @@ class Ranks:
         self._closed = True
         well = self._lose(ENDED)
         if self._busy.acquire(timeout=PATIENCE):  # and kept: nothing is told any more
-            with suppress(Exception):
+            with suppress(Exception):  # the others may end by themselves just now
                 if well:
                     self._channel.send("end", ())
+            with suppress(Exception):
                 if well or self._channel.device.type == "cpu":  # NCCL may wait for a rank that is lost
                     dist.destroy_process_group()
         for process in self._processes:
@@ -114,7 +115,9 @@ class Ranks:
     def _give_up(self, error: BaseException) -> str:
         """End the other ranks after an error, as they may wait for this one for ever. Returns why they are lost."""
         self._news.wait(NEWS if self._processes else 0.0)  # most likely it is a rank that has ended
-        self._lose(f"a pass failed in rank 0 of {self.split.size} ({type(error).__name__}: {error}), and the others wait")
+        self._lose(
+            f"a pass failed in rank 0 of {self.split.size} ({type(error).__name__}: {error}), and the others wait"
+        )
         for process in self._processes:
             process.kill()
         return self._lost or ENDED

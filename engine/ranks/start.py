@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from unmask.engine.ranks.channel import Channel
+from unmask.engine.ranks.channel import Channel, FileStore, Store
 from unmask.engine.ranks.follow import follow, stay
 from unmask.engine.ranks.group import Process, Ranks, end, last_words
 from unmask.models.devices import choose_device
@@ -49,9 +49,7 @@ def start_ranks(
     return _spawn(size, kind)
 
 
-def loading(
-    ranks: Ranks | None, source: str, revision: str | None, dtype: str
-) -> AbstractContextManager[Split]:
+def loading(ranks: Ranks | None, source: str, revision: str | None, dtype: str) -> AbstractContextManager[Split]:
     """The part of a model to load in the context, while other ranks load theirs; see `Ranks.loading`."""
     return nullcontext(ALONE) if ranks is None else ranks.loading(source, revision, dtype)
 
@@ -76,7 +74,9 @@ def _join_torchrun(size: int, kind: str) -> Channel:
 
 
 def _spawn(size: int, kind: str) -> Ranks:
-    folder = tempfile.TemporaryDirectory(prefix="unmask-ranks-", ignore_cleanup_errors=True)  # which nobody else may read
+    folder = tempfile.TemporaryDirectory(
+        prefix="unmask-ranks-", ignore_cleanup_errors=True
+    )  # which nobody else may read
     file = Path(folder.name) / "store"
     threads = max(1, torch.get_num_threads() // size)
     if kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
@@ -84,9 +84,8 @@ def _spawn(size: int, kind: str) -> Ranks:
     processes: list[Process] = []
     try:
         with _loopback():
-            for rank in range(1, size):
-                processes.append(_process(rank, size, kind, file, threads))
-            store = dist.FileStore(str(file), size)
+            processes += [_process(rank, size, kind, file, threads) for rank in range(1, size)]
+            store = FileStore(str(file), size)
             _await(processes, store)
             channel = Channel.join(0, size, kind, 0, store)
     except BaseException:
@@ -105,7 +104,7 @@ def _process(rank: int, size: int, kind: str, file: Path, threads: int) -> Proce
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
 
 
-def _await(processes: list[Process], store: dist.Store) -> None:
+def _await(processes: list[Process], store: Store) -> None:
     """Wait until all ranks are there. Raises CheckpointError if one has ended."""
     while not store.check([str(rank) for rank in range(1, len(processes) + 1)]):
         for rank, process in enumerate(processes, start=1):
