@@ -17,7 +17,7 @@ from tests.live import ANSWER, PATIENCE, QUESTION, named_events, wait_for
 from tests.process import answers, free_port, serving
 from tests.synthetic import synthetic_llada
 from tests.synthetic_relatives import FAMILIES
-from tests.test_split import WIDE
+from tests.test_split import SOON, WIDE, command, followers
 from unmask import LLM
 from unmask.engine import Engine, Request
 from unmask.engine.caching import check_needs, choose_cache
@@ -34,7 +34,6 @@ from unmask.models.packing import Segment, pack_segments
 from unmask.schedulers import parse_scheduler
 
 CLOSE = 1e-4  # of logits and probabilities in float32: the same sums in another order
-SOON = 30.0  # seconds; the machine may be busy
 SERVE = "from unmask.cli import main; main(['serve', '--tensor-parallel', '2'])"
 PASSES = 6  # of a request; what is left is then revealed
 PROMPT = tuple(range(3, 24))
@@ -166,17 +165,6 @@ def test_a_rank_that_cannot_load_is_named_with_its_error(tmp_path: Path) -> None
         load_model(folder, device="cpu", dtype="float32", split=split)
 
 
-def test_python_answers_as_in_one_process_and_leaves_no_rank() -> None:
-    llm = LLM(device="cpu", dtype="float32", tensor_parallel=2)
-    assert len(followers(os.getpid())) == 1
-    with pytest.raises(CheckpointError, match=r"torch\.distributed, which this process uses already"):
-        LLM(device="cpu", tensor_parallel=2)
-    (output,) = llm.chat([{"role": "user", "content": QUESTION}], progress=False)
-    assert output.text == ANSWER
-    del llm
-    wait_for(lambda: not followers(os.getpid()), SOON)
-
-
 def test_torchrun_starts_the_ranks(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -194,18 +182,6 @@ def test_torchrun_must_start_as_many_ranks_as_are_asked_for(monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     with pytest.raises(CheckpointError, match="tensor_parallel is 4 and torchrun has started 2 ranks; make them agree"):
         start_ranks(4, "cpu")
-
-
-def followers(process: int) -> list[psutil.Process]:
-    """The other ranks that a process has started and that live."""
-    return [child for child in psutil.Process(process).children() if "unmask.engine.ranks.follow" in command(child)]
-
-
-def command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has just ended
-        return []
 
 
 @contextmanager

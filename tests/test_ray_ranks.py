@@ -8,8 +8,8 @@ import yaml
 
 from tests.live import PATIENCE, wait_for
 from tests.process import answers, free_port
-from tests.test_ranks import followers
 from tests.test_ray import QUESTION, START, Cluster, application, ask, deployment, local_config, started
+from tests.test_split import followers
 from unmask import LLM
 
 pytestmark = pytest.mark.ray

@@ -1,15 +1,18 @@
 """A rank's part of a network: what it reads, what it holds, and what cannot be split."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
+from tests.live import ANSWER, QUESTION, wait_for
 from tests.synthetic import synthetic_llada
 from tests.synthetic_block import synthetic_llada2
 from tests.synthetic_relatives import FAMILIES
@@ -22,12 +25,25 @@ from unmask.models.errors import CheckpointError
 from unmask.models.loading import Model, load_model
 from unmask.models.split import Split
 
+SOON = 30.0  # seconds; the machine may be busy
 WIDE = {  # experts, so that a quarter of one is wide enough for products
     **{family: {"moe_intermediate_size": 32} for family in ("llada2", "sdar_moe", "rnd1")},
     "llada_moe": {"expert_intermediate_size": 32},
 }
 WHOLE = ("norm", "router")  # of every rank, in the names of the network
 PASSIVE = {"bytes_per_column", "slots", "from_slot", "read", "write"}  # change nothing, or are called by the network
+
+
+def followers(process: int) -> list[psutil.Process]:
+    """The other ranks that a process has started and that live."""
+    return [child for child in psutil.Process(process).children() if "unmask.engine.ranks.follow" in command(child)]
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def load(folder: Path, split: Split) -> Model:
@@ -169,3 +185,14 @@ def test_other_ranks_are_told_of_all_that_changes_keys_and_values() -> None:
 def test_a_split_network_keeps_its_architecture_apart_from_the_config(tmp_path: Path) -> None:
     a = load(synthetic_llada(tmp_path), Split()).network.architecture
     assert Split(1, 2).share(a) == replace(a, heads=2, kv_heads=1, ffn_size=40)
+
+
+def test_python_answers_as_in_one_process_and_leaves_no_rank() -> None:
+    llm = LLM(device="cpu", dtype="float32", tensor_parallel=2)
+    assert len(followers(os.getpid())) == 1
+    with pytest.raises(CheckpointError, match=r"torch\.distributed, which this process uses already"):
+        LLM(device="cpu", tensor_parallel=2)
+    (output,) = llm.chat([{"role": "user", "content": QUESTION}], progress=False)
+    assert output.text == ANSWER
+    del llm
+    wait_for(lambda: not followers(os.getpid()), SOON)

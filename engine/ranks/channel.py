@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import FileStore, Store  # type: ignore[attr-defined]  # not by name
 
 from unmask.engine.transfer import leaves, mapped, pack, unpack
 from unmask.models.devices import choose_device, make_current
 
-__all__ = ["Channel", "FileStore", "Store"]
-
 IDLE = timedelta(days=3650)  # that a rank may wait to be told something: a server may have no request for long
 HOST = torch.device("cpu")
+
+
+def meeting(file: Path, size: int) -> Any:
+    """Where so many ranks meet: a store in a file."""
+    return dist.FileStore(str(file), size)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Channel:
     device: torch.device
 
     @staticmethod
-    def join(rank: int, size: int, kind: str, local: int, store: Store | None = None) -> "Channel":
+    def join(rank: int, size: int, kind: str, local: int, store: Any = None) -> "Channel":
         """Meet the other ranks, by a store or as torchrun's environment says; returns when all are there.
 
         kind   of device, cpu or cuda

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from unmask.engine.network import Network
-from unmask.engine.ranks.channel import Channel, FileStore
+from unmask.engine.ranks.channel import Channel, meeting
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.models.split import Split
@@ -100,7 +100,7 @@ def main() -> int:
     stay()
     threading.Thread(target=end_with_input, args=[Path(file).parent], daemon=True).start()
     try:
-        store = FileStore(file, int(size))
+        store = meeting(Path(file), int(size))
         store.set(rank, "here")
         channel = Channel.join(int(rank), int(size), kind, int(rank), store)
         follow(Split(int(rank), int(size)), channel)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from unmask.engine.ranks.channel import Channel, FileStore, Store
+from unmask.engine.ranks.channel import Channel, meeting
 from unmask.engine.ranks.follow import follow, stay
 from unmask.engine.ranks.group import Process, Ranks, end, last_words
 from unmask.models.devices import choose_device
@@ -37,6 +38,8 @@ def start_ranks(
     if size == 1:
         return None
     kind = choose_device(device).type
+    if not dist.is_available():
+        raise CheckpointError("tensor_parallel needs torch.distributed, which this torch was built without")
     if dist.is_initialized():
         raise CheckpointError("tensor_parallel needs torch.distributed, which this process uses already; use another")
     if dist.is_torchelastic_launched():
@@ -56,7 +59,7 @@ def loading(ranks: Ranks | None, source: str, revision: str | None, dtype: str) 
 
 def follows() -> bool:
     """Whether torchrun has started this process as another rank than 0."""
-    return dist.is_torchelastic_launched() and int(os.environ["RANK"]) > 0
+    return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ["RANK"]) > 0
 
 
 def follow_torchrun(size: int, device: str = "auto") -> None:
@@ -85,7 +88,7 @@ def _spawn(size: int, kind: str) -> Ranks:
     try:
         with _loopback():
             processes += [_process(rank, size, kind, file, threads) for rank in range(1, size)]
-            store = FileStore(str(file), size)
+            store = meeting(file, size)
             _await(processes, store)
             channel = Channel.join(0, size, kind, 0, store)
     except BaseException:
@@ -104,7 +107,7 @@ def _process(rank: int, size: int, kind: str, file: Path, threads: int) -> Proce
     return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
 
 
-def _await(processes: list[Process], store: Store) -> None:
+def _await(processes: list[Process], store: Any) -> None:
     """Wait until all ranks are there. Raises CheckpointError if one has ended."""
     while not store.check([str(rank) for rank in range(1, len(processes) + 1)]):
         for rank, process in enumerate(processes, start=1):
