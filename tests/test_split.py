@@ -25,7 +25,7 @@ from unmask.models.errors import CheckpointError
 from unmask.models.loading import Model, load_model
 from unmask.models.split import Split
 
-SOON = 30.0  # seconds; the machine may be busy
+SOON = 60.0  # seconds; the machine may be busy
 WIDE = {  # experts, so that a quarter of one is wide enough for products
     **{family: {"moe_intermediate_size": 32} for family in ("llada2", "sdar_moe", "rnd1")},
     "llada_moe": {"expert_intermediate_size": 32},

@@ -22,6 +22,7 @@ from unmask.models.split import Split
 PATIENCE = 5.0  # seconds that a rank takes to end, at most
 NEWS = 2.0  # seconds in which the end of a process is known
 ENDED = "the ranks of the model were ended"
+ONE_THING = "ranks do one thing at a time, and nothing inside of another"
 
 Process = subprocess.Popen[str]
 
@@ -67,17 +68,18 @@ class Ranks:
 
         Raises RankLostError if a rank is lost, or what this one does fails.
         """
-        if self._lost is not None:
-            raise RankLostError(self._lost)
+        if self._lost is not None or not self._busy.acquire(blocking=False):
+            raise RankLostError(self._lost or ONE_THING)
         try:
-            with self._busy:
-                self._channel.send(what, how)
-                yield
+            self._channel.send(what, how)
+            yield
         except Exception as error:
             raise RankLostError(self._give_up(error)) from error
         except BaseException as error:
             self._give_up(error)
             raise
+        finally:
+            self._busy.release()
 
     @contextmanager
     def loading(self, source: str, revision: str | None, dtype: str) -> Iterator[Split]:

@@ -77,9 +77,8 @@ def _join_torchrun(size: int, kind: str) -> Channel:
 
 
 def _spawn(size: int, kind: str) -> Ranks:
-    folder = tempfile.TemporaryDirectory(
-        prefix="unmask-ranks-", ignore_cleanup_errors=True
-    )  # which nobody else may read
+    # Nobody else may read it.
+    folder = tempfile.TemporaryDirectory(prefix="unmask-ranks-", ignore_cleanup_errors=True)
     file = Path(folder.name) / "store"
     threads = max(1, torch.get_num_threads() // size)
     if kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
