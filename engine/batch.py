@@ -30,6 +30,11 @@ class Batch:
         self.canvases += canvases
         self.groups.regroup(self.canvases)
 
+    @property
+    def largest(self) -> Canvas:
+        """The row with most columns; of equal ones, the newest."""
+        return max(reversed(self.canvases), key=lambda canvas: len(canvas.ids))
+
     def choose(self, view: View, inputs: StepInputs, groups: Sequence[GroupInputs], stops: Tensor) -> Choice:
         """What the schedulers do, and what is kept of drafts; stops (V,) bool, ends of text. Raises SchedulerError."""
         if inputs.draft is None:

@@ -32,6 +32,9 @@ class Canvas:
     lead          columns that the first of those blocks lacks, see `Architecture.lead`
     cached_until  block-causal: the slot holds the keys and values of the columns before this one, and they are final
     slot          of its keys and values, if it keeps any
+    pages         how many first pages of the slot were found or computed by themselves, see `engine.prefixes`
+    page_names    of its first pages, as far as they were asked for
+    found         given tokens whose keys and values were found; None if none were looked for
     progress      through the automaton of a structured answer; None for a free one
     draft         what the client expects, as far as it is judged
     share         of a request with a pace: of the way from careful to fast, what the next pass goes
@@ -55,6 +58,9 @@ class Canvas:
     tail_start: int = field(init=False)
     cached_until: int = 0
     slot: int | None = None
+    pages: int = 0
+    page_names: list[bytes] = field(default_factory=list)
+    found: int | None = None
     step: int = 0
     block_start: int = 0
     block_step: int = 0
@@ -96,6 +102,11 @@ class Canvas:
         return len(self.request.prompt) + position
 
     @property
+    def given_columns(self) -> int:
+        """The columns before the first mask that there was."""
+        return self.column(int(self._gaps[0]))
+
+    @property
     def last_pass(self) -> bool:
         """Whether the next forward pass is the last that the request may have."""
         return self.step + 1 >= self._cap
@@ -114,6 +125,12 @@ class Canvas:
             wish = hurry(pace.deadline - now, now - self.started, self.masks - masks, masks)
         self.share = pace.share(load, wish)
         return self.share
+
+    @property
+    def open_column(self) -> int:
+        """The first column of the model's block that the current one is in. What is before it is final."""
+        column = self.column(self.block_start)
+        return 0 if self.model_block is None else column - (column + self.lead) % self.model_block
 
     @property
     def block_end(self) -> int:
@@ -195,8 +212,7 @@ class Canvas:
         block, block_end = self._block, self.block_end
         finish = finish or self.last_pass or self._open >= OPEN_PASSES
         if self.model_block is not None:
-            block_columns = (self.column(self.block_start) + self.lead) % self.model_block  # that are settled already
-            self.cached_until = self.column(self.block_start) - block_columns
+            self.cached_until = self.open_column
         self._force(block_end)
         self.step += 1
         self._shares += self.share
@@ -350,4 +366,5 @@ class Canvas:
             rejected=len(self.request.draft) - accepted,
             stop=stop,
             speed=self._shares / self.step if self.request.pace is not None and self.step else None,
+            cached_tokens=self.found,
         )

@@ -23,6 +23,7 @@ from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.input_state import Embeddings
 from unmask.engine.network import Network
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
+from unmask.engine.prefixes import Prefixes
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
 from unmask.engine.ranks.group import Ranks
 from unmask.engine.recording import CUDARecorder, TapeRecorder
@@ -50,6 +51,7 @@ class Engine:
     static           whether small passes are padded to a few shapes, captured and replayed; by default where the
                      model is compiled for CUDA
     batch_invariant  whether each row has forward passes of its own, in turn
+    prefix_reuse     whether keys and values of finished blocks stay for later requests, see `engine.prefixes`
     watch            times the phases of each step
     ranks            those that the model is split over; None if it is whole
 
@@ -66,6 +68,7 @@ class Engine:
         static: bool | None = None,
         batch_invariant: bool = False,
         watch: Stopwatch | None = None,
+        prefix_reuse: bool = True,
         ranks: Ranks | None = None,
     ):
         self.model = model
@@ -78,7 +81,7 @@ class Engine:
         self._recurring = GRAPH_TOKENS if self._static else 0
         self._shapes: Shapes = "uniform" if self._static or model.compiled else "exact"
         self._batch_invariant = batch_invariant
-        self._watch = watch
+        self._prefix_reuse, self._watch = prefix_reuse, watch
         rows = self._architecture.vocab_rows
         self._forbidden = torch.arange(rows, device=model.device) >= model.vocab_size
         self._forbidden[model.mask_id] = True
@@ -91,11 +94,12 @@ class Engine:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every request, waiting or running."""
+        """Forget every request, waiting or running, and all that was kept."""
         self._waiting = Waiting()
         self._batches: deque[Batch] = deque()  # the first has the next pass
         alone = self._shapes == "exact" or self._batch_invariant
-        self._slots = Slots(self._cache, least=1 if alone else min(2, self._max_rows))
+        self._prefixes = Prefixes(self._cache, self._architecture, self._batch_invariant, self._prefix_reuse)
+        self._slots = Slots(self._cache, 1 if alone else min(2, self._max_rows), self._prefixes.pages)
         cuda = self.model.device.type == "cuda"
         self._graphs = Graphs(CUDARecorder(self.model.device) if cuda else TapeRecorder()) if self._static else None
 
@@ -180,23 +184,31 @@ class Engine:
         batch.groups.set_pace(load=self.waiting / self._max_rows)
         first_slot = (batch.canvases[0].slot or 0) if self._batch_invariant else 0  # of those that the pass reads
         cache = self._cache.from_slot(first_slot)
-        capacity, kept = cache.capacity, batch.feed.kept
-        a, shapes, recurring = self._architecture, self._shapes, self._recurring
-        plan = plan_step(batch.canvases, a, capacity, shapes, recurring, first_slot, kept)
+        capacity, kept, shapes = cache.capacity, batch.feed.kept, self._shapes
+        self._complete(batch, cache, first_slot)
+        plan = plan_step(batch.canvases, self._architecture, capacity, shapes, self._recurring, first_slot, kept)
         steps, lost = batch.advance(read(self._run(batch, plan, cache), batch.canvases))
         self._slots.wipe(lost)
+        self._prefixes.keep([canvas for canvas in batch.canvases if canvas.step == 1])
         self._batches.rotate(-1)
         self._leave({*lost, *(step.request_id for step in steps if step.result is not None)})
         if lost:
             raise NotFiniteError(self.model.precision, lost, steps)
         return steps
 
+    def _complete(self, batch: Batch, cache: KeyValues, first_slot: int) -> None:
+        """Find the prefixes of rows, and run the forward passes that compute what is missing of them by itself."""
+        for inputs in self._prefixes.missing(batch.canvases, cache.capacity, self._shapes, first_slot):
+            if self._watch is not None:
+                self._watch.count(0, len(inputs.tokens))
+            with memory_for(batch.largest), self._phase("model"):
+                self._network.hidden(to_device(inputs, self.model.device), cache)
+
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """One forward pass and the decisions on it, on the device."""
         if self._watch is not None:
             self._watch.count(len(batch.canvases), plan.columns)
-        largest = max(reversed(batch.canvases), key=lambda canvas: len(canvas.ids))  # of equal ones, the newest
-        with memory_for(largest):
+        with memory_for(batch.largest):
             inputs, groups = to_device((plan.inputs, batch.groups.inputs), self.model.device)
             with self._phase("model"):
                 network = inputs.network
@@ -282,12 +294,8 @@ class Engine:
         """Hidden states of the wanted columns (M, D) and of padding. Passes that recur are replayed, except under a
         stopwatch."""
         if self._graphs is None or not recurs or self._watch is not None:
-            return self._forward(inputs, cache)
-        return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._forward, cache=cache))
-
-    def _forward(self, inputs: NetworkInputs, cache: KeyValues | None = None) -> Tensor:
-        """Hidden states of the wanted columns (M, D)."""
-        return self._network.hidden(inputs, cache)
+            return self._network.hidden(inputs, cache)
+        return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._network.hidden, cache=cache))
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
@@ -300,7 +308,7 @@ class Engine:
 
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         inputs = pack_questions(questions, self._architecture, self._shapes)
-        hidden = self._forward(to_device(inputs, self.model.device))
+        hidden = self._network.hidden(to_device(inputs, self.model.device))
         scored = answers(questions, hidden, self._network.head, self._forbidden, top)
         if not all(isfinite(value) for one in scored for value in one.log_probabilities):
             raise NotFiniteError(self.model.precision)
@@ -367,6 +375,7 @@ class Engine:
     def _leave(self, request_ids: set[str]) -> list[Canvas]:
         """Take out the rows of some requests, and return them."""
         gone = [canvas for batch in self._batches for canvas in batch.leave(lambda row: row.request.id in request_ids)]
+        self._prefixes.keep(gone)
         for canvas in gone:
             if canvas.slot is not None:
                 self._slots.release(canvas)

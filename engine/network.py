@@ -97,7 +97,12 @@ class LedKeyValues(KeyValues):
         with self._ranks.together("cache", "move", source, target):
             super().move(source, target)
 
-    def clear(self, slot: int) -> None:
+    def copy(self, places: Tensor) -> None:
         """See KeyValues."""
-        with self._ranks.together("cache", "clear", slot):
-            super().clear(slot)
+        with self._ranks.together("copy", places.tolist()):
+            super().copy(places)
+
+    def clear(self, start: int, stop: int) -> None:
+        """See KeyValues."""
+        with self._ranks.together("cache", "clear", start, stop):
+            super().clear(start, stop)

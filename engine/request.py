@@ -196,6 +196,8 @@ class Result:
     accepted       how many tokens of the draft the token_ids have at the same positions
     rejected       its other tokens
     speed          of a request with a pace, the mean over its passes of the share of the way from careful to fast
+    cached_tokens  how many of the first prompt_tokens had keys and values of earlier requests; None if none were
+                   looked for
     """
 
     token_ids: tuple[int, ...]
@@ -215,3 +217,4 @@ class Result:
     rejected: int = 0
     stop: str | None = None
     speed: float | None = None
+    cached_tokens: int | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from unmask.engine.canvas import Canvas
+from unmask.engine.pages import Pages
 from unmask.models.cache import KeyValues
 from unmask.models.packing import power_of_two
 
@@ -13,11 +14,13 @@ class Slots:
     """Gives slots to rows and takes them back.
 
     least  slots that a pass reads at least: compiled code reads two if other rows of the batch have none
+    pages  what else is kept in the same memory, and makes room for slots; None for nothing
     """
 
-    def __init__(self, cache: KeyValues, least: int = 1):
+    def __init__(self, cache: KeyValues, least: int = 1, pages: Pages | None = None):
         self.cache = cache
         self.least = least
+        self._pages = pages
         self._holders: list[Canvas] = []  # holder i has slot i
 
     @property
@@ -37,6 +40,9 @@ class Slots:
     def take(self, canvas: Canvas) -> None:
         """Give a row the next slot."""
         capacity = self._capacity_with(canvas)
+        if self._pages is not None:
+            self._pages.touch(canvas)
+        self._leave_to_pages(after=(len(self._holders) + 1) * capacity)
         if capacity != self.cache.capacity:
             self.cache.resize(capacity, len(self._holders))
         canvas.slot = len(self._holders)
@@ -50,12 +56,21 @@ class Slots:
             last.slot = canvas.slot
             self._holders[canvas.slot] = last
         canvas.slot = None
+        self._leave_to_pages(after=len(self._holders) * self.cache.capacity)
 
     def wipe(self, request_ids: Sequence[str]) -> None:
-        """Clear the slots of rows that leave with NaN: zero times a masked NaN is still NaN."""
+        """Clear the slots and pages of rows that leave with NaN: zero times a masked NaN is still NaN."""
         for canvas in self._holders:
             if canvas.request.id in request_ids and canvas.slot is not None:
-                self.cache.clear(canvas.slot)
+                start = canvas.slot * self.cache.capacity
+                self.cache.clear(start, start + self.cache.capacity)
+                canvas.cached_until = 0
+                if self._pages is not None:
+                    self._pages.drop(canvas)
+
+    def _leave_to_pages(self, after: int) -> None:
+        if self._pages is not None:
+            self._pages.make_room(after)
 
     def _capacity_with(self, canvas: Canvas) -> int:
         needed = columns_needed(len(canvas.ids))

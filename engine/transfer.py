@@ -6,6 +6,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from unmask.models.devices import upload
+
 T = TypeVar("T")
 
 
@@ -52,11 +54,6 @@ def to_device(tree: T, device: torch.device) -> T:
 def to_host(tree: T) -> T:
     """A tree of the device on the host, by one transfer, for which the host waits."""
     return unpack(pack(tree).cpu(), tree)
-
-
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """These values on the device; by way of pinned memory on CUDA, so that the host need not wait."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _view(piece: Tensor, like: Tensor) -> Tensor:

@@ -6,12 +6,18 @@ import torch
 from torch import Tensor
 
 from unmask.models.architecture import Architecture
+from unmask.models.devices import upload
+
+COPIED = 4096  # columns at a time, so that a copy takes little memory
 
 
 class KeyValues:
     """One slot per row that keeps keys and values. All slots have one capacity, which may change as long as all fit.
 
     Positions never move, so keys are kept after RoPE, column c of slot s at s * capacity + c.
+
+    columns   of the memory
+    capacity  columns per slot
     """
 
     def __init__(self, a: Architecture, columns: int, device: torch.device, dtype: torch.dtype):
@@ -67,11 +73,16 @@ class KeyValues:
         rest._keys, rest._values = ([layer[start:] for layer in store] for store in (self._keys, self._values))
         return rest
 
-    def clear(self, slot: int) -> None:
-        """Fill one slot with zeros."""
-        start = slot * self.capacity
+    def copy(self, places: Tensor) -> None:
+        """Copy columns of the memory, places (2, Z) long on the host: those in row 0 to those in row 1."""
+        for source, target in (part.unbind() for part in upload(places, self._device).split(COPIED, dim=1)):
+            for layer in (*self._keys, *self._values):
+                layer[target] = layer[source]
+
+    def clear(self, start: int, stop: int) -> None:
+        """Fill columns of the memory with zeros."""
         for layer in (*self._keys, *self._values):
-            layer[start : start + self.capacity] = 0
+            layer[start:stop] = 0
 
     def write(self, layer: int, at: Tensor, keys: Tensor, values: Tensor) -> None:
         """Keep keys and values (Z, kv_heads, head_dim) at flat places (Z,)."""

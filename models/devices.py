@@ -5,6 +5,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from unmask.models.errors import CheckpointError
 
@@ -67,3 +68,8 @@ def container_bytes(cgroup: Path) -> int:
     except OSError:
         return unlimited
     return unlimited if limit == "max" else int(limit) - int(statistics["anon"])
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """These values on the device; by way of pinned memory on CUDA, so that the host need not wait."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -117,7 +117,7 @@ class Split:
 
     def summed(self, x: Tensor) -> Tensor:
         """The sum of all ranks' x, which it may overwrite."""
-        if not self.alone:
+        if not self.alone and x.numel():
             dist.all_reduce(x)
         return x
 

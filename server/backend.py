@@ -268,6 +268,7 @@ class Backend:
                 settings.max_rows,
                 settings.memory_fraction,
                 batch_invariant=settings.batch_invariant,
+                prefix_reuse=settings.prefix_reuse,
                 ranks=self._ranks,
             )
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from unmask import defaults
-from unmask.settings import BATCH_INVARIANT, INPUT_STATE, ModelSettings, Several
+from unmask.settings import BATCH_INVARIANT, INPUT_STATE, PREFIX_REUSE, ModelSettings, Several
 
 # What the extra `otel` installs and server/ops/tracing.py imports.
 TRACING = ("opentelemetry.sdk.trace.export", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
@@ -26,7 +26,7 @@ class ServeSettings(ModelSettings):
         "server": "host port served_model_name chat_template ignore_tools log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
         "defaults of requests": "default_scheduler speed default_block_length default_max_tokens cache input_state",
-        "limits": "max_rows batch_invariant max_waiting max_model_len max_body_bytes request_timeout",
+        "limits": "max_rows batch_invariant prefix_reuse max_waiting max_model_len max_body_bytes request_timeout",
         "times": "keep_alive_interval idle_timeout shutdown_seconds step_timeout",
     }
     POSITIONAL: ClassVar[str | None] = "model"
@@ -70,6 +70,7 @@ class ServeSettings(ModelSettings):
         description="a folder that requests may name as policy, besides the shipped ones, or *; may be repeated",
     )
     batch_invariant: bool = Field(False, description=BATCH_INVARIANT)
+    prefix_reuse: bool = Field(True, description=PREFIX_REUSE)
     max_rows: int = Field(defaults.MAX_ROWS, ge=1, description="requests that run side by side in one batch")
     max_waiting: int = Field(256, ge=1, description="requests that may wait for a row; the next one gets a 429")
     max_model_len: int | None = Field(

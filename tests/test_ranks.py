@@ -120,8 +120,9 @@ def logits(model: Model, ranks: Ranks | None = None) -> torch.Tensor:
 
 def assert_equal(whole: Model, part: Model, ranks: Ranks, asked: Sequence[Request], invariant: bool = False) -> None:
     one, several = Engine(whole, 4, batch_invariant=invariant), Engine(part, 4, batch_invariant=invariant, ranks=ranks)
-    expected, found = one.results(asked), several.results(asked)
-    assert {id: decided(result) for id, result in found.items()} == {id: decided(r) for id, r in expected.items()}
+    for _ in range(1 if whole.network.architecture.block_size is None else 2):  # then with prefixes that stayed
+        expected, found = one.results(asked), several.results(asked)
+        assert {id: decided(result) for id, result in found.items()} == {id: decided(r) for id, r in expected.items()}
     question = [under_masks(PROMPT, range(30, 40), [0, 4, 7], whole.mask_id)]
     (right,), (scored,) = (engine.score(question, top=2) for engine in (one, several))
     assert scored.log_probabilities == pytest.approx(right.log_probabilities, abs=CLOSE)

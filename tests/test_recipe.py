@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from unmask import weights
-from unmask.evals.recipe.blueprints import BLUEPRINTS, MICRO, NANO, Blueprint
+from unmask.evals.recipe.blueprints import BLUEPRINTS, MICRO, NANO, WIDTHS, Blueprint
 from unmask.evals.recipe.card import SCHEDULERS, markdown_table, parameter_count
-from unmask.evals.recipe.data import WIDTHS, Batch, Encoder, Rows, Steps, draw_masks, load
+from unmask.evals.recipe.data import Batch, Encoder, Rows, Steps, draw_masks, load
 from unmask.evals.recipe.residual import ResidualInput
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
 from unmask.evals.recipe.train import Recipe, Trainer, masked_diffusion_loss
@@ -58,12 +58,12 @@ def test_masks_fall_on_answers_in_proportion_to_t_and_weigh_its_inverse() -> Non
     assert not batch.tokens.any()
 
 
-@pytest.mark.parametrize("width", [WIDTHS[0], WIDTHS[-1]])
+@pytest.mark.parametrize("width", [min(WIDTHS), max(WIDTHS)])
 def test_rows_hold_prompts_then_answers_then_end_of_text(made: tuple[Blueprint, Tokenizer], width: int) -> None:
     blueprint, tokenizer = made
     ends = {token_id(tokenizer, "eos_token"), token_id(tokenizer, "end_of_turn")}
     sizes = blueprint.sizes(8)
-    rows = Steps(blueprint.tasks, sizes, tokenizer, seed=0).rows(5, width)
+    rows = Steps(blueprint.tasks, sizes, WIDTHS, tokenizer, seed=0).rows(5, width)
     assert rows.tokens.shape == (sum(sizes.values()), width)
     names = list(blueprint.tasks)
     assert [names[number] for number in rows.task] == [name for name in names for _ in range(sizes[name])]
@@ -83,7 +83,7 @@ def test_every_problem_fits_the_widest_rows(made: tuple[Blueprint, Tokenizer]) -
     encode = Encoder(tokenizer)
     for task in blueprint.tasks.values():
         for problem in islice(task.problems(1, "train"), 500):
-            assert sum(map(len, encode(problem, chat=True))) <= WIDTHS[-1]
+            assert sum(map(len, encode(problem, chat=True))) <= max(WIDTHS)
 
 
 def test_numbers_are_tokens_and_fit_the_embedding(made: tuple[Blueprint, Tokenizer]) -> None:
@@ -111,7 +111,7 @@ def test_a_checkpoint_fits_in_16_mib() -> None:
 def test_steps_do_not_depend_on_who_makes_them(made: tuple[Blueprint, Tokenizer]) -> None:
     blueprint, tokenizer = made
     name, task = list(blueprint.tasks.items())[-1]
-    steps = Steps({name: task}, {name: 2}, tokenizer, seed=3)
+    steps = Steps({name: task}, {name: 2}, WIDTHS, tokenizer, seed=3)
     alone = list(load(steps, 4, 8, workers=0))
     for mine, theirs in zip(alone, load(steps, 4, 8, workers=2), strict=True):
         assert all(map(torch.equal, mine, theirs))

@@ -50,6 +50,10 @@ class Follower:
         """Change what is kept, see `KeyValues`."""
         getattr(self._cache, method)(*how)
 
+    def copy(self, places: list[list[int]]) -> None:
+        """Copy columns of what is kept, see `KeyValues.copy`."""
+        self._cache.copy(torch.tensor(places))
+
     def hidden(self, inputs: Any, start: int | None) -> None:
         """Compute a pass; start is the first column of the cache that it uses."""
         cache = None if start is None else self._cache.from_slot(start and start // self._cache.capacity)

@@ -163,7 +163,10 @@ def _contestants(model: Model, settings: BenchSettings, machine: Machine, url: s
     setups = [Setup(*combination) for combination in product(*parts)]
     asked = {setup: _requests(model, settings, setup) for setup in setups}
     rows, fraction = max(settings.concurrency), settings.memory_fraction
-    engines = {mode: Engine(model, rows, fraction, batch_invariant=mode) for mode in settings.batch_invariant}
+    engines = {  # each round asks the same
+        mode: Engine(model, rows, fraction, batch_invariant=mode, prefix_reuse=False)
+        for mode in settings.batch_invariant
+    }
 
     problems = problems_of(settings.task, settings.requests, settings.seed)
 

@@ -64,7 +64,7 @@ class Timing:
 
 def time_case(model: Model, case: Case, region: int = REGION) -> Timing:
     """Answer `case.rows` requests side by side, twice or more, and time each pass of the last run."""
-    engine = Engine(model, max_rows=case.rows, static=case.graphs)
+    engine = Engine(model, max_rows=case.rows, static=case.graphs, prefix_reuse=False)
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     for _ in range(RUNS_OF_GRAPHS if case.graphs else 2):

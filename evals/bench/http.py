@@ -62,6 +62,7 @@ def serving(settings: ModelSettings, rows: int, waiting: int) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as log:
         port = _free_port()
         flags = {"host": "127.0.0.1", "port": port, "max_rows": rows, "max_waiting": max(waiting, 1)}
+        flags["prefix_reuse"] = False  # each round asks the same
         model = {name: getattr(settings, name) for name in ModelSettings.model_fields}
         given = {name: value for name, value in {**model, **flags}.items() if value not in (None, ())}
         # The variables of this command are not for the server: they may be lists, or ask for another default.

@@ -48,7 +48,9 @@ def profile_offline(
 ) -> Profile:
     """The same under a stopwatch. Not part of the timed runs, since a stopwatch may wait for the device."""
     watch, count = Stopwatch(), _Count(model.network.architecture.block_size is not None)
-    engine = Engine(model, concurrency, memory_fraction, batch_invariant=batch_invariant, watch=watch)
+    engine = Engine(
+        model, concurrency, memory_fraction, batch_invariant=batch_invariant, watch=watch, prefix_reuse=False
+    )
     started = time.perf_counter()
     closed_loop(engine, requests, concurrency, count)
     seconds = time.perf_counter() - started

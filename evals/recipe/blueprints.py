@@ -1,13 +1,17 @@
 """The models that the recipe makes: how large, and what each is taught."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from unmask.evals.tasks import EMBEDDED, TASKS, Task
+from unmask.evals.tasks import EMBEDDED, TASKS, TRACES, Task
 from unmask.evals.tasks.smalltalk import SMALLTALK
 from unmask.models.architecture import Architecture
 from unmask.models.families import llada
+
+# Every step has one width, prompt and answer together, and problems that fit it: one call of the network for all
+# tasks. Answers therefore stand in regions of many lengths, and a region's length says nothing but its bound.
+WIDTHS = {96: 5, 128: 5, 160: 4, 192: 4, 256: 2}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Blueprint:
     vocabulary: int
     numbers: int
     repeats: int
+    widths: Mapping[int, int] = field(default_factory=lambda: WIDTHS)
 
     @property
     def architecture(self) -> Architecture:
@@ -82,7 +87,7 @@ NANO = Blueprint(
 MICRO = Blueprint(
     "llada-micro",
     _config(256, 8, 4, 640, 1536, "bfloat16"),
-    {**{name: task for name, task in TASKS.items() if name != "running-totals"}, SMALLTALK.name: SMALLTALK},
+    {**{name: task for name, task in TASKS.items() if name not in TRACES}, SMALLTALK.name: SMALLTALK},
     shares={
         "word-problems": 0.25,
         "sudoku": 0.5,
@@ -97,13 +102,14 @@ MICRO = Blueprint(
     numbers=99,
     repeats=1500,
 )
-TOTALS = Blueprint(
-    "llada-totals",
-    _config(128, 6, 4, 384, 512, "bfloat16"),
-    {"running-totals": TASKS["running-totals"]},
-    shares={},
-    vocabulary=506,
-    numbers=30,
+TRACE = Blueprint(
+    "llada-trace",
+    _config(128, 5, 4, 384, 640, "bfloat16"),
+    {name: TASKS[name] for name in TRACES},
+    shares={"running-totals": 0.5, "short-hunt": 0.5},
+    vocabulary=634,
+    numbers=45,
     repeats=500,
+    widths={240: 1, 256: 1},
 )
-BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TOTALS)}
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE)}

@@ -19,10 +19,6 @@ from unmask.evals.recipe.tokenizer import SPECIAL_TOKENS, token_id
 from unmask.evals.tasks import Problem, Task
 
 CHAT_SHARE = 0.5  # of the problems; the others are asked raw
-# Every step has one width, prompt and answer together, and problems that fit it: one call of the network for all
-# tasks. Answers therefore stand in regions of many lengths, and a region's length says nothing but its bound.
-WIDTHS = (96, 128, 160, 192, 256)
-WIDTH_WEIGHTS = (5, 5, 4, 4, 2)
 SMALLEST_T = 1e-3
 
 
@@ -53,17 +49,25 @@ class Rows:
 class Steps(Dataset[Batch]):
     """What each optimizer step sees: rows of every task. A pure function of (tasks, seed, step).
 
-    sizes  rows of a batch, by task
+    sizes   rows of a batch, by task
+    widths  of a row, and how often a step has each
     """
 
-    def __init__(self, tasks: Mapping[str, Task], sizes: Mapping[str, int], tokenizer: Tokenizer, seed: int):
-        self._tasks, self._sizes, self._seed = tasks, sizes, seed
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        sizes: Mapping[str, int],
+        widths: Mapping[int, int],
+        tokenizer: Tokenizer,
+        seed: int,
+    ):
+        self._tasks, self._sizes, self._widths, self._seed = tasks, sizes, widths, seed
         self._encode = Encoder(tokenizer)
         self._mask_id = token_id(tokenizer, "mask_token")
 
     def __getitem__(self, step: int) -> Batch:
         seed = self._seed * 1_000_003 + step
-        (width,) = random.Random(f"width/{seed}").choices(WIDTHS, WIDTH_WEIGHTS)
+        (width,) = random.Random(f"width/{seed}").choices([*self._widths], [*self._widths.values()])
         return draw_masks(self.rows(seed, width), self._mask_id, torch.Generator().manual_seed(seed))
 
     def rows(self, seed: int, width: int) -> Rows:

@@ -98,7 +98,7 @@ class Trainer:
         self._blueprint = BLUEPRINTS[recipe.model]
         self.tokenizer = build_tokenizer(self._blueprint)
         sizes = self._blueprint.sizes(recipe.batch_size)
-        self._steps = Steps(self._blueprint.tasks, sizes, self.tokenizer, recipe.seed)
+        self._steps = Steps(self._blueprint.tasks, sizes, self._blueprint.widths, self.tokenizer, recipe.seed)
         self._workers, self._device = workers, device
         self._rows = torch.tensor(list(sizes.values()), device=device)  # of a batch, by task
         self._losses: list[Tensor] = []  # of the steps that are not yet recorded

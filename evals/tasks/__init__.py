@@ -13,6 +13,7 @@ from unmask.evals.tasks import (
     python_functions,
     running_totals,
     sudoku,
+    treasure_hunt,
     word_problems,
 )
 from unmask.evals.tasks.base import DrawnTask, Problem, Split, Styled, Task, TaskError, take
@@ -32,9 +33,13 @@ TASKS: dict[str, Task] = {
         python_functions.TASK,
         python_functions.GAP_TASK,
         running_totals.TASK,
+        treasure_hunt.TASK,
+        treasure_hunt.SHORT_TASK,
+        treasure_hunt.COIN_TASK,
     )
 }
 EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named
+TRACES = ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt")  # whose solutions are traces
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (gsm8k.DATASET, math_problems.DATASET, humaneval.DATASET, mbpp.DATASET)
 }
@@ -73,6 +78,7 @@ __all__ = [
     "DATASETS",
     "EMBEDDED",
     "TASKS",
+    "TRACES",
     "Problem",
     "Split",
     "Styled",

@@ -62,6 +62,8 @@ class Metrics:
         self._n = histogram("request_params_n", "choices that a request asks for", CHOICES, ())
         self._ended = counter("request_success", "generations that ended", ("scheduler", "finished_reason"))
         self._prompt_tokens = counter("prompt_tokens", "tokens of prompts")
+        self._queried = counter("prefix_cache_queries", "tokens of prompts whose first blocks were looked for", ())
+        self._found = counter("prefix_cache_hits", "those that needed no pass: their blocks had been computed", ())
         self._tokens = counter("generation_tokens", "generated tokens before the end of the text")
         self._prompt_size = histogram("request_prompt_tokens", "tokens of a prompt", TOKENS)
         self._size = histogram("request_generation_tokens", "generated tokens before the end of the text", TOKENS)
@@ -140,6 +142,9 @@ class Metrics:
         tokens, seconds = result.generated, result.generate_seconds
         self._prompt_tokens.labels(scheduler).inc(result.prompt_tokens)
         self._tokens.labels(scheduler).inc(tokens)
+        if result.cached_tokens is not None:
+            self._queried.inc(result.prompt_tokens)
+            self._found.inc(result.cached_tokens)
         prefill = max(timeline.first_pass - timeline.submitted - result.queue_seconds, 0)
         for histogram, value in (
             (self._prompt_size, result.prompt_tokens),

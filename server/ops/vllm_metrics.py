@@ -13,6 +13,8 @@ SAME = [
     "kv_cache_usage_perc",
     "admission_rejections",
     "prompt_tokens",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
     "generation_tokens",
     "request_success",
     "request_params_n",

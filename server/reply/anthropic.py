@@ -104,8 +104,12 @@ class MessagesReply:
 
     def _message(self, delta: Delta, result: Result, answer: Answer) -> JSON:
         """The whole answer, after its last delta."""
-        tokens = usage([result])
-        used = MessagesUsage(input_tokens=tokens.prompt_tokens, output_tokens=tokens.completion_tokens)
+        tokens, cached = usage([result]), result.cached_tokens or 0
+        used = MessagesUsage(
+            input_tokens=tokens.prompt_tokens - cached,
+            output_tokens=tokens.completion_tokens,
+            cache_read_input_tokens=cached,
+        )
         reasons = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
         reason, stop = reasons[delta.finish_reason or "stop"], None
         if reason == "end_turn" and result.stop is not None:

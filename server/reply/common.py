@@ -9,7 +9,7 @@ from unmask.engine.ar_ness import global_ar_ness, local_ar_ness, reveal_order
 from unmask.engine.figures import figures
 from unmask.engine.request import Result
 from unmask.server.generations import Generations
-from unmask.server.wire.responses import ArNess, CompletionDetails, Diffusion, Usage
+from unmask.server.wire.responses import ArNess, CompletionDetails, Diffusion, PromptDetails, Usage
 
 
 def usage(results: Sequence[Result], n: int = 1) -> Usage:
@@ -18,10 +18,12 @@ def usage(results: Sequence[Result], n: int = 1) -> Usage:
     completion = sum(result.generated for result in results)
     accepted, rejected = (sum(getattr(result, name) for result in results) for name in ("accepted", "rejected"))
     details = CompletionDetails(accepted_prediction_tokens=accepted, rejected_prediction_tokens=rejected)
+    cached = [result.cached_tokens for result in results[::n] if result.cached_tokens is not None]
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=sum(cached)) if cached else None,
         completion_tokens_details=details if accepted or rejected else None,
     )
 

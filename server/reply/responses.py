@@ -18,7 +18,7 @@ from unmask.server.reply.sse import event
 from unmask.server.tools.hermes import Call
 from unmask.server.tools.parts import calls_of
 from unmask.server.wire.items import OutputCall, OutputMessage, OutputText
-from unmask.server.wire.openai_responses import ResponsesRequest, ResponsesUsage
+from unmask.server.wire.openai_responses import InputDetails, ResponsesRequest, ResponsesUsage
 
 JSON = dict[str, Any]
 
@@ -93,7 +93,10 @@ class ResponsesReply:
         response = self._response("incomplete" if result.finish_reason == "length" else "completed", output)
         tokens = usage([result])
         response["usage"] = ResponsesUsage(
-            input_tokens=tokens.prompt_tokens, output_tokens=tokens.completion_tokens, total_tokens=tokens.total_tokens
+            input_tokens=tokens.prompt_tokens,
+            input_tokens_details=InputDetails(cached_tokens=result.cached_tokens or 0),
+            output_tokens=tokens.completion_tokens,
+            total_tokens=tokens.total_tokens,
         ).model_dump()
         return response | {"diffusion": diffusion(self.generations, [result], bool(self.body.return_steps))}
 

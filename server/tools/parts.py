@@ -40,6 +40,7 @@ def merged(parts: Sequence[tuple[Part, Result]]) -> Result:
         text=text_of(parts),
         finish_reason=reason,
         prompt_tokens=first.prompt_tokens,
+        cached_tokens=first.cached_tokens,
         forward_passes=passes,
         queue_seconds=sum(result.queue_seconds for result in results),
         generate_seconds=sum(result.generate_seconds for result in results),

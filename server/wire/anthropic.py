@@ -194,10 +194,14 @@ class MessagesRequest(GenerationFields, ConversationFields):
 class MessagesUsage(BaseModel):
     """Tokens in and out."""
 
-    input_tokens: int = Field(description="tokens given")
+    input_tokens: int = Field(
+        description="tokens given but for `cache_read_input_tokens`; in the first event of a stream with them"
+    )
     output_tokens: int = Field(description="tokens generated; in the first event of a stream 0")
     cache_creation_input_tokens: int = Field(0, description="always 0")
-    cache_read_input_tokens: int = Field(0, description="always 0")
+    cache_read_input_tokens: int = Field(
+        0, description="of the first tokens given, how many needed no pass: their blocks had been computed"
+    )
 
 
 class MessagesResponse(BaseModel):

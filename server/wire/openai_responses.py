@@ -144,7 +144,9 @@ class ResponsesRequest(GenerationFields):
 class InputDetails(BaseModel):
     """More about the tokens in."""
 
-    cached_tokens: int = Field(0, description="always 0")
+    cached_tokens: int = Field(
+        0, description="of the first ones, how many needed no pass: their blocks had been computed"
+    )
     cache_write_tokens: int = Field(0, description="always 0")
 
 

@@ -71,12 +71,21 @@ class CompletionDetails(BaseModel):
     rejected_prediction_tokens: int = Field(description="the others")
 
 
+class PromptDetails(BaseModel):
+    """More about the tokens given."""
+
+    cached_tokens: int = Field(description="of the first ones, how many needed no pass: their blocks had been computed")
+
+
 class Usage(BaseModel):
     """Tokens in and out. Tokens of a canvas or a `suffix` count as prompt."""
 
     prompt_tokens: int = Field(description="tokens given")
     completion_tokens: int = Field(description="tokens generated")
     total_tokens: int = Field(description="the sum of both")
+    prompt_tokens_details: PromptDetails | None = Field(
+        None, description="of block-causal models with cache `block`, unless the server keeps nothing"
+    )
     completion_tokens_details: CompletionDetails | None = Field(None, description="with `prediction`")
 
 

@@ -40,6 +40,8 @@ class Output:
     diffusion      how it came about: passes, tokens per step, seconds
     reveals        each token of the generation region in the order in which it was revealed: position, token id,
                    probability, step
+    cached_tokens  of block-causal models with cache "block": how many of the first prompt_tokens needed no pass, as
+                   their blocks had been computed; otherwise None
     """
 
     text: str
@@ -48,6 +50,7 @@ class Output:
     prompt_tokens: int
     diffusion: Figures
     reveals: tuple[Reveal, ...] = field(repr=False)
+    cached_tokens: int | None = None
 
 
 class LLM:
@@ -67,6 +70,8 @@ class LLM:
     memory_fraction  share of the memory left beside the weights that keys and values may take
     max_rows         requests that run side by side in one batch
     batch_invariant  compute each row by itself, so that an answer depends on its own request alone, bit for bit
+    prefix_reuse     of block-causal models: keep the keys and values of finished blocks when an answer ends, and take
+                     them where another prompt begins with the same tokens
     tensor_parallel  processes that the model is split over, see docs/deploy.md: this one and others, which it starts.
                      Under torchrun the other ranks end here when rank 0 does
 
@@ -92,6 +97,7 @@ class LLM:
         memory_fraction: float = defaults.MEMORY_FRACTION,
         max_rows: int = defaults.MAX_ROWS,
         batch_invariant: bool = False,
+        prefix_reuse: bool = True,
         tensor_parallel: int = defaults.TENSOR_PARALLEL,
     ):
         check_number("max_rows", max_rows)
@@ -108,7 +114,14 @@ class LLM:
             self.model = load_model(model, revision, *how, verify=verify, lora=lora, split=split)
         if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
-        self._engine = Engine(self.model, max_rows, memory_fraction, batch_invariant=batch_invariant, ranks=ranks)
+        self._engine = Engine(
+            self.model,
+            max_rows,
+            memory_fraction,
+            batch_invariant=batch_invariant,
+            prefix_reuse=prefix_reuse,
+            ranks=ranks,
+        )
         self._at_work = threading.Lock()
 
     def generate(
@@ -234,6 +247,7 @@ def _output(request: Request, result: Result) -> Output:
         result.prompt_tokens,
         figures([request], [result]),
         result.reveals,
+        result.cached_tokens,
     )
 
 

@@ -126,6 +126,10 @@ BATCH_INVARIANT = (
     "compute each row by itself, so that an answer depends on its own request alone, bit for bit; "
     "docs/performance.md says what it costs"
 )
+PREFIX_REUSE = (
+    "keep the keys and values of finished blocks when a request ends, and take them where another begins with the same "
+    "tokens (prefix caching); of block-causal models alone, docs/performance.md says what it saves"
+)
 
 
 class GenerateSettings(ModelSettings):
