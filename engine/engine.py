@@ -22,9 +22,11 @@ from unmask.engine.graphs import GRAPH_TOKENS, Graphs
 from unmask.engine.groups import Choice, GroupInputs
 from unmask.engine.growth import forbidden, growth_of
 from unmask.engine.input_state import Embeddings
+from unmask.engine.network import Network
 from unmask.engine.plan import Part, Plan, StepInputs, plan_step
 from unmask.engine.prefixes import Prefixes
 from unmask.engine.proposal import Blend, Head, KeptLogits, Kernels, Proposal, propose, widened
+from unmask.engine.ranks.group import Ranks
 from unmask.engine.recording import CUDARecorder, TapeRecorder
 from unmask.engine.request import Request, Result, Step, check_block_length, check_request, needs_of
 from unmask.engine.room import Room, memory_for
@@ -52,6 +54,7 @@ class Engine:
     batch_invariant  whether each row has forward passes of its own, in turn
     prefix_reuse     whether keys and values of finished blocks stay for later requests, see `engine.prefixes`
     watch            times the phases of each step
+    ranks            those that the model is split over; None if it is whole
 
     Requests join and leave at any step, and rows of a batch may differ in everything. A result depends on its request's
     fields alone, except with a pace: bit for bit with `batch_invariant`, and otherwise up to the rounding of matrix
@@ -67,8 +70,10 @@ class Engine:
         batch_invariant: bool = False,
         watch: Stopwatch | None = None,
         prefix_reuse: bool = True,
+        ranks: Ranks | None = None,
     ):
         self.model = model
+        self._network = Network(model.network, ranks)
         self._architecture = model.network.architecture
         self._max_rows = max_rows
         # Not with experts: on some devices their products wait for the host, which a captured graph must not do.
@@ -81,8 +86,8 @@ class Engine:
         self._forbidden, self._growing = forbidden(model)
         self._stops = torch.zeros_like(self._forbidden)
         self._stops[sorted(model.stop_ids)] = True
-        self._room = Room(model, max_rows, memory_fraction)
-        self._cache = KeyValues(self._architecture, self._room.columns, model.device, model.dtype)
+        self._room = Room(model, max_rows, memory_fraction, self._network.free(model.device))
+        self._cache = self._network.key_values(self._room.columns, model.device, model.dtype)
         self._kernels = Kernels.of(model.compiled)
         self._structures = Structures(model)
         self.reset()
@@ -198,7 +203,7 @@ class Engine:
             if self._watch is not None:
                 self._watch.count(0, len(inputs.tokens))
             with memory_for(batch.largest), self._phase("model"):
-                self._forward(to_device(inputs, self.model.device), cache)
+                self._network.hidden(to_device(inputs, self.model.device), cache)
 
     def _run(self, batch: Batch, plan: Plan, cache: KeyValues) -> Decided:
         """One forward pass and the decisions on it, on the device."""
@@ -219,10 +224,10 @@ class Engine:
         """Propose and choose, from the hidden states (M, D) of the positions to predict."""
         with self._phase("statistics"):
             needs = self._needs(batch.groups.needs)
-            head = KeptLogits(self.model.network.head, hidden)
+            head = KeptLogits(self._network.head, hidden)
             before = batch.previous.of(batch.canvases, hidden, inputs.window) if needs.kl else None
             standing = inputs.window.of_each(inputs.window.tokens) if needs.current else None
-            ask = head if inputs.amends and not self.model.compiled else self.model.network.head
+            ask = head if inputs.amends and not self.model.compiled else self._network.head
             parts = [(part.places, self._propose(part, ask, hidden, needs, before, standing)) for part in inputs.parts]
             proposal = self._amended(batch, Proposal.merge(parts, len(hidden)), head, inputs)
             if needs.stops:
@@ -291,12 +296,8 @@ class Engine:
         """Hidden states of the wanted columns (M, D) and of padding. Passes that recur are replayed, except under a
         stopwatch."""
         if self._graphs is None or not recurs or self._watch is not None:
-            return self._forward(inputs, cache)
-        return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._forward, cache=cache))
-
-    def _forward(self, inputs: NetworkInputs, cache: KeyValues | None = None) -> Tensor:
-        """Hidden states of the wanted columns (M, D)."""
-        return self.model.network(inputs.batch(), cache)
+            return self._network.hidden(inputs, cache)
+        return self._graphs.run((cache.capacity, cache.start), inputs, partial(self._network.hidden, cache=cache))
 
     @torch.inference_mode()
     def score(self, questions: Sequence[Question], top: int = 0) -> list[Scored]:
@@ -309,8 +310,8 @@ class Engine:
 
     def _score(self, questions: Sequence[Question], top: int) -> list[Scored]:
         inputs = pack_questions(questions, self._architecture, self._shapes)
-        hidden = self._forward(to_device(inputs, self.model.device))
-        scored = answers(questions, hidden, self.model.network.head, self._forbidden, top)
+        hidden = self._network.hidden(to_device(inputs, self.model.device))
+        scored = answers(questions, hidden, self._network.head, self._forbidden, top)
         if not all(isfinite(value) for one in scored for value in one.log_probabilities):
             raise NotFiniteError(self.model.precision)
         return scored
@@ -386,7 +387,7 @@ class Engine:
     @property
     def _embeddings(self) -> Embeddings:
         """What input states mix."""
-        return Embeddings(self.model.network.embed.weight, self.model.mask_id)
+        return Embeddings(self._network.table, self.model.mask_id)
 
     def _phase(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._watch is None else self._watch.phase(name)

@@ -53,3 +53,10 @@ class NoMemoryError(UserError, RuntimeError):
             "longest; send it again later, shorten it, or serve with fewer --max-rows or a smaller --memory-fraction"
         )
         self.request_ids = (request_id,)
+
+
+class RankLostError(UserError, RuntimeError):
+    """A rank of a model that is split over several is lost; nothing can be computed any more."""
+
+    def __init__(self, why: str):
+        super().__init__(f"{why}; start again")

@@ -46,7 +46,8 @@ def fit_of_loaded(model: Model, max_rows: int, memory_fraction: float) -> Fit:
     """How a model that was just loaded fits its device, counted as before it was loaded."""
     with torch.device("meta"):
         # The loaded one has joined and packed matrices.
-        network = MaskedTransformer(replace(model.network.architecture, max_positions=model.max_positions))
+        a = replace(model.network.architecture, max_positions=model.max_positions)
+        network = MaskedTransformer(a, model.network.split)
     dtype = str(model.dtype).removeprefix("torch.")
     available = available_bytes(model.device) + weight_bytes(network, model.dtype, model.quantization, model.device)
     return fit_of(network, dtype, model.quantization, model.device, available, max_rows, memory_fraction)

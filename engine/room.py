@@ -33,11 +33,13 @@ class Room:
              free, since there unwritten memory takes no space
 
     memory_fraction  share of the free memory that keys and values may take
+    free             bytes that are free; by default what the device has
     """
 
-    def __init__(self, model: Model, max_rows: int, memory_fraction: float):
+    def __init__(self, model: Model, max_rows: int, memory_fraction: float, free: int | None = None):
         self._a, self._dtype = model.network.architecture, model.dtype
-        free, column = available_bytes(model.device), KeyValues.bytes_per_column(self._a, model.dtype)
+        free = available_bytes(model.device) if free is None else free
+        column = KeyValues.bytes_per_column(self._a, model.dtype)
         self.columns = cache_columns(self._a, model.dtype, free, max_rows, model.max_positions, memory_fraction)
         spoken_for = self.columns * column + head_bytes(self._a.vocab_rows, max_rows * model.max_positions)
         self.passes = free if model.device.type == "cpu" else free - spoken_for

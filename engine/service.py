@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from unmask.engine.canvas import Canvas
 from unmask.engine.engine import Engine
-from unmask.engine.errors import NoMemoryError, NotFiniteError, SchedulerError
+from unmask.engine.errors import NoMemoryError, NotFiniteError, RankLostError, SchedulerError
 from unmask.engine.request import Request, Step, fit_block_length
 from unmask.models.devices import make_current
 from unmask.schedulers import parse_scheduler
@@ -183,6 +183,10 @@ class EngineService:
             for request_id in error.request_ids:
                 self.engine.cancel(request_id)
                 self._tell(request_id, OutOfMemoryError(str(error)), last=True)
+        except RankLostError as error:
+            log.critical("the engine cannot go on: %s", error)
+            self._fail(error)
+            self._stopping = True
         except BaseException as error:
             log.exception("the engine failed; its requests end with an error")
             try:

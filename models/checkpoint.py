@@ -16,6 +16,7 @@ from unmask.models.config import read_json
 from unmask.models.errors import CheckpointError, require_regular
 from unmask.models.lora import Adapter, check_merge, merge
 from unmask.models.quantization import Pack
+from unmask.models.split import Region, Split
 from unmask.models.transformer import Block, MaskedTransformer
 
 SINGLE_FILE = "model.safetensors"
@@ -65,19 +66,21 @@ def load_weights(
     A name in the checkpoint that stands in several pairs is a tensor whose rows are those of several parameters, one
     after another; a parameter that stands in several is filled by equal runs of rows from several tensors. Each tensor
     goes straight to its device and dtype, and a block is fused and packed before the next is read: what is not yet as
-    it will stay is never more than one block. Raises CheckpointError if a tensor is missing, extra or misshapen; all of
-    that is checked before the first is read.
+    it will stay is never more than one block. Of a network that is split, only the rank's own regions are read. Raises
+    CheckpointError if a tensor is missing, extra or misshapen; all of that is checked before the first is read.
     """
+    network.split.require_aligned(network.architecture, dtype)
     names = list(names)
     stored = _read_headers([folder / name for name in weight_files(folder)], len(names))
     places = _places(network, names)
+    regions = _regions(network.split, names)
     tied = {theirs for theirs, _ in names} - places.keys()
-    _check_coverage(stored, {theirs: _joined_shape(parts) for theirs, parts in places.items()}, tied)
+    _check_coverage(stored, {name: _joined_shape(parts, regions[name]) for name, parts in places.items()}, tied)
     if adapter is not None:
         check_merge(adapter, places)
     for part, pairs in _by_part(names).items():
         _allocate(network, part, device, dtype)
-        _fill(_places(network, pairs), stored, device)
+        _fill(_places(network, pairs), regions, stored, device)
         if adapter is not None:
             merge(adapter, _places(network, pairs))
         module = network.get_submodule(part)
@@ -94,11 +97,25 @@ def _by_part(names: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
     return parts
 
 
-def _fill(places: Mapping[str, list[Tensor]], stored: Mapping[str, StoredTensor], device: torch.device) -> None:
-    for theirs, tensor in _read_tensors(stored, places, device):
-        parts = places[theirs]
-        for part, rows in zip(parts, tensor.split([len(part) for part in parts]), strict=True):
-            part.copy_(rows)
+def _fill(
+    places: Mapping[str, list[Tensor]],
+    regions: Mapping[str, list[Region]],
+    stored: Mapping[str, StoredTensor],
+    device: torch.device,
+) -> None:
+    for theirs, tensor in _read_tensors(stored, places, regions, device):
+        start = 0
+        for part, region in zip(places[theirs], regions[theirs], strict=True):
+            part.copy_(tensor[region.slices(part.shape, start)])
+            start += region.stored(part.shape)[0]
+
+
+def _regions(split: Split, names: list[tuple[str, str]]) -> dict[str, list[Region]]:
+    """{name in the checkpoint: the region of each parameter that its rows fill}."""
+    regions: dict[str, list[Region]] = defaultdict(list)
+    for theirs, ours in names:
+        regions[theirs].append(split.region(ours))
+    return dict(regions)
 
 
 def _places(network: nn.Module, names: list[tuple[str, str]]) -> dict[str, list[Tensor]]:
@@ -113,8 +130,10 @@ def _places(network: nn.Module, names: list[tuple[str, str]]) -> dict[str, list[
     return dict(places)
 
 
-def _joined_shape(parts: list[Tensor]) -> tuple[int, ...]:
-    return sum(len(part) for part in parts), *parts[0].shape[1:]
+def _joined_shape(parts: list[Tensor], regions: list[Region]) -> tuple[int, ...]:
+    """The shape of the stored tensor."""
+    shapes = [region.stored(part.shape) for part, region in zip(parts, regions, strict=True)]
+    return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
 
 def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -184,15 +203,20 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _read_tensors(
-    stored: Mapping[str, StoredTensor], wanted: Iterable[str], device: torch.device
-) -> Iterator[tuple[str, Tensor]]:
+    stored: Mapping[str, StoredTensor],
+    wanted: Iterable[str],
+    regions: Mapping[str, list[Region]],
+    device: torch.device,
+) -> Iterator[tuple[str, Any]]:
+    """Tensors by their names; one of which only a part is kept is read when it is indexed."""
     by_file: dict[Path, list[str]] = defaultdict(list)
     for name in wanted:
         by_file[stored[name].file].append(name)
     for path, names in by_file.items():
         with _open(path, device) as file:
             for name in names:
-                yield name, file.get_tensor(name)
+                in_parts = any(region.count > 1 for region in regions[name])
+                yield name, file.get_slice(name) if in_parts else file.get_tensor(name)
 
 
 def _require_weights(path: Path) -> None:

@@ -18,6 +18,7 @@ from unmask.models.lora import attach, read_adapters
 from unmask.models.memory import bound_kernel_caches, require_memory, weight_bytes
 from unmask.models.presets import Preset, find_preset
 from unmask.models.quantization import choose_packing, precision
+from unmask.models.split import ALONE, Split
 from unmask.models.tokenizer import Tokenizer
 from unmask.models.transformer import MaskedTransformer
 from unmask.settings import ModelSettings
@@ -98,7 +99,7 @@ class Model:
         return precision(self.dtype, self.quantization)
 
 
-def load_configured(settings: ModelSettings, chat_template: str | None = None) -> Model:
+def load_configured(settings: ModelSettings, chat_template: str | None = None, split: Split = ALONE) -> Model:
     """Load the model that a command's settings name. Raises CheckpointError."""
     return load_model(
         settings.model,
@@ -110,6 +111,7 @@ def load_configured(settings: ModelSettings, chat_template: str | None = None) -
         chat_template,
         settings.verify,
         settings.lora,
+        split,
     )
 
 
@@ -123,6 +125,7 @@ def load_model(
     chat_template: str | None = None,
     verify: bool = False,
     lora: Sequence[str] = (),
+    split: Split = ALONE,
 ) -> Model:
     """Load a model for inference.
 
@@ -134,15 +137,15 @@ def load_model(
     chat_template  in Jinja, instead of the checkpoint's
     verify         whether the bytes of weights from the Hub are checked by the hashes that it states
     lora           adapters, each a folder or a Hub id, and perhaps =name: one is merged, several stay beside
+    split          the part of the network to load
 
     Raises CheckpointError, in one sentence, for whatever keeps it from being loaded exactly as it was saved.
     """
     make_current(on := choose_device(device))
     as_dtype = choose_dtype(dtype, on)
     found, preset = _locate(source, revision)
-    config = _read_config(found)
-    family = find_family(config)
-    network = build_network(family, config)
+    family = find_family(config := _read_config(found))
+    network = build_network(family, config, split)
     pack = choose_packing(quantization, as_dtype, on, network.architecture.experts is not None)
     tokenizer = Tokenizer(found.folder, family.TOKENIZER, chat_template)
     mask_id, stop_ids = special_ids(family, config, tokenizer, network.architecture, preset)
@@ -151,8 +154,7 @@ def load_model(
     require_memory(network, on, as_dtype, quantization, beside=sum(one.nbytes(as_dtype) for one in adapters))
     bound_kernel_caches()
     _fetch(found, verify)
-    gigabytes = weight_bytes(network, as_dtype, quantization, on) / 1e9
-    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(as_dtype, quantization), on)
+    _log_reading(found, network, as_dtype, quantization, on)
     merged = adapters.pop() if len(adapters) == 1 else None
     load_weights(network, found.folder, names, on, as_dtype, pack, merged)
     attach(network, adapters, names, on, as_dtype)
@@ -166,7 +168,7 @@ def load_model(
         max_positions=network.architecture.max_positions,
         device=on,
         dtype=as_dtype,
-        compiled=compile_network(network, on, compiled),
+        compiled=compile_network(network, on, compiled if split.alone else False),
         quantization=quantization,
         input_state=_input_state(found, preset),
         preset=preset,
@@ -203,6 +205,13 @@ def _fetch(found: Source, verify: bool) -> None:
     fetch_weights(found, files)
     if verify:
         verify_weights(found, files)
+
+
+def _log_reading(
+    found: Source, network: MaskedTransformer, dtype: torch.dtype, quantization: str | None, device: torch.device
+) -> None:
+    gigabytes = weight_bytes(network, dtype, quantization, device) / 1e9
+    log.info("reading %s: %.1f GB in %s, for %s", found.name, gigabytes, precision(dtype, quantization), device)
 
 
 def _input_state(found: Source, preset: Preset | None) -> str:
@@ -249,8 +258,8 @@ def _cpu_multiplies_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def build_network(family: Family, config: Config) -> MaskedTransformer:
-    """The network of a config on the meta device: shapes without memory."""
+def build_network(family: Family, config: Config, split: Split = ALONE) -> MaskedTransformer:
+    """The network of a config, or a rank's part of it, on the meta device: shapes without memory."""
     a = family.architecture(config)
     if a.heads % a.kv_heads or a.head_dim % 2:
         raise CheckpointError(
@@ -258,7 +267,7 @@ def build_network(family: Family, config: Config) -> MaskedTransformer:
             "heads must be a multiple of key/value heads and the width even"
         )
     with torch.device("meta"):
-        return MaskedTransformer(a)
+        return MaskedTransformer(split.share(a), split.of(a))
 
 
 def special_ids(

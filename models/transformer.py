@@ -20,6 +20,7 @@ from unmask.models.layers import FeedForward, RMSNorm, fused, kept
 from unmask.models.lora import Additions
 from unmask.models.packing import Given, PackedBatch
 from unmask.models.quantization import Pack
+from unmask.models.split import ALONE, Split
 from unmask.models.whole import whole_rows
 
 
@@ -143,8 +144,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, a: Architecture, layer: int):
+    def __init__(self, a: Architecture, layer: int, split: Split = ALONE):
         super().__init__()
+        self.split = split
         self.attn_norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.attention = Attention(a, layer)
         self.ffn_norm = RMSNorm(a.hidden_size, a.norm_eps)
@@ -155,12 +157,12 @@ class Block(nn.Module):
             self.ffn = MixtureOfExperts(a.hidden_size, a.experts)
 
     def forward(self, x: Tensor, rotate: Rotation, batch: PackedBatch, cache: KeyValues | None, last: bool) -> Tensor:
-        attended = self.attention(self.attn_norm(x), rotate, batch, cache, last)
+        attended = self.split.summed(self.attention(self.attn_norm(x), rotate, batch, cache, last))
         x = (x[batch.wanted] if last else x) + attended
         h = self.ffn_norm(x)
         if isinstance(self.ffn, FeedForward):
-            return x + self.ffn(h, batch.groups(last))
-        return x + self.ffn(h, batch.positions)  # adapters of experts can only be merged
+            return x + self.split.summed(self.ffn(h, batch.groups(last)))
+        return x + self.split.summed(self.ffn(h, batch.positions))  # adapters of experts can only be merged
 
     def fuse(self, pack: Pack | None) -> None:
         """Join projections that read the same input, and pack the matrices; for inference."""
@@ -169,17 +171,22 @@ class Block(nn.Module):
 
 
 class MaskedTransformer(nn.Module):
-    """Predicts the token at every position from the tokens on both sides of it."""
+    """Predicts the token at every position from the tokens on both sides of it.
 
-    def __init__(self, architecture: Architecture):
+    architecture  of what this process has, see `Split.share`
+    split         over several ranks: all of them must be called alike, and `head` gives one rank's part of the logits
+    """
+
+    def __init__(self, architecture: Architecture, split: Split = ALONE):
         super().__init__()
-        a = self.architecture = architecture
-        self.embed = nn.Embedding(a.vocab_rows, a.hidden_size)
-        self.blocks = nn.ModuleList(Block(a, layer) for layer in range(a.layers))
+        a, self.split = architecture, split
+        self.architecture = a
+        self.embed = nn.Embedding(a.vocab_rows // split.size, a.hidden_size)
+        self.blocks = nn.ModuleList(Block(a, layer, split) for layer in range(a.layers))
         # Experts that are chosen for a block are chosen by all of its tokens, wanted or not.
         self._by_block = a.experts is not None and isinstance(a.experts.groups, BlockExperts)
         self.norm = RMSNorm(a.hidden_size, a.norm_eps)
-        self.head = nn.Linear(a.hidden_size, a.vocab_rows, bias=False)
+        self.head = nn.Linear(a.hidden_size, a.vocab_rows // split.size, bias=False)
         if a.tied_head:
             self.head.weight = self.embed.weight
 
@@ -188,7 +195,7 @@ class MaskedTransformer(nn.Module):
 
         cache  holds the keys and values that the pass does not compute, and takes those that it keeps
         """
-        x = self.embed(batch.tokens)
+        x = self.split.embedded(self.embed, batch.tokens)
         if batch.given is not None:
             x = x.index_copy(0, batch.given.index, batch.given.vectors)
         rotate = Rotation(self.architecture, batch.positions, x.dtype)

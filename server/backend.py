@@ -15,6 +15,8 @@ from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.fit import Fit, fit_of_loaded
 from unmask.engine.input_state import choose_input_state
+from unmask.engine.ranks.group import Ranks
+from unmask.engine.ranks.start import loading, start_ranks
 from unmask.engine.request import Request, Step, fit_block_length
 from unmask.engine.scoring import Question, Scored, passes
 from unmask.engine.service import (
@@ -77,6 +79,7 @@ class Backend:
         self.tracing = self._make_tracing() if settings.otel else None
         self.created = int(time.time())
         self.service: EngineService | None = None
+        self._ranks: Ranks | None = None  # until the model loads, and of one that is not split
         self.fit: Fit | None = None  # until the model is loaded
         self.workers = Workers(WORKERS)
         self._loader = threading.Thread(target=self._load, name="load", daemon=True)
@@ -120,6 +123,8 @@ class Backend:
         if self.service is not None:
             self.service.stop(seconds)
         self.workers.stop()
+        if self._ranks is not None:
+            self._ranks.close()
         if self.tracing is not None:
             self.tracing.stop()
 
@@ -127,6 +132,8 @@ class Backend:
         """Raise NotReadyError if the server cannot recover: the model did not load, or the engine stopped or hangs."""
         if self.error is not None:
             raise NotReadyError(f"the model is not running: {self.error}")
+        if self._ranks is not None and self._ranks.lost is not None:
+            raise NotReadyError(f"the model is not running: {self._ranks.lost}; restart the server")
         if self.service is not None and not self.service.alive:
             raise NotReadyError("the model is not running: its engine has ended; restart the server")
         if self.service is not None and self.service.step_seconds > self.settings.step_timeout:
@@ -253,7 +260,7 @@ class Backend:
     def _load(self) -> None:
         try:
             settings = self.settings
-            model = _limited(load_configured(settings, settings.chat_template), settings.max_model_len)
+            model = _limited(self._load_model(), settings.max_model_len)
             _check_names(settings.served_model_name or model.name, model)
             self.fit = fit_of_loaded(model, settings.max_rows, settings.memory_fraction)
             engine = Engine(
@@ -262,6 +269,7 @@ class Backend:
                 settings.memory_fraction,
                 batch_invariant=settings.batch_invariant,
                 prefix_reuse=settings.prefix_reuse,
+                ranks=self._ranks,
             )
             choose_cache(settings.cache, model.network.architecture)  # a wrong default fails now, not each request
             service = EngineService(engine, settings.max_waiting, self.metrics.count_pass)
@@ -278,6 +286,13 @@ class Backend:
         else:
             self._ready = True
             self._on_ready(model)
+
+    def _load_model(self) -> Model:
+        """The model, or the part of it that this process has beside other ranks."""
+        s = self.settings
+        self._ranks = start_ranks(s.tensor_parallel, s.device, s.quantization, s.compile, bool(s.lora))
+        with loading(self._ranks, s.model, s.revision, s.dtype) as split:
+            return load_configured(s, s.chat_template, split)
 
     def _warm_up(self, model: Model, service: EngineService) -> None:
         """Run some short generations, so that the first clients do not wait for work that is done once."""

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import uvicorn
 
+from unmask.engine.errors import RankLostError
+from unmask.engine.ranks.start import follow_torchrun, follows
 from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
 from unmask.errors import UserError
 from unmask.models.devices import choose_device
@@ -24,7 +26,7 @@ from unmask.server.settings import ServeSettings
 
 log = logging.getLogger(__name__)
 
-FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError)  # their messages need no traceback
+FORESEEN = (ValueError, NotReadyError, ModelNotFiniteError, RankLostError)  # their messages need no traceback
 FLUSH_SECONDS = 2  # for the last answers to reach their clients after the engine has stopped
 
 
@@ -33,10 +35,14 @@ def serve(settings: ServeSettings) -> int:
 
     The log says why. After a signal, running requests may end and new ones are refused; a second signal stops them.
     If a thread is still busy at the end, the process exits at once: Python would wait for a download, and other code
-    that still runs might crash it.
+    that still runs might crash it. Where torchrun has started this process as another rank than 0, it follows rank 0
+    and listens to nobody else.
 
     Raises CannotListenError or CheckpointError for arguments that cannot work, before it listens.
     """
+    if settings.tensor_parallel > 1 and follows():
+        follow_torchrun(settings.tensor_parallel, settings.device)
+        return 0
     check_arguments(settings)
     failures: list[BaseException] = []
 

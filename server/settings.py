@@ -22,7 +22,7 @@ class ServeSettings(ModelSettings):
     """Serve a model over HTTP."""
 
     GROUPS: ClassVar[dict[str, str]] = {
-        **ModelSettings.GROUPS,
+        "model": f"{ModelSettings.GROUPS['model']} tensor_parallel",
         "server": "host port served_model_name chat_template ignore_tools log_format metrics_compat otel",
         "access": "api_key cors_origin allow_policy",
         "defaults of requests": "default_scheduler speed default_block_length default_max_tokens cache input_state",
@@ -37,6 +37,11 @@ class ServeSettings(ModelSettings):
         "unmask serve --default-scheduler threshold --cache dual",
     )
 
+    tensor_parallel: int = Field(
+        defaults.TENSOR_PARALLEL,
+        ge=1,
+        description="processes that the model is split over, each with a CUDA device of its own; tried on CPUs only",
+    )
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 means every interface")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     served_model_name: str | None = Field(None, description="name of the model in the API; by default the model's own")

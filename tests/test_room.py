@@ -82,7 +82,7 @@ def test_a_pass_takes_what_is_counted_on(family: str, tmp_path: Path) -> None:
             self: Engine, inputs: NetworkInputs, cache: KeyValues, recurs: bool, taken: list[int] = taken
         ) -> Tensor:
             with Peak() as peak:
-                hidden = self._forward(inputs, cache)
+                hidden = self._network.hidden(inputs, cache)
             taken.append(peak.most)
             return hidden
 

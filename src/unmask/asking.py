@@ -108,6 +108,7 @@ NUMBERS: dict[str, tuple[type[int] | type[float], Callable[[float], bool], str]]
     "n": (int, lambda n: n >= 1, "an integer of at least 1"),
     "max_forward_passes": (int, lambda n: n >= 1, "an integer of at least 1"),
     "max_rows": (int, lambda n: n >= 1, "an integer of at least 1"),
+    "tensor_parallel": (int, lambda n: n >= 1, "an integer of at least 1"),
     "memory_fraction": (float, lambda f: 0 < f < 1, "a number between 0 and 1"),
     "coupled_pairs": (int, lambda n: n >= 0, "an integer of at least 0"),
     "likelihood_samples": (int, lambda n: n >= 0, "an integer of at least 0"),

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from unmask.engine.canvas import Canvas
 from unmask.engine.engine import Engine
 from unmask.engine.errors import RequestError
 from unmask.engine.figures import Figures, figures
+from unmask.engine.ranks.start import follow_torchrun, follows, loading, start_ranks
 from unmask.engine.request import FinishReason, Request, Result, Reveal, Step
 from unmask.engine.score import Masks, Score, check_patterns, draw_masks
 from unmask.engine.scoring import Question, passes
@@ -70,6 +72,8 @@ class LLM:
     batch_invariant  compute each row by itself, so that an answer depends on its own request alone, bit for bit
     prefix_reuse     of block-causal models: keep the keys and values of finished blocks when an answer ends, and take
                      them where another prompt begins with the same tokens
+    tensor_parallel  processes that the model is split over, see docs/deploy.md: this one and others, which it starts.
+                     Under torchrun the other ranks end here when rank 0 does
 
     Raises CheckpointError if the model cannot be loaded, RequestError for a number that is out of range.
 
@@ -94,14 +98,29 @@ class LLM:
         max_rows: int = defaults.MAX_ROWS,
         batch_invariant: bool = False,
         prefix_reuse: bool = True,
+        tensor_parallel: int = defaults.TENSOR_PARALLEL,
     ):
         check_number("max_rows", max_rows)
         check_number("memory_fraction", memory_fraction)
-        self.model = load_model(model, revision, device, dtype, compile, quantization, verify=verify, lora=lora)
+        check_number("tensor_parallel", tensor_parallel)
+        if tensor_parallel > 1 and follows():
+            follow_torchrun(tensor_parallel, device)
+            raise SystemExit(0)
+        ranks = start_ranks(tensor_parallel, device, quantization, compile, bool(lora))
+        if ranks is not None:
+            weakref.finalize(self, ranks.close)
+        with loading(ranks, model, revision, dtype) as split:
+            how = device, dtype, compile, quantization
+            self.model = load_model(model, revision, *how, verify=verify, lora=lora, split=split)
         if self.model.preset is not None and self.model.preset.defaults:
             log.info(self.model.preset.described())
         self._engine = Engine(
-            self.model, max_rows, memory_fraction, batch_invariant=batch_invariant, prefix_reuse=prefix_reuse
+            self.model,
+            max_rows,
+            memory_fraction,
+            batch_invariant=batch_invariant,
+            prefix_reuse=prefix_reuse,
+            ranks=ranks,
         )
         self._at_work = threading.Lock()
 
