@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.engine.errors import RequestError
-from unmask.engine.request import Request, Reveal
+from unmask.engine.request import Request, Reveal, needs_of
 from unmask.models.loading import Model
 from unmask.models.packing import Array
 
@@ -29,12 +29,14 @@ NEW = -1
 
 def may_grow(request: Request, model: Model) -> bool:
     """Whether a gap before a suffix may find its own length: in one block, with all computed at every pass, and where
-    nothing else counts positions. Otherwise it has the length that is asked for."""
-    needs, a = request.scheduler.needs(), model.network.architecture
+    nothing else counts positions. Otherwise it has the length that is asked for. Raises SchedulerError."""
+    a = model.network.architecture
     plain = not (request.draft or request.template or request.structure or request.adjustment)
     whole = request.block_length >= request.max_tokens and request.cache.name == "none" and a.block_size is None
-    steady = needs.window == "masks" and not needs.remask and not request.input_state.feeds
-    return model.expand_id is not None and bool(request.suffix) and plain and whole and steady
+    if model.expand_id is None or not (request.suffix and plain and whole) or request.input_state.feeds:
+        return False
+    needs = needs_of(request)
+    return needs.window == "masks" and not needs.remask
 
 
 def growing(request: Request, model: Model) -> Request:
