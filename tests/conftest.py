@@ -39,7 +39,6 @@ SLOW = {
     "test_quantization",
     "test_ranks",
     "test_ray",
-    "test_ray_ranks",
     "test_recipe",
     "test_revising",
     "test_sandbox",

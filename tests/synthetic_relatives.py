@@ -209,6 +209,10 @@ FAMILIES = {
 }
 
 
+# One for each way to attend and to predict. Laws of decoding are tested on these, and what concerns files on all.
+KINDS = ("llada", "dream", "sdar", "fast_dllm", "llada2", "a2d_qwen3", "nemotron_diffusion")
+
+
 def seed_oracle(config: Mapping[str, Any], seed: int = 0) -> LlamaForCausalLM:
     """The stock network that a Stable-DiffCoder or iLLaDA checkpoint must equal."""
     taken = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.live import Live, live, named_events
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask.models.loading import Model
 
 ROUNDS = 8  # a family
@@ -23,10 +23,10 @@ WANTED = 30.0  # added to the logits of what the models write
 EVENNESS = 0.3  # times their own logits, so that no token is much more probable than another
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     folder = FAMILIES[request.param](tmp_path_factory.mktemp("model") / request.param)
-    with live(folder) as running, pytest.MonkeyPatch.context() as patch:
+    with live(folder, prefix_reuse=False) as running, pytest.MonkeyPatch.context() as patch:
         write_little(model_of(running), patch)
         yield running
 

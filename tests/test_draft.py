@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.outcomes import outcome, outcomes
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask import LLM
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
@@ -221,7 +221,7 @@ def test_alone_equals_in_a_crowd(model: Model) -> None:
     assert outcomes(model, requests, batch_invariant=True) == alone
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_block_causal_models_with_and_without_their_cache(
     family: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

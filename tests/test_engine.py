@@ -207,7 +207,7 @@ def biased_to_stop(model: Model, positions: slice) -> Model:
     network, stop = model.network, min(model.stop_ids)
 
     class Stopping(torch.nn.Module):
-        architecture = network.architecture
+        architecture, split = network.architecture, network.split
 
         def forward(self, batch: PackedBatch, cache: KeyValues) -> Tensor:
             wants = torch.zeros(len(make().prompt) + 40, dtype=torch.bool)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.fake_device import run
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask.engine import Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.structure import matching
@@ -52,7 +52,7 @@ def requests(a: Architecture) -> Iterator[Request]:
         )
 
 
-@pytest.mark.parametrize(("family", "static"), [*zip(FAMILIES, cycle((True, False)), strict=False)])
+@pytest.mark.parametrize(("family", "static"), [*zip(KINDS, cycle((True, False)), strict=False)])
 def test_a_step_uploads_once_and_reads_once(family: str, static: bool, tmp_path: Path) -> None:
     model = load(family, tmp_path)
     watch = run(model, list(requests(model.network.architecture)), static)
@@ -60,7 +60,7 @@ def test_a_step_uploads_once_and_reads_once(family: str, static: bool, tmp_path:
     assert not watch.faults
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_a_device_that_is_not_cuda_is_asked_for_nothing_special(family: str, tmp_path: Path) -> None:
     """As mps and xpu: no graph, no pinned memory, no float64, and no more reads and uploads than elsewhere."""
     model = load(family, tmp_path)

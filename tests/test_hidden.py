@@ -9,7 +9,7 @@ import torch
 
 from tests.outcomes import outcomes
 from tests.rogues import NoOptions
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.models.loading import Model, load_model
@@ -19,7 +19,7 @@ from unmask.schedulers import Decision, Needs, SchedulerSpec, State, View, parse
 ROUNDING = 1e-4
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "nemotron_diffusion"])
+@pytest.fixture(scope="module", params=[name for name in KINDS if name != "nemotron_diffusion"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder: Path = FAMILIES[request.param](tmp_path_factory.mktemp("checkpoint") / "tiny")
     return load_model(str(folder), device="cpu", dtype="float32")

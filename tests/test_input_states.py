@@ -13,7 +13,7 @@ from tests.fed_oracle import Rule, fed_generate, iter_smooth, residual, soft
 from tests.outcomes import outcome, outcomes
 from tests.rogues import NoOptions, registered
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_llada
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask.engine import Engine, Request
 from unmask.engine.caching import parse_cache
 from unmask.engine.errors import RequestError, SchedulerError
@@ -38,7 +38,7 @@ RULES: dict[str, Rule | None] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=KINDS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder: Path = FAMILIES[request.param](tmp_path_factory.mktemp("checkpoint") / "tiny")
     return load_model(str(folder), device="cpu", dtype="float32")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.synthetic_relatives import FAMILIES
+from tests.synthetic_relatives import FAMILIES, KINDS
 from unmask.models.cache import KeyValues
 from unmask.models.loading import Model, load_model
 from unmask.models.packing import SIZES, Segment, Shapes, pack_segments
@@ -27,7 +27,7 @@ def load(family: str, folder: Path) -> Model:
     return load_model(str(FAMILIES[family](folder, **IN_BLOCKS.get(family, {}))), device="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=KINDS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(request.param, tmp_path_factory.mktemp("checkpoint"))
 

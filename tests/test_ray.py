@@ -25,6 +25,8 @@ from tests.live import PATIENCE, named_events, wait_for
 from tests.process import answers, free_port
 from tests.sizes import ROOT
 from tests.test_docker import DOCKER, VARIABLES
+from tests.test_split import followers
+from unmask import LLM
 
 REPLICAS = 2
 CLIENTS = 6
@@ -35,6 +37,7 @@ QUESTION = {
 LONG = {"prompt": "Tom", "max_tokens": 200, "block_length": 200, "stream": True}
 CANCELLED = re.compile(r'_total\{[^}]*"(cancelled|abort)"[^}]*\} [1-9]')
 CONFIG = DOCKER / "ray.yaml"
+SPLIT = {"UNMASK_TENSOR_PARALLEL": "2", "UNMASK_DTYPE": "float32"}
 
 pytestmark = pytest.mark.ray
 
@@ -149,6 +152,24 @@ def test_replica_has_the_next_batch_at_hand() -> None:
     rows = int(application(config)["runtime_env"]["env_vars"]["UNMASK_MAX_ROWS"])
     assert deployment(config)["autoscaling_config"]["target_ongoing_requests"] == rows
     assert deployment(config)["max_ongoing_requests"] == 2 * rows
+
+
+def test_a_replica_over_two_ranks_answers(tmp_path: Path) -> None:
+    """It comes before the tests of `cluster`: two clusters at once would disturb each other."""
+    port = free_port()
+    url, config = f"http://127.0.0.1:{port}", local_config(port)
+    application(config)["runtime_env"]["env_vars"] |= SPLIT
+    deployment(config)["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
+    (tmp_path / "ray.yaml").write_text(yaml.safe_dump(config))
+    with started(tmp_path / "ray.yaml", tmp_path / "log") as process:
+        wait_for(lambda: answers(url) or process.poll() is not None, START * PATIENCE)
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        (right,) = LLM(device="cpu", dtype="float32").chat(QUESTION["messages"], progress=False)
+        assert ask(url, stream=False).text == ask(url, stream=True).text == right.text
+        (replica,) = Cluster(url, psutil.Process(process.pid)).replicas()
+        (other,) = followers(replica.pid)
+        replica.kill()
+        wait_for(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE, PATIENCE)
 
 
 def test_every_event_comes(cluster: Cluster) -> None:

@@ -30,4 +30,4 @@ const ANY = {
 export const examplesFor = (model) => (model === "llada-nano" ? NANO : ANY);
 
 /** Values of options that are texts, where the server has something to choose from. */
-export const CHOICES = { policy: ["any-speed", "block-32", "full-diffusion", "long-answers"] };
+export const CHOICES = { policy: ["any-speed", "block-32", "full-diffusion", "long-answers", "traces"] };

@@ -1,0 +1,52 @@
+"""llada-trace and its policy, as they are shipped: what docs/ground.md says of them, on fewer problems."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unmask import weights
+from unmask.evals.measure import Cell, Measurement, measure
+from unmask.evals.recipe.blueprints import TRACE
+from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer
+from unmask.evals.tasks import TASKS
+from unmask.models.loading import Model, load_model
+from unmask.schedulers import parse_scheduler_text
+
+pytestmark = pytest.mark.slow
+
+FOLDER = weights.HERE / TRACE.name
+
+
+@pytest.fixture(scope="module")
+def trace() -> Model:
+    return load_model(TRACE.name, device="cpu", dtype="float32")
+
+
+def measured(model: Model, scheduler: str, block_length: int) -> Measurement:
+    return measure(model, Cell(TASKS["running-totals"], parse_scheduler_text(scheduler), block_length, 40))
+
+
+def share(result: Measurement, style: str) -> float:
+    return result.styles.get(style, [0.0])[0]
+
+
+def test_the_checkpoint_is_of_its_blueprint(tmp_path: Path) -> None:
+    config = json.loads((FOLDER / "config.json").read_text())
+    assert {key: config[key] for key in TRACE.config} == TRACE.config
+    save_tokenizer(build_tokenizer(TRACE), tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == json.loads((FOLDER / "tokenizer.json").read_text())
+
+
+def test_the_block_decides_how_much_is_written(trace: Model) -> None:
+    in_blocks, at_once = measured(trace, "threshold", 32), measured(trace, "threshold", 128)
+    assert share(in_blocks, "plain") > 0.8
+    assert share(at_once, "bare") > 0.8
+    assert measured(trace, "threshold:threshold=0.99", 32).accuracy > at_once.accuracy + 0.1
+
+
+def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
+    policy, eb = measured(trace, "policy:policy=traces:speed=0.6", 128), measured(trace, "eb", 128)
+    assert share(policy, "plain") > 0.9
+    assert policy.accuracy > eb.accuracy + 0.1
+    assert policy.forward_passes < eb.forward_passes + 3
