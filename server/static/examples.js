@@ -1,4 +1,4 @@
-// What one click starts. The embedded model knows two kinds of task; any other model gets questions of general interest.
+// What one click starts. The embedded models know a few kinds of task; any other model gets questions of general interest.
 
 const NANO = {
   note: "llada-nano is a tiny model. It knows two tasks only: word problems about one running total, and 6 × 6 Sudokus. Anything else gives nonsense.",
@@ -14,6 +14,30 @@ const NANO = {
   columns: (prompt) => (/^\s*sudoku/i.test(prompt) ? 7 : 6), // tokens per line of its answers, the newline included
 };
 
+const TOTAL = "Leo has 18 coins. 1. Leo gives away 6. 2. Leo gives away 1. 3. Leo wins 1 more. 4. Leo drops 5. 5. Leo buys 7 more. 6. Leo gets 7 more. 7. Leo gives away 2. How many coins does Leo have?";
+const TRACE = {
+  note: "llada-trace is a tiny model of running totals in five to eight numbered steps. In one block most schedulers make its answers too short; the policy traces does not. Anything else gives nonsense.",
+  examples: [
+    { label: "One block", mode: "messages", max_tokens: 128, block_length: 128, prompt: TOTAL },
+    { label: "Blocks of 32", mode: "messages", max_tokens: 128, block_length: 32, prompt: TOTAL },
+    { label: "Fill gaps", mode: "canvas", max_tokens: 128, block_length: 128, prompt: TOTAL,
+      canvas: "now in step 1: 12\nnow in step 2:[MASK]\nnow in step 3:[MASK]\nnow in step 4:[MASK]\nnow in step 5:[MASK]\nnow in step 6:[MASK]\nnow in step 7:[MASK]\n####[MASK:20]" },
+  ],
+  columns: () => 0,
+};
+
+const MICRO = {
+  note: "llada-micro is a small model of long word problems, lists, JSON from sentences, Sudokus and small Python functions. Asked anything else, it says so.",
+  examples: [
+    { label: "JSON", mode: "messages", max_tokens: 64, block_length: 32,
+      prompt: "Write as JSON with the keys name, age, hobbies. Mia is 34 years old and lives in Oslo. Mia, a nurse, likes chess, golf and music and has a cat." },
+    { label: "Word problem", mode: "messages", max_tokens: 128, block_length: 128,
+      prompt: "Tom has 5 apples. Tom finds 7 more. Tom loses 3. Tom doubles the apples. Tom buys 2 more. Tom sells 6. How many apples does Tom have?" },
+    { label: "Anything", mode: "messages", max_tokens: 64, block_length: 32, prompt: "What is the capital of France?" },
+  ],
+  columns: () => 0,
+};
+
 const ANY = {
   note: "",
   examples: [
@@ -27,7 +51,9 @@ const ANY = {
   columns: () => 0, // as many as there is room for
 };
 
-export const examplesFor = (model) => (model === "llada-nano" ? NANO : ANY);
+const KNOWN = { "llada-nano": NANO, "llada-trace": TRACE, "llada-micro": MICRO };
+
+export const examplesFor = (model) => KNOWN[model] ?? ANY;
 
 /** Values of options that are texts, where the server has something to choose from. */
 export const CHOICES = { policy: ["any-speed", "block-32", "full-diffusion", "long-answers", "traces"] };
