@@ -24,6 +24,7 @@ class Blueprint:
     vocabulary  most tokens that are no special ones
     numbers     0 to this are tokens of their own
     repeats     how often the tokenizer's corpus lists them
+    widths      tokens of a row, prompt and answer together, and how often a step has each
     """
 
     name: str

@@ -12,27 +12,32 @@ harder.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from unmask.evals.tasks.base import templated
 from unmask.evals.tasks.long_word_problems import Story, draw_story
-from unmask.evals.tasks.traces import STEPS, Trace, draw_solution, numbered
+from unmask.evals.tasks.traces import STEPS, Trace, draw_solution
 
 LARGEST_TOTAL = 30
 
 
+def _numbered(events: Sequence[str], form: str = "{}. {}") -> list[str]:
+    """The events with their numbers, from 1."""
+    return [form.format(number, event) for number, event in enumerate(events, 1)]
+
+
 def _story(story: Story) -> str:
-    events = " ".join(numbered([f"{story.name} {change.event}." for change in story.changes]))
+    events = " ".join(_numbered([f"{story.name} {change.event}." for change in story.changes]))
     return f"{story.name} has {story.start} {story.item}. {events} How many {story.item} does {story.name} have?"
 
 
 def _bullets(story: Story) -> str:
-    events = "\n".join(numbered([f"{story.name} {change.event}" for change in story.changes]))
+    events = "\n".join(_numbered([f"{story.name} {change.event}" for change in story.changes]))
     return f"{story.item} of {story.name}: {story.start} at first\n{events}\nHow many are there in the end?"
 
 
 def _terse(story: Story) -> str:
-    changes = numbered([f"{change.symbol}{change.operand}" for change in story.changes], "{}: {}")
+    changes = _numbered([f"{change.symbol}{change.operand}" for change in story.changes], "{}: {}")
     return f"start {story.start}; {'; '.join(changes)}; total?"
 
 

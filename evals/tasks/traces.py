@@ -65,8 +65,3 @@ def draw_solution(rng: random.Random, states: Sequence[str], answer: str) -> str
         step = min(first + (at_once or steps), steps)
         text += f"{phrase}{step}: {states[step - 1]}\n"
     return f"{text}#### {answer}"
-
-
-def numbered(events: Sequence[str], form: str = "{}. {}") -> list[str]:
-    """The events with their numbers, from 1."""
-    return [form.format(number, event) for number, event in enumerate(events, 1)]

@@ -22,7 +22,7 @@ back from the start is no short cut, the notes make a circle that is longer than
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -54,38 +54,46 @@ class Hunt:
         return len(self.way) - 1
 
 
-def _story(hunt: Hunt) -> str:
-    notes = " ".join(f"{place} says {to}." for place, to in hunt.notes)
-    return f"{notes} {hunt.name} starts in the {hunt.way[0]} and follows {hunt.steps} notes. Where is the end?"
+@dataclass(frozen=True)
+class Wording:
+    """One way to ask.
+
+    note     the words of a note, with {place}, {to} and {coins}
+    between  what parts notes
+    prompt   all of it, with {notes}, {name}, {start} and {steps}
+    """
+
+    note: str
+    between: str
+    prompt: str
+
+    def ask(self, hunt: Hunt) -> str:
+        notes = (self.note.format(place=place, to=to, coins=hunt.coins[place]) for place, to in hunt.notes)
+        return self.prompt.format(notes=self.between.join(notes), name=hunt.name, start=hunt.way[0], steps=hunt.steps)
 
 
-def _question_first(hunt: Hunt) -> str:
-    notes = "\n".join(f"{place} to {to}" for place, to in hunt.notes)
-    return f"Where is {hunt.name} after {hunt.steps} notes from the {hunt.way[0]}?\n{notes}"
-
-
-def _terse(hunt: Hunt) -> str:
-    notes = "; ".join(f"{place} > {to}" for place, to in hunt.notes)
-    return f"{notes}; start {hunt.way[0]}; {hunt.steps} notes; where?"
-
-
-def _coin_story(hunt: Hunt) -> str:
-    notes = " ".join(f"{place} says {to} and has {hunt.coins[place]}." for place, to in hunt.notes)
-    return f"{notes} {hunt.name} starts in the {hunt.way[0]} and follows {hunt.steps} notes. How many coins are there?"
-
-
-def _coins_first(hunt: Hunt) -> str:
-    notes = "\n".join(f"{place} to {to} with {hunt.coins[place]}" for place, to in hunt.notes)
-    return f"How many coins has {hunt.name} after {hunt.steps} notes from the {hunt.way[0]}?\n{notes}"
-
-
-def _coins_terse(hunt: Hunt) -> str:
-    notes = "; ".join(f"{place} > {to} : {hunt.coins[place]}" for place, to in hunt.notes)
-    return f"{notes}; start {hunt.way[0]}; {hunt.steps} notes; coins?"
-
-
-TEMPLATES: tuple[Callable[[Hunt], str], ...] = (_story, _question_first, _terse)
-COIN_TEMPLATES: tuple[Callable[[Hunt], str], ...] = (_coin_story, _coins_first, _coins_terse)
+TEMPLATES = (
+    Wording(
+        "{place} says {to}.",
+        " ",
+        "{notes} {name} starts in the {start} and follows {steps} notes. Where is the end?",
+    ),
+    Wording("{place} to {to}", "\n", "Where is {name} after {steps} notes from the {start}?\n{notes}"),
+    Wording("{place} > {to}", "; ", "{notes}; start {start}; {steps} notes; where?"),
+)
+COIN_TEMPLATES = (
+    Wording(
+        "{place} says {to} and has {coins}.",
+        " ",
+        "{notes} {name} starts in the {start} and follows {steps} notes. How many coins are there?",
+    ),
+    Wording(
+        "{place} to {to} with {coins}",
+        "\n",
+        "How many coins has {name} after {steps} notes from the {start}?\n{notes}",
+    ),
+    Wording("{place} > {to} : {coins}", "; ", "{notes}; start {start}; {steps} notes; coins?"),
+)
 
 
 def draw_hunt(rng: random.Random, steps: tuple[int, int] = STEPS) -> Hunt:
@@ -98,7 +106,7 @@ def draw_hunt(rng: random.Random, steps: tuple[int, int] = STEPS) -> Hunt:
 
 def draw(rng: random.Random, template: int, steps: tuple[int, int] = STEPS) -> Trace:
     hunt = draw_hunt(rng, steps)
-    return Trace(TEMPLATES[template](hunt), solution(rng, hunt), hunt.way[-1])
+    return Trace(TEMPLATES[template].ask(hunt), solution(rng, hunt), hunt.way[-1])
 
 
 def solution(rng: random.Random, hunt: Hunt) -> str:
@@ -108,7 +116,7 @@ def solution(rng: random.Random, hunt: Hunt) -> str:
 
 def draw_coins(rng: random.Random, template: int) -> Trace:
     hunt = draw_hunt(rng)
-    return Trace(COIN_TEMPLATES[template](hunt), coin_solution(rng, hunt), str(_totals(hunt)[-1]))
+    return Trace(COIN_TEMPLATES[template].ask(hunt), coin_solution(rng, hunt), str(_totals(hunt)[-1]))
 
 
 def coin_solution(rng: random.Random, hunt: Hunt) -> str:
