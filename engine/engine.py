@@ -113,6 +113,11 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def lost(self) -> str | None:
+        """Why no step can be taken any more: a rank was lost. None if all is well."""
+        return self._network.lost
+
+    @property
     def cache_usage(self) -> float:
         """Share of the memory for keys and values that rows hold, from 0 to 1."""
         return self._slots.usage

@@ -30,6 +30,11 @@ class Network:
             return self.network(inputs.batch(), cache)
 
     @property
+    def lost(self) -> str | None:
+        """Why nothing can be computed any more, see `Ranks.lost`; None if all is well."""
+        return None if self._ranks is None else self._ranks.lost
+
+    @property
     def head(self) -> Head:
         """From hidden states (M, D) to logits (M, V)."""
         return self.network.head if self._ranks is None else self.logits

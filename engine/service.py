@@ -81,7 +81,8 @@ class EngineService:
         if self._thread.is_alive() and not self._abandoned:
             self._thread.join(seconds)
             self._abandoned = self._thread.is_alive()
-        stopped = EngineStoppedError(GOING_DOWN)
+        lost = self.engine.lost  # if it is that for which the server goes down, clients are told
+        stopped = EngineStoppedError(GOING_DOWN) if lost is None else EngineError(f"the engine failed: {lost}")
         for request_id in list(self._listeners):  # of an abandoned step; the thread may still report to some
             self._tell(request_id, stopped, last=True)
 
