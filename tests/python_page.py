@@ -9,7 +9,7 @@ from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 EXAMPLE = re.compile(r"(```python\n(.*?)```\n\n```text\n)(.*?)```", re.DOTALL)
-DECIMALS = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
+DECIMALS = re.compile(r"-?\d+(?:\.\d+(?:e-\d+)?|e-\d+)")
 
 
 def render(page: str) -> str:
