@@ -35,7 +35,7 @@ def leaves(tree: object) -> list[Tensor]:
 def pack(tree: object) -> Tensor:
     """All tensors of a tree as one, (bytes,) uint8."""
     filled = [leaf for leaf in _aligned(leaves(tree)) if leaf.numel()]  # those without elements may have any stride
-    return torch.cat([leaf.contiguous().view(-1).view(torch.uint8) for leaf in filled])
+    return torch.cat([_flat(leaf).view(torch.uint8) for leaf in filled])
 
 
 def unpack(packed: Tensor, like: T) -> T:
@@ -54,6 +54,12 @@ def to_device(tree: T, device: torch.device) -> T:
 def to_host(tree: T) -> T:
     """A tree of the device on the host, by one transfer, for which the host waits."""
     return unpack(pack(tree).cpu(), tree)
+
+
+def _flat(leaf: Tensor) -> Tensor:
+    """In one row of stride 1, which that of a single element need not be; then it cannot be read as bytes."""
+    whole = leaf.contiguous()
+    return whole.as_strided((whole.numel(),), (1,))
 
 
 def _view(piece: Tensor, like: Tensor) -> Tensor:

@@ -62,6 +62,13 @@ def test_what_does_not_lie_in_one_piece_is_packed_too() -> None:
     assert [column.tolist() for column in leaves(to_host(columns))] == [[0, 3], [1, 4], [2, 5]]
 
 
+def test_one_element_of_a_wider_table_is_packed_too() -> None:
+    """As where one row alone draws: its stride is that of the table, though it lies in one piece."""
+    one = torch.tensor([[1.5, 2.5, 3.5]])[:, 1]
+    assert one.stride() == (3,)
+    assert to_host(one).tolist() == [2.5]
+
+
 def test_a_tree_of_shapes_is_hashable() -> None:
     """A tree without dicts, as a captured pass is known by."""
     branch = tree().branches[1]
