@@ -9,6 +9,12 @@ from unmask.models.loading import Model
 Outcome = tuple[Any, ...]
 
 
+def in_turn(models: Sequence[str], schedulers: Sequence[str]) -> list[tuple[str, str]]:
+    """(model, scheduler): every model and every scheduler, but not each with each."""
+    most = max(len(models), len(schedulers))
+    return [(models[i % len(models)], schedulers[i % len(schedulers)]) for i in range(most)]
+
+
 def outcome(result: Result) -> Outcome:
     return result.token_ids, result.text, result.finish_reason, result.forward_passes
 

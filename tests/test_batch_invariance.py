@@ -69,24 +69,26 @@ def differing(model: Model, requests: list[Request], rows: int, batch_invariant:
     return [id for id, result in alone.items() if exact(result) != exact(together[id])]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "dtype"), [*((family, "bfloat16") for family in FAMILIES), ("llada", "float32"), ("sdar_moe", "float32")]
+)
 def test_a_crowd_of_16_equals_alone(family: str, dtype: str, tmp_path: Path) -> None:
+    """Every scheduler; in float32 a plain family and one of experts, which have products of their own there."""
     model = load_model(str(FAMILIES[family](tmp_path)), device="cpu", dtype=dtype)
-    assert differing(model, list(crowd(model, 24)), 16, batch_invariant=True) == []
+    assert differing(model, list(crowd(model, len(SCHEDULERS))), 16, batch_invariant=True) == []
 
 
-def test_64_mixed_sampled_requests_equal_alone_three_times_over(nano: Model) -> None:
-    requests = list(crowd(nano, 64))
-    engine = Engine(nano, 64, 0.1, batch_invariant=True)
-    first, second, third = ({id: exact(r) for id, r in engine.results(requests).items()} for _ in range(3))
-    assert first == second == third
-    assert differing(nano, requests, 64, batch_invariant=True) == []
+def test_a_crowd_that_comes_again_has_the_same_answers(nano: Model) -> None:
+    requests = list(crowd(nano, 32))
+    engine = Engine(nano, 32, 0.1, batch_invariant=True)
+    first, second = ({id: exact(r) for id, r in engine.results(requests).items()} for _ in range(2))
+    alone = {r.id: exact(Engine(nano, 1, 0.05, batch_invariant=True).results([r])[r.id]) for r in requests}
+    assert first == second == alone
 
 
 def test_without_the_mode_confidences_are_only_close(nano: Model) -> None:
     """What the mode is for; on a processor whose products do not depend on their shapes this test has to go."""
-    assert differing(nano, list(crowd(nano, 64)), 64, batch_invariant=False)
+    assert differing(nano, list(crowd(nano, 16)), 16, batch_invariant=False)
 
 
 @pytest.mark.parametrize("static", [False, True])

@@ -211,14 +211,14 @@ def test_sound_bodies_with_one_wrong_part_are_no_fault(roomy: Live) -> None:
     chance, statuses = random.Random(1), Counter[int]()
     for path, sound in SOUND.items():
         assert post(roomy, path, json.dumps(sound).encode())[0] == 200
-    for _ in range(300):
+    for _ in range(100):
         path = chance.choice([*SOUND])
         body = json.dumps(spoiled(SOUND[path], chance))
         status, text = post(roomy, path, body.encode())
         statuses[status] += 1
         assert status in {200, 400, 404, 408}, (path, body, text)
-    assert statuses[200] > 15
-    assert statuses[400] > 150
+    assert statuses[200] > 5
+    assert statuses[400] > 50
 
 
 def spoiled(value: Any, chance: random.Random) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.oracle import fast_dllm_generate
-from tests.outcomes import outcome, outcomes
+from tests.outcomes import in_turn, outcome, outcomes
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_dream, synthetic_llada
 from unmask.engine import Engine, Request
 from unmask.engine.caching import Cache, choose_cache, parse_cache
@@ -18,6 +18,7 @@ from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler, scheduler_names
 
 SHAPES = [(9, 8), (24, 8), (17, 5), (12, 12), (1, 1)]  # (max_tokens, block_length)
+EACH = in_turn(("llada", "dream"), scheduler_names())
 CACHES = ["none", "prefix", "dual", "prefix:refresh=3", "dual:refresh=2"]
 
 
@@ -49,7 +50,7 @@ def varied(scheduler: str, cache: str, count: int = 7) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("scheduler", scheduler_names())
+@pytest.mark.parametrize(("model", "scheduler"), EACH, indirect=["model"])
 @pytest.mark.parametrize("cache", ["prefix:refresh=1", "dual:refresh=1"])
 def test_refreshing_at_every_step_equals_no_cache(model: Model, scheduler: str, cache: str) -> None:
     assert outcomes(model, varied(scheduler, cache)) == outcomes(model, varied(scheduler, "none"))
@@ -80,7 +81,7 @@ def test_rows_with_every_cache_in_one_batch_equal_alone(model: Model, static: bo
     assert outcomes(model, requests, max_rows=4, static=static) == alone
 
 
-@pytest.mark.parametrize("scheduler", scheduler_names())
+@pytest.mark.parametrize(("model", "scheduler"), EACH, indirect=["model"])
 def test_static_shapes_equal_plain_ones(model: Model, scheduler: str) -> None:
     requests = [*varied(scheduler, "dual"), *varied(scheduler, "none")]
     engine = Engine(model, max_rows=5, static=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.oracle import llada_generate
-from tests.outcomes import outcome
+from tests.outcomes import in_turn, outcome
 from tests.rogues import ROGUES, registered
 from tests.synthetic import synthetic_dream, synthetic_llada
 from unmask.engine import Engine, Request, Result, Reveal, Step
@@ -21,11 +21,12 @@ from unmask.models.packing import PackedBatch
 from unmask.schedulers import Needs, parse_scheduler, scheduler_names
 
 BUILT_IN = scheduler_names()
+MODELS = ("llada", "dream")
 SHAPES = [(9, 8), (24, 8), (17, 5), (12, 12), (1, 1)]  # (max_tokens, block_length): ragged, full diffusion, one token
 ROUNDING = 1e-5  # probabilities of equal rows in batches of different shapes
 
 
-@pytest.fixture(scope="module", params=["llada", "dream"])
+@pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     write = {"llada": synthetic_llada, "dream": synthetic_dream}[request.param]
     return load_model(str(write(tmp_path_factory.mktemp("checkpoints") / request.param)), device="cpu", dtype="float32")
@@ -84,7 +85,7 @@ def last(steps: list[Step]) -> Result:
 # --- invariant 1: reveal only eligible masked positions; never touch the prompt or a settled block
 
 
-@pytest.mark.parametrize("scheduler", [*BUILT_IN, *ROGUES])
+@pytest.mark.parametrize(("model", "scheduler"), in_turn(MODELS, [*BUILT_IN, *ROGUES]), indirect=["model"])
 def test_reveals_each_position_of_the_block_once(model: Model, scheduler: str) -> None:
     engine = Engine(model)
     for request in varied(scheduler, 5):
@@ -190,7 +191,7 @@ def test_requests_that_differ_in_everything_and_join_late_equal_alone(model: Mod
     assert [outcome(found[r.id]) for r in requests] == [outcome(alone(model, r)) for r in requests]
 
 
-@pytest.mark.parametrize("scheduler", BUILT_IN)
+@pytest.mark.parametrize(("model", "scheduler"), in_turn(MODELS, BUILT_IN), indirect=["model"])
 def test_same_seed_same_text_and_another_seed_another(model: Model, scheduler: str) -> None:
     first, again, other = (
         alone(model, make(scheduler=scheduler, temperature=1.5, seed=seed, max_tokens=24)) for seed in (5, 5, 6)

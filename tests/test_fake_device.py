@@ -54,15 +54,20 @@ def requests(a: Architecture) -> Iterator[Request]:
 
 @pytest.mark.parametrize(("family", "static"), [*zip(KINDS, cycle((True, False)), strict=False)])
 def test_a_step_uploads_once_and_reads_once(family: str, static: bool, tmp_path: Path) -> None:
+    """Every scheduler in three families; in the others every fifth, as what is theirs is the network."""
     model = load(family, tmp_path)
-    watch = run(model, list(requests(model.network.architecture)), static)
+    asked = list(requests(model.network.architecture))
+    watch = run(model, asked if family in KINDS[:3] else asked[::5], static)
     assert watch.operators > 1000
     assert not watch.faults
 
 
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("family", ["llada", "sdar"])
 def test_a_device_that_is_not_cuda_is_asked_for_nothing_special(family: str, tmp_path: Path) -> None:
-    """As mps and xpu: no graph, no pinned memory, no float64, and no more reads and uploads than elsewhere."""
+    """As mps and xpu: no graph, no pinned memory, no float64, and no more reads and uploads than elsewhere.
+
+    No network asks for float64; what does so are draws, structures and schedulers, which are the same in every family.
+    """
     model = load(family, tmp_path)
     watch = run(model, list(requests(model.network.architecture)), static=None, no_float64=True)
     assert watch.operators > 1000

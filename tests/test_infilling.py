@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.outcomes import outcome
+from tests.outcomes import in_turn, outcome
 from tests.rogues import ROGUES, registered
 from tests.synthetic import synthetic_dream, synthetic_llada
 from tests.synthetic_block import synthetic_sdar
@@ -87,7 +87,7 @@ def filled(request: Request, steps: list[Step]) -> list[int | None]:
     return region
 
 
-@pytest.mark.parametrize("scheduler", [*SEE_THE_BLOCK, *ROGUES])
+@pytest.mark.parametrize(("model", "scheduler"), in_turn([*FAMILIES], [*SEE_THE_BLOCK, *ROGUES]), indirect=["model"])
 def test_pinned_tokens_stay_and_gaps_are_filled(model: Model, scheduler: str) -> None:
     for i in range(4):
         check_filling(model, make(i, scheduler, max_forward_passes=40))
@@ -108,7 +108,9 @@ def check_filling(model: Model, request: Request) -> None:
     assert result.prompt_tokens + result.generated == request.length
 
 
-@pytest.mark.parametrize("scheduler", [*SEE_THE_BLOCK, "second-thoughts"])
+@pytest.mark.parametrize(
+    ("model", "scheduler"), in_turn([*FAMILIES], [*SEE_THE_BLOCK, "second-thoughts"]), indirect=["model"]
+)
 def test_batched_equals_alone(model: Model, scheduler: str) -> None:
     plain = [make(i, scheduler, template=(), max_tokens=9, suffix=(), prompt=(3, 4)) for i in (8, 9)]
     requests = [*plain, *(make(i, scheduler) for i in range(8))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.fed_oracle import Rule, fed_generate, iter_smooth, residual, soft
-from tests.outcomes import outcome, outcomes
+from tests.outcomes import in_turn, outcome, outcomes
 from tests.rogues import NoOptions, registered
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_llada
 from tests.synthetic_relatives import FAMILIES, KINDS
@@ -105,13 +106,14 @@ def test_decoding_equals_the_papers_around_a_stock_network(tmp_path: Path, state
     assert (moved > 10 * ROUNDING) is (state != "mask")  # or the test could not tell
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["plain", "static"])
+@pytest.mark.parametrize(("model", "static"), [*zip(KINDS, cycle((False, True)))], indirect=["model"])
 def test_alone_equals_in_a_crowd_of_every_input_state_and_cache(model: Model, static: bool) -> None:
     requests = crowd(model)
     alone = [outcomes(model, [request])[0] for request in requests]
     assert outcomes(model, requests, max_rows=6, static=static) == alone
 
 
+@pytest.mark.parametrize("model", ["llada", "sdar", "llada2"], indirect=True)
 def test_batch_invariant_is_exact(model: Model) -> None:
     requests, how = crowd(model), dict[str, Any](memory_fraction=0.05, batch_invariant=True)
     together = Engine(model, 8, **how).results(requests)
@@ -120,7 +122,9 @@ def test_batch_invariant_is_exact(model: Model) -> None:
         assert (alone.reveals, alone.token_ids) == (together[request.id].reveals, together[request.id].token_ids)
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    ("model", "state"), [*(("llada", state) for state in STATES), *in_turn(KINDS[1:], STATES)], indirect=["model"]
+)
 def test_exact_caches_change_nothing(model: Model, state: str) -> None:
     causal = model.network.architecture.block_size is not None
     for cache in ("block",) if causal else ("prefix:refresh=1", "dual:refresh=1"):

@@ -165,8 +165,7 @@ def test_the_fast_end_takes_fewer_passes(nano: Model, name: str) -> None:
     careful, fast = (
         sum(result.forward_passes for result in Engine(nano).results(requests).values())
         for requests in (
-            asked(nano, 16, name, task="sudoku", options=given)
-            for given in (options, {**options, dial.name: dial.fast})
+            asked(nano, 4, name, task="sudoku", options=given) for given in (options, {**options, dial.name: dial.fast})
         )
     )
     assert fast < careful

@@ -1,9 +1,9 @@
-"""Ray Serve with two replicas of the embedded model, as `serve run` starts it: streams, leavers, a killed replica."""
+"""Ray Serve with replicas of the embedded model, as `serve run` starts it: streams, leavers, a killed replica."""
 
+import copy
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +30,7 @@ from unmask import LLM
 
 REPLICAS = 2
 CLIENTS = 6
-START = 5  # times PATIENCE: Ray and two replicas import torch on what may be two cores
+START = 5  # times PATIENCE: Ray and three replicas import torch on what may be two cores
 QUESTION = {
     "messages": [{"role": "user", "content": "Tom has 1 pears. Tom gets 8 more. How many pears does Tom have?"}]
 }
@@ -38,6 +38,7 @@ LONG = {"prompt": "Tom", "max_tokens": 200, "block_length": 200, "stream": True}
 CANCELLED = re.compile(r'_total\{[^}]*"(cancelled|abort)"[^}]*\} [1-9]')
 CONFIG = DOCKER / "ray.yaml"
 SPLIT = {"UNMASK_TENSOR_PARALLEL": "2", "UNMASK_DTYPE": "float32"}
+END = 60  # seconds until what Ray leaves behind is killed
 
 pytestmark = pytest.mark.ray
 
@@ -49,8 +50,9 @@ class Cluster:
     url: str
     process: psutil.Process
 
-    def replicas(self) -> list[psutil.Process]:
-        return [each for each in self.process.children(recursive=True) if "ServeReplica" in title(each)]
+    def replicas(self, application: str = "unmask") -> list[psutil.Process]:
+        name = f"ServeReplica:{application}:"
+        return [each for each in self.process.children(recursive=True) if name in title(each)]
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,19 @@ def deployment(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def local_config(port: int) -> dict[str, Any]:
-    """The shipped configuration, with the embedded model on the CPU and always two replicas."""
+    """The shipped configuration, with the embedded model on the CPU and always two replicas.
+
+    At /split is a second application: one replica over two ranks.
+    """
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     config["http_options"] |= {"host": "127.0.0.1", "port": port}
     application(config)["runtime_env"]["env_vars"] |= {"UNMASK_MODEL": "llada-nano", "UNMASK_DEVICE": "cpu"}
     deployment(config)["autoscaling_config"]["min_replicas"] = REPLICAS
     deployment(config)["ray_actor_options"] |= {"num_gpus": 0, "num_cpus": 0.1}
+    split = copy.deepcopy(config)
+    application(split)["runtime_env"]["env_vars"] |= SPLIT
+    deployment(split)["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
+    config["applications"].append({**application(split), "name": "split", "route_prefix": "/split"})
     return config
 
 
@@ -95,7 +104,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     url = f"http://127.0.0.1:{port}"
     (folder / "ray.yaml").write_text(yaml.safe_dump(local_config(port)))
     with started(folder / "ray.yaml", folder / "log") as process:
-        wait_for(lambda: answers(url) or process.poll() is not None, START * PATIENCE)
+        both = (url, f"{url}/split")
+        wait_for(lambda: all(map(answers, both)) or process.poll() is not None, START * PATIENCE)
         assert process.poll() is None, (folder / "log").read_text()
         yield Cluster(url, psutil.Process(process.pid))
 
@@ -115,8 +125,8 @@ def started(config: Path, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
             yield process
         finally:
             descendants = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGINT)
-            _, alive = psutil.wait_procs(descendants, timeout=PATIENCE / 2)
+            process.terminate()  # SIGINT is ignored by what a shell has started in the background
+            _, alive = psutil.wait_procs(descendants, timeout=END)
             process.kill()
             for each in alive:
                 with suppress(psutil.NoSuchProcess):
@@ -152,24 +162,6 @@ def test_replica_has_the_next_batch_at_hand() -> None:
     rows = int(application(config)["runtime_env"]["env_vars"]["UNMASK_MAX_ROWS"])
     assert deployment(config)["autoscaling_config"]["target_ongoing_requests"] == rows
     assert deployment(config)["max_ongoing_requests"] == 2 * rows
-
-
-def test_a_replica_over_two_ranks_answers(tmp_path: Path) -> None:
-    """It comes before the tests of `cluster`: two clusters at once would disturb each other."""
-    port = free_port()
-    url, config = f"http://127.0.0.1:{port}", local_config(port)
-    application(config)["runtime_env"]["env_vars"] |= SPLIT
-    deployment(config)["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
-    (tmp_path / "ray.yaml").write_text(yaml.safe_dump(config))
-    with started(tmp_path / "ray.yaml", tmp_path / "log") as process:
-        wait_for(lambda: answers(url) or process.poll() is not None, START * PATIENCE)
-        assert process.poll() is None, (tmp_path / "log").read_text()
-        (right,) = LLM(device="cpu", dtype="float32").chat(QUESTION["messages"], progress=False)
-        assert ask(url, stream=False).text == ask(url, stream=True).text == right.text
-        (replica,) = Cluster(url, psutil.Process(process.pid)).replicas()
-        (other,) = followers(replica.pid)
-        replica.kill()
-        wait_for(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE, PATIENCE)
 
 
 def test_every_event_comes(cluster: Cluster) -> None:
@@ -220,3 +212,14 @@ def test_service_goes_on_when_a_replica_is_killed(cluster: Cluster) -> None:
     assert len(failed) <= CLIENTS
     assert all(killed < outcome.ended and outcome.began < replaced for outcome in failed)
     assert [o for o in outcomes if killed < o.began and o.ended < replaced and o.text == right]
+
+
+def test_a_replica_over_two_ranks_answers_and_leaves_no_rank(cluster: Cluster) -> None:
+    """The last test, as Ray starts such a replica anew."""
+    url = f"{cluster.url}/split"
+    (right,) = LLM(device="cpu", dtype="float32").chat(QUESTION["messages"], progress=False)
+    assert ask(url, stream=False).text == ask(url, stream=True).text == right.text
+    (replica,) = cluster.replicas("split")
+    (other,) = followers(replica.pid)
+    replica.kill()
+    wait_for(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)
