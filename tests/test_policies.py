@@ -214,11 +214,21 @@ def test_modes_are_told_to_clients() -> None:
     assert schema["properties"]["mode"]["enum"] == list(MODES)
 
 
-@pytest.mark.parametrize("observation", ["generation", "block"])
-@pytest.mark.parametrize(
-    "shape", [{}, {"remask": True, "vocabulary": 30, "speed": True}, {"positions": True, "stops": True, "top_k": 3}]
-)
-@pytest.mark.parametrize("mode", MODES)
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"remask": True, "vocabulary": 30, "speed": True},
+    {"positions": True, "stops": True, "top_k": 3},
+]
+
+
+EACH = [
+    (mode, shape, ("generation", "block")[(i + j) % 2])
+    for i, mode in enumerate(MODES)
+    for j, shape in enumerate(SHAPES)
+]
+
+
+@pytest.mark.parametrize(("mode", "shape", "observation"), EACH)
 def test_batched_equals_alone(llada: Model, tmp_path: Path, mode: str, shape: dict[str, Any], observation: str) -> None:
     requests = by_policy(saved(tmp_path, observation, **shape), mode=mode)
     other = replace(requests[0], id="other", scheduler=parse_scheduler("margin"), max_tokens=30)

@@ -27,7 +27,7 @@ def some(name: str, count: int, seed: int = 0) -> list[FunctionProblem]:
 
 @EACH_TASK
 def test_every_solution_passes_its_hidden_tests(name: str) -> None:
-    problems = some(name, 2000 if name == "python" else 1000, seed=1)
+    problems = some(name, 500, seed=1)
     assert all(grade_all(problems, [problem.solution for problem in problems]))
 
 
@@ -69,9 +69,9 @@ def test_an_operator_a_constant_or_an_ending_that_is_wrong_fails() -> None:
 
 @EACH_TASK
 def test_no_constant_and_no_other_problems_answer_passes(name: str) -> None:
-    problems = some(name, 400)
+    problems = some(name, 150)
     others = [problem.solution for problem in problems[1:]] + [problems[0].solution]
-    assert sum(grade_all(problems, others)) <= 4
+    assert sum(grade_all(problems, others)) <= 2
     if name == "python":
         for constant in ("None", "0", "True", "''", "[]"):
             answers = [f"def {problem.name}(*_):\n    return {constant}" for problem in problems]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -27,11 +28,21 @@ ROUNDING = 1e-6
 CPU = torch.device("cpu")
 
 
+@cache
+def tokenizer_of(name: str) -> Tokenizer:
+    return build_tokenizer(BLUEPRINTS[name])
+
+
+@pytest.fixture(autouse=True)
+def each_tokenizer_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer makes its own, and is made often here."""
+    monkeypatch.setattr("unmask.evals.recipe.train.build_tokenizer", lambda blueprint: tokenizer_of(blueprint.name))
+
+
 @pytest.fixture(scope="module", params=BLUEPRINTS)
 def made(request: pytest.FixtureRequest) -> tuple[Blueprint, Tokenizer]:
     """A blueprint and its tokenizer."""
-    blueprint = BLUEPRINTS[request.param]
-    return blueprint, build_tokenizer(blueprint)
+    return BLUEPRINTS[request.param], tokenizer_of(request.param)
 
 
 def test_the_loss_is_the_cross_entropy_of_masked_tokens_by_their_weights() -> None:
@@ -94,7 +105,7 @@ def test_numbers_are_tokens_and_fit_the_embedding(made: tuple[Blueprint, Tokeniz
 
 
 def test_the_shipped_tokenizer_is_what_the_recipe_makes(tmp_path: Path) -> None:
-    save_tokenizer(build_tokenizer(NANO), tmp_path)
+    save_tokenizer(tokenizer_of(NANO.name), tmp_path)
     shipped = weights.find("llada-nano")
     assert shipped is not None
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -119,9 +130,9 @@ def test_steps_do_not_depend_on_who_makes_them(made: tuple[Blueprint, Tokenizer]
 
 
 def train(out: Path, stop_after: int | None = None) -> list[dict[str, object]]:
-    """Six small steps, saved every second one, killed after some if asked; returns the log."""
+    """Four small steps, saved every second one, killed after some if asked; returns the log."""
     out.mkdir(exist_ok=True)
-    trainer = Trainer(Recipe(steps=6, batch_size=2), out, CPU, compile_network=False)
+    trainer = Trainer(Recipe(steps=4, batch_size=2), out, CPU, compile_network=False)
     update = trainer.update
 
     def killed(batch: Batch) -> Tensor:
@@ -139,12 +150,12 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", stop_after=3)
     resumed = train(tmp_path / "killed")
-    assert [line["step"] for line in resumed] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4]
     assert [line["loss"] for line in resumed] == [line["loss"] for line in whole]
     one, other = (load_model(str(tmp_path / name), device="cpu").network.state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(ValueError, match="go on with the same settings or choose another --out"):
-        Trainer(Recipe(steps=6, batch_size=3), tmp_path / "killed", CPU, compile_network=False)
+        Trainer(Recipe(steps=4, batch_size=3), tmp_path / "killed", CPU, compile_network=False)
 
 
 def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:
@@ -207,7 +218,7 @@ def test_gradients_of_residual_training_reach_the_embeddings_and_stop_at_the_fir
 
 @pytest.mark.parametrize("source", ["own", "llada-nano"])
 def test_a_model_is_trained_for_residual_input_and_is_known_by_its_name(tmp_path: Path, source: str) -> None:
-    recipe = Recipe(steps=12, batch_size=4, learning_rate=1e-3, residual=source, start="llada-nano")
+    recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-3, residual=source, start="llada-nano")
     trainer = Trainer(recipe, tmp_path / "RCD-nano", CPU, compile_network=False)
     trainer.out.mkdir()
     trainer.run(save_every=20)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from tests.outcomes import outcomes
+from tests.outcomes import in_turn, outcomes
 from tests.rogues import registered
 from tests.synthetic import synthetic_dream, synthetic_llada
 from tests.synthetic_block import synthetic_llada2, synthetic_sdar
@@ -28,6 +28,7 @@ FAMILIES: dict[str, Any] = {
     "sdar": lambda folder: synthetic_sdar(folder, block_size=BLOCK),
     "llada2": lambda folder: synthetic_llada2(folder, block_size=BLOCK),
 }
+LATER = [*FAMILIES][1:]
 REVISING = ("joint", "credit", "wino", "remdm", "saber", "overwriting", "stealthy", "clinging", "choosy")
 
 
@@ -67,7 +68,7 @@ def last(steps: list[Step]) -> Result:
     return steps[-1].result
 
 
-@pytest.mark.parametrize("scheduler", REVISING)
+@pytest.mark.parametrize(("model", "scheduler"), in_turn([*FAMILIES], REVISING), indirect=["model"])
 def test_steps_add_up_to_the_result_and_settled_text_stays(model: Model, scheduler: str) -> None:
     """Writes are over other tokens of the block that stand already; log-probabilities are of what stands at last."""
     for i in range(4):
@@ -109,7 +110,11 @@ def test_what_is_not_declared_is_not_done(llada: Model) -> None:
     assert [step.index for step in steps if step.ended] == [1, 3, 4]  # two a pass, of blocks of 4, 4 and 1
 
 
-@pytest.mark.parametrize("scheduler", ["joint", "credit", "wino", "overwriting"])
+@pytest.mark.parametrize(
+    ("model", "scheduler"),
+    [*(("llada", name) for name in ("joint", "credit", "wino", "overwriting")), *((name, "joint") for name in LATER)],
+    indirect=["model"],
+)
 def test_alone_equals_in_a_crowd_with_every_cache(model: Model, scheduler: str) -> None:
     exact = [Cache("dual", refresh=1), Cache("prefix", refresh=1)]
     caches = [Cache(), Cache("block")] if model.network.architecture.block_size else [Cache(), *exact]

@@ -209,7 +209,7 @@ def check_random(model: Model, seed: int, count: int) -> None:
         jsonschema.validate(json.loads(results[id].text), schema)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_answers_of_random_schemas_are_valid(llada: Model, seed: int) -> None:
     check_random(llada, seed, 25)
 
@@ -221,18 +221,17 @@ def test_answers_of_the_embedded_model_are_valid(nano: Model) -> None:
 # --- company
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_alone_equals_in_a_crowd(model: Model, temperature: float) -> None:
+def test_alone_equals_in_a_crowd(model: Model) -> None:
     structures = [PERSON, None, choice(["yes", "no"], "x"), None, json_object("x"), matching(r"\d{3}-\d{4}", "x")]
     requests = [
         make(
             i,
             NAMES[i * 5 % len(NAMES)],
             structure=structures[i % 6],
-            temperature=temperature,
+            temperature=i // 6 % 2,
             block_length=(4, 16, 48)[i % 3],
         )
-        for i in range(18)
+        for i in range(len(NAMES))
     ]
     engine, apart = Engine(model, max_rows=7), Engine(model)
     together = engine.results(requests)
