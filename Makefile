@@ -45,7 +45,7 @@ serve: $(SERVING) ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds
 	@$(BIN)/unmask serve $(ARGS)
 
 # Two processes with a thread each are done in little more than half the time of one with two.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Coverage is measured over the quick tests, which it makes a third slower. Subprocesses are not measured.
 test: check clients browser ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead

@@ -66,6 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = synthetic_llada(tmp_path_factory.mktemp("model") / "tiny", max_sequence_length=512)
     port = free_port()
     limits: dict[str, Any] = {"max_rows": ROWS, "max_waiting": WAITING, "max_body_bytes": MAX_BODY, "dtype": "float32"}
+    limits["default_max_tokens"] = 8  # of what schemathesis asks for
     with serving(folder, port, log=subprocess.DEVNULL, **limits) as process:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}"))
         yield Server(f"http://127.0.0.1:{port}", port, psutil.Process(process.pid))

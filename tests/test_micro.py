@@ -16,8 +16,6 @@ from unmask.evals.tasks.smalltalk import ANSWER, SMALLTALK
 from unmask.models.loading import Model, load_model
 from unmask.schedulers import parse_scheduler_text
 
-pytestmark = pytest.mark.slow
-
 FOLDER = weights.HERE / MICRO.name
 README = (Path(__file__).parents[1] / "README.md").read_text()
 LARGEST = 16 * 2**20  # bytes

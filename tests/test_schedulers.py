@@ -264,6 +264,7 @@ py-modules = ["stranger"]
 """
 
 
+@pytest.mark.slow
 def test_a_strangers_package_is_installed_and_used_by_name(tmp_path: Path) -> None:
     project, site = tmp_path / "stranger", tmp_path / "site"
     project.mkdir()
