@@ -57,7 +57,7 @@ else
 	$(if $(filter-out $(wildcard $(MORE_INSTALLED)),$(MORE_INSTALLED)),@echo "not tested: the clients that make test-clients installs",$(PYTEST) -m clients)
 endif
 
-test-quick: install ## run the quick files of tests, about three minutes on two cores; ARGS="..." adds arguments for pytest
+test-quick: install ## run the quick tests, some minutes on two cores; ARGS="..." adds arguments for pytest
 	$(PYTEST) -m "not slow and not clients" $(ARGS)
 
 # Without its metadata unmask knows no scheduler, so it is installed, apart and alone.

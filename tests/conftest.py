@@ -1,4 +1,4 @@
-"""What holds for every test: no network, GPU tests only where there is a GPU, which files are slow, which come first."""
+"""What holds for every test: no network, GPU tests only with a GPU, which files are slow, and which come first."""
 
 import os
 from pathlib import Path
