@@ -9,6 +9,8 @@ from unmask import defaults
 from unmask.evals.tasks import DATASETS, EMBEDDED, TASKS
 from unmask.settings import BATCH_INVARIANT, INPUT_STATE, BlockLength, CommandSettings, ModelSettings, OutFile, Several
 
+SWEEPS = sorted(file.stem for file in (Path(__file__).parent / "sweeps").glob("*.toml"))
+
 
 class EvalSettings(ModelSettings):
     """Measure schedulers on held-out problems, one by one or a whole sweep of them. Give several values
@@ -36,7 +38,7 @@ class EvalSettings(ModelSettings):
     )
     sweep: str | None = Field(
         None,
-        description="whole curves of schedulers: all, ground, heuristics, policies, or a TOML file like those. With "
+        description=f"whole curves of schedulers: {', '.join(SWEEPS)}, or a TOML file like those. With "
         "--json an interrupted sweep continues where it stopped. Flags for tasks, lengths, problems and seed replace "
         "the file's",
     )

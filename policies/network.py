@@ -21,7 +21,8 @@ class PolicyShape:
 
     top_k       how many of the highest probabilities of each position the policy sees
     speed       whether the wanted speed is an input, which shifts all logits equally; not in the paper
-    remask      whether it also says which revealed tokens it wants kept, which the paper's does not
+    remask      whether it also says which revealed tokens it wants kept, which the paper's does not; the others are
+                taken back or written over
     vocabulary  how many token ids it tells apart, those beyond falling together with others; 0, as in the paper, if it
                 reads no tokens
     positions   whether it knows where in the answer each position is, which the paper's does not; one that reads

@@ -16,7 +16,8 @@ def needs_of(network: PolicyNetwork, config: PolicyConfig) -> Needs:
     """The statistics that a policy must be shown."""
     shape = network.shape
     more = {"stops": shape.stops, "hidden": shape.hidden > 0}
-    return Needs(top_k=shape.top_k, remask=shape.remask, window=config.observation, **more)
+    more |= {"write" if config.write else "remask": shape.remask}
+    return Needs(top_k=shape.top_k, window=config.observation, **more)
 
 
 def _hidden(view: View, width: int) -> Tensor:
@@ -33,7 +34,7 @@ def _hidden(view: View, width: int) -> Tensor:
 class Observation:
     """The inputs of a `PolicyNetwork`, and `eligible` (B, W) bool, the positions that it decides about.
 
-    Those are the masks of the block; for one that remasks, all of the block.
+    Those are the masks of the block; for one that remasks or writes, all of the block.
     """
 
     mask: Tensor
@@ -71,9 +72,11 @@ class Observation:
         """(B, W)."""
         return policy(**{name: tensor for name, tensor in self.tensors().items() if name != "eligible"})
 
-    def decision(self, chosen: Tensor) -> Decision:
-        """To reveal the masks that are chosen, and take back the revealed tokens that it decides about and are not."""
-        return Decision(chosen & self.mask, remask=self.eligible & ~self.mask & ~chosen)
+    def decision(self, chosen: Tensor, config: PolicyConfig) -> Decision:
+        """To reveal the masks that are chosen, and to take back or write over the revealed tokens that it decides about
+        and are not."""
+        unwanted = self.eligible & ~self.mask & ~chosen
+        return Decision(chosen & self.mask, **{"write" if config.write else "remask": unwanted})
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, to be recorded."""

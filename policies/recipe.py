@@ -41,6 +41,7 @@ class PolicyRecipe:
     warmup: int
     steering: bool
     remask: bool
+    write: bool
     tokens: int
     sees: tuple[Literal["positions", "stops", "hidden"], ...]
     top_k: int
@@ -68,8 +69,10 @@ class PolicyRecipe:
             raise CannotLearnError(
                 f"a verification of {self.verification} batches is for policies that read tokens; add --tokens"
             )
-        if self.remask and self.mode == "dpls":
-            raise CannotLearnError("dpls cannot take tokens back; use --mode bernoulli with --remask")
+        if self.remask and self.write:
+            raise CannotLearnError("a token is taken back or written over, not both; leave out --remask or --write")
+        if (self.remask or self.write) and self.mode == "dpls":
+            raise CannotLearnError("dpls revises no tokens; use --mode bernoulli with --remask and --write")
 
     @property
     def config(self) -> PolicyConfig:
@@ -79,6 +82,7 @@ class PolicyRecipe:
             heads=self.heads,
             confidence=self.confidence,
             speed=self.any_speed,
+            write=self.write,
         )
 
     @property
@@ -91,7 +95,7 @@ class PolicyRecipe:
             heads=self.heads,
             top_k=self.top_k,
             speed=self.any_speed,
-            remask=self.remask,
+            remask=self.remask or self.write,
             vocabulary=self.tokens,
             positions="positions" in self.sees,
             stops="stops" in self.sees,

@@ -62,7 +62,7 @@ class RecordingScheduler:
                 observation = replace(observation, eligible=view.mask | kept)
         likelihood = log_likelihood(self._mode, logits, observation.eligible, chosen, order)
         record = {"chosen": chosen, "order": order, "log_likelihood": likelihood}
-        return replace(observation.decision(chosen), record={**observation.tensors(), **record})
+        return replace(observation.decision(chosen, self._config), record={**observation.tensors(), **record})
 
 
 def _expert_choice(expert: SchedulerSpec, view: View) -> Tensor:

@@ -66,7 +66,9 @@ class LearnedPolicy:
         observation = Observation.of(view, network, self._policy.config)
         logits = observation.logits(network) / view.option("temperature")
         factor = 1.0 if network.shape.speed else FASTEST ** (2 * view.option("speed") - 1)
-        return observation.decision(choose(self._mode, logits, view, observation.eligible, factor)[0])
+        return observation.decision(
+            choose(self._mode, logits, view, observation.eligible, factor)[0], self._policy.config
+        )
 
     def _network_on(self, device: torch.device) -> PolicyNetwork:
         if device not in self._networks:

@@ -37,7 +37,7 @@ class TrainPolicySettings(ModelSettings):
 
     GROUPS: ClassVar[dict[str, str]] = {
         "what to learn": "out recipe task block_length alpha reward any_speed observation confidence mode "
-        "remask tokens sees top_k",
+        "remask write tokens sees top_k",
         "warm start": "imitation teacher teacher_block verification initial start",
         "reinforcement learning": "batches prompts group updates steering epsilon learning_rate warmup seed",
         "run": "rows save_every tensorboard problems",
@@ -77,6 +77,9 @@ class TrainPolicySettings(ModelSettings):
         0, ge=0, description="block length of the teachers, whatever the policy's; 0 is the policy's own"
     )
     remask: bool = Field(False, description="let the policy take back what it revealed; for --mode bernoulli")
+    write: bool = Field(
+        False, description="let the policy write its proposals over what it revealed; for --mode bernoulli"
+    )
     tokens: int = Field(0, ge=0, description="token ids that the policy tells apart; 0, as the paper's, reads none")
     sees: Several[Literal["positions", "stops", "hidden"]] = Field(
         (),

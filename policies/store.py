@@ -36,6 +36,8 @@ class PolicyConfig(BaseModel):
     confidence    how it sees the model's confidence: as probabilities, as published, or as log-odds, in which 0.99 and
                   0.999 are as far apart as 0.9 and 0.99
     speed         whether it has the wanted speed as an input
+    write         whether its proposals are written over the revealed tokens that it does not want kept; otherwise those
+                  become masks again
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class PolicyConfig(BaseModel):
     heads: int = Field(2, ge=1)
     confidence: Literal["probability", "log-odds"] = "probability"
     speed: bool = False
+    write: bool = False
 
 
 @dataclass(frozen=True)

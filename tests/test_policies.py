@@ -305,6 +305,21 @@ def test_a_policy_may_take_back_what_it_revealed(llada: Model, tmp_path: Path, k
     assert len(steps) == (30 if takes_back else request.max_tokens)
 
 
+@pytest.mark.parametrize(("keep", "writes"), [(30.0, False), (-30.0, True)])
+def test_a_policy_may_write_over_what_it_revealed(llada: Model, tmp_path: Path, keep: float, writes: bool) -> None:
+    folder = tmp_path / "policy"
+    network = PolicyNetwork(PolicyShape(remask=True))
+    network.start_at(-30.0)  # one position a pass
+    assert network.keep_proj is not None
+    torch.nn.init.constant_(network.keep_proj.bias, keep)
+    save_policy(folder, network, PolicyConfig(write=True))
+    (request,) = by_policy(str(folder), 1)
+    steps = list(Engine(llada).run([request]))
+    assert any(step.written for step in steps) == writes
+    assert not any(step.remasked for step in steps)
+    assert len(steps) == request.max_tokens  # what is written over stays revealed
+
+
 def test_speed_is_a_factor_for_policies_that_are_not_told_it(llada: Model, tmp_path: Path) -> None:
     folder = saved(tmp_path)
     passes = [
@@ -335,6 +350,10 @@ def test_what_a_policy_needs_depends_on_its_weights(tmp_path: Path) -> None:
     for remask in (False, True):
         folder = saved(tmp_path / str(remask), remask=remask)
         assert parse_scheduler("policy", {"policy": folder}).needs().remask == remask
+    folder = saved(tmp_path / "writes", remask=True)
+    (Path(folder) / "policy.json").write_text('{"write": true}')
+    needs = parse_scheduler("policy", {"policy": folder}).needs()
+    assert (needs.remask, needs.write) == (False, True)
 
 
 def test_a_policy_that_sees_everything_needs_passes_that_compute_it(llada: Model, tmp_path: Path) -> None:

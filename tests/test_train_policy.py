@@ -230,8 +230,10 @@ def test_training_goes_on_from_another_policy(nano: Model, tmp_path: Path) -> No
 def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
     with pytest.raises(CannotLearnError, match="a group of 1 has nothing to be compared with"):
         PolicyTrainer(replace(SMALL, group=1), nano, tmp_path)
-    with pytest.raises(CannotLearnError, match="dpls cannot take tokens back; use --mode bernoulli"):
+    with pytest.raises(CannotLearnError, match="dpls revises no tokens; use --mode bernoulli"):
         PolicyTrainer(replace(SMALL, remask=True, mode="dpls"), nano, tmp_path)
+    with pytest.raises(CannotLearnError, match="a token is taken back or written over, not both"):
+        PolicyTrainer(replace(SMALL, remask=True, write=True), nano, tmp_path)
     with pytest.raises(CannotLearnError, match="a verification of 5 batches is for policies that read tokens"):
         PolicyTrainer(replace(SMALL, verification=5), nano, tmp_path)
     hopeless = replace(SMALL, imitation=0, batches=PATIENCE + 1, start=30.0, group=2, prompts=1)  # all at once, always
@@ -241,7 +243,7 @@ def test_what_cannot_learn_is_refused(nano: Model, tmp_path: Path) -> None:
 
 FEW_SHIFTS = torch.tensor([2.0, 4.0, 6.0])  # speeds are measured with each, by answers that take few passes
 KINDS = [
-    {"steering": True},
+    {"steering": True, "write": True},
     {"any_speed": True},
     {"mode": "dpls"},
     {"observation": "block", "block_length": (16, "full")},

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from unmask import defaults
+from unmask import defaults, weights
 
 ENV_PREFIX = "UNMASK_"
 DEFAULT_MODEL = "llada-nano"
@@ -79,8 +79,8 @@ class ModelSettings(CommandSettings):
 
     model: str = Field(
         DEFAULT_MODEL,
-        description="a checkpoint: a preset such as llada-8b, see `unmask models`, an embedded one, llada-nano or "
-        "llada-micro, a folder, or a Hub id",
+        description="a checkpoint: a preset such as llada-8b, see `unmask models`, an embedded one, "
+        f"{', '.join(weights.checkpoints())}, a folder, or a Hub id",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub id")
     device: DeviceName = Field(
