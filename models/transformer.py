@@ -134,7 +134,7 @@ class Attention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:  # all (B, S, heads, head_dim)
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         if q.requires_grad and q.device.type == "cpu" and mask is None and not self.grouped:
-            # Backwards the formula takes from a half to an eighth of the time of the kernel that torch has for processors.
+            # Backwards the formula takes a half to an eighth of the time of torch's kernel for processors.
             return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1).to(v.dtype).matmul(v).transpose(1, 2)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.grouped).transpose(1, 2)
 

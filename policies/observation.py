@@ -75,8 +75,8 @@ class Observation:
     def decision(self, chosen: Tensor, config: PolicyConfig) -> Decision:
         """To reveal the masks that are chosen, and to take back or write over the revealed tokens that it decides about
         and are not."""
-        unwanted = self.eligible & ~self.mask & ~chosen
-        return Decision(chosen & self.mask, **{"write" if config.write else "remask": unwanted})
+        reveal, unwanted = chosen & self.mask, self.eligible & ~self.mask & ~chosen
+        return Decision(reveal, write=unwanted) if config.write else Decision(reveal, remask=unwanted)
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, to be recorded."""
