@@ -3,6 +3,7 @@
 matplotlib is an extra of its own and is imported when a picture is asked for.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import cycle
@@ -24,6 +25,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")  # one more than colours
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
 # Beside policies the other schedulers are grey, and the best of them are named where they are best.
 GREY: dict[str, Any] = {"color": "#B8B8B8", "marker": "."}
+APART = (0.35, 0.03)  # of names, in powers of ten of passes or in accuracy
+NAMES, LINE_HEIGHT = 2, 7  # at one place, and points between them
 NAME: dict[str, Any] = {"color": "#6E6E6E", "fontsize": 6, "va": "center"}
 FRONT: dict[str, Any] = {"color": "#6E6E6E", "linewidth": 1.6, "drawstyle": "steps-post"}
 UNDATED = {".svg": {"Date": None}}  # equal points give equal files
@@ -59,7 +62,7 @@ def draw(points: Sequence[Point], file: Path) -> None:
         axes.set_visible(False)
     figure.suptitle(_title(points), fontsize="medium")
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_legend_handles_labels()[0]}
-    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(COLOURS), frameon=False)
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=2 * columns, frameon=False)
     figure.savefig(file, dpi=DPI, metadata=UNDATED.get(file.suffix))
 
 
@@ -100,16 +103,22 @@ def _shape(panels: Sequence[tuple[str, int]]) -> tuple[int, int]:
 
 
 def _draw_front(axes: "Axes", points: Sequence[Point]) -> None:
-    """What the best of these schedulers reaches in as many passes or fewer; each curve is named where it ends."""
+    """What the best of these schedulers reaches in as many passes or fewer; curves are named where they end, the best
+    two of those that end together."""
     best: list[Measurement] = []
     for found in sorted((p.measurement for p in points), key=lambda m: (m.forward_passes, -m.accuracy)):
         if not best or found.accuracy > best[-1].accuracy:
             best.append(found)
     passes, accuracy = [m.forward_passes for m in best], [m.accuracy for m in best]
     axes.plot(passes, accuracy, label="the best scheduler that is no policy", **FRONT)
-    for last in {p.curve: p for p in sorted(points, key=lambda p: p.measurement.forward_passes)}.values():
-        where = last.measurement.forward_passes, last.measurement.accuracy
-        axes.annotate(last.curve, where, (4, 0), textcoords="offset points", **NAME)
+    named: list[tuple[float, float]] = []
+    ends = {p.curve: p for p in sorted(points, key=lambda p: p.measurement.forward_passes)}.values()
+    for last in sorted(ends, key=lambda p: -p.measurement.accuracy):
+        x, y = last.measurement.forward_passes, last.measurement.accuracy
+        near = sum(abs(math.log10(x / x_2)) < APART[0] and abs(y - y_2) < APART[1] for x_2, y_2 in named)
+        if near < NAMES:
+            axes.annotate(last.curve, (x, y), (4, -LINE_HEIGHT * near), textcoords="offset points", **NAME)
+            named.append((x, y))
 
 
 def _policies(points: Iterable[Point]) -> list[str]:
