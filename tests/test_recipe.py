@@ -205,6 +205,16 @@ def test_residual_training_feeds_what_a_first_forward_thought_of_masks(source: s
     assert not torch.equal(network.logits(canvas, given), network.logits(canvas))
 
 
+def test_a_network_in_training_attends_as_when_it_answers() -> None:
+    """There it takes another way, which is quicker backwards."""
+    network = Trainer(Recipe(steps=1), Path("unused"), CPU, compile_network=False).network
+    canvas = torch.randint(5, 300, (2, 40), generator=torch.Generator().manual_seed(0))
+    learning = network.logits(canvas)
+    assert learning.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(learning.detach(), network.logits(canvas), atol=1e-5, rtol=0)
+
+
 def test_gradients_of_residual_training_reach_the_embeddings_and_stop_at_the_first_forward() -> None:
     trainer = Trainer(Recipe(steps=1, batch_size=2, residual="own"), Path("unused"), CPU, compile_network=False)
     network, mask = trainer.network, token_id(trainer.tokenizer, "mask_token")
