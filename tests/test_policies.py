@@ -291,33 +291,23 @@ def test_a_network_that_reads_tokens_hears_of_confidence_only_as_it_learns_to() 
         assert torch.allclose(sure, unsure, atol=ROUNDING) != hears
 
 
-@pytest.mark.parametrize(("keep", "takes_back"), [(30.0, False), (-30.0, True)])
-def test_a_policy_may_take_back_what_it_revealed(llada: Model, tmp_path: Path, keep: float, takes_back: bool) -> None:
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize(("keep", "revises"), [(30.0, False), (-30.0, True)])
+def test_a_policy_may_take_back_or_write_over_what_it_revealed(
+    llada: Model, tmp_path: Path, keep: float, revises: bool, write: bool
+) -> None:
     folder = tmp_path / "policy"
     network = PolicyNetwork(PolicyShape(remask=True))
     network.start_at(-30.0)  # one position a pass
     assert network.keep_proj is not None
     torch.nn.init.constant_(network.keep_proj.bias, keep)
-    save_policy(folder, network, PolicyConfig())
+    save_policy(folder, network, PolicyConfig(write=write))
     (request,) = by_policy(str(folder), 1)
     steps = list(Engine(llada).run([replace(request, max_forward_passes=30)]))
+    takes_back = revises and not write
     assert any(step.remasked for step in steps) == takes_back
-    assert len(steps) == (30 if takes_back else request.max_tokens)
-
-
-@pytest.mark.parametrize(("keep", "writes"), [(30.0, False), (-30.0, True)])
-def test_a_policy_may_write_over_what_it_revealed(llada: Model, tmp_path: Path, keep: float, writes: bool) -> None:
-    folder = tmp_path / "policy"
-    network = PolicyNetwork(PolicyShape(remask=True))
-    network.start_at(-30.0)  # one position a pass
-    assert network.keep_proj is not None
-    torch.nn.init.constant_(network.keep_proj.bias, keep)
-    save_policy(folder, network, PolicyConfig(write=True))
-    (request,) = by_policy(str(folder), 1)
-    steps = list(Engine(llada).run([request]))
-    assert any(step.written for step in steps) == writes
-    assert not any(step.remasked for step in steps)
-    assert len(steps) == request.max_tokens  # what is written over stays revealed
+    assert any(step.written for step in steps) == (revises and write)
+    assert len(steps) == (30 if takes_back else request.max_tokens)  # what is written over stays revealed
 
 
 def test_speed_is_a_factor_for_policies_that_are_not_told_it(llada: Model, tmp_path: Path) -> None:
