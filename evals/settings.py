@@ -66,10 +66,13 @@ class EvalSettings(ModelSettings):
 class TrainModelSettings(CommandSettings):
     """Train the embedded model from nothing, or continue an interrupted run.
 
-    llada-micro is a larger model of nearly all tasks, and llada-trace one whose solutions are traces; both want a GPU.
+    llada-micro is a larger model of nearly all tasks, llada-trace and llada-cups are two whose solutions are traces;
+    all but llada-cups want a GPU.
     """
 
-    model: Literal["llada-nano", "llada-micro", "llada-trace"] = Field("llada-nano", description="what to train")
+    model: Literal["llada-nano", "llada-micro", "llada-trace", "llada-cups"] = Field(
+        "llada-nano", description="what to train"
+    )
     out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")
     steps: int = Field(3200, ge=1, description="optimizer steps, each over one batch of every task")
     batch_size: int = Field(64, ge=1, description="problems per batch")

@@ -19,7 +19,7 @@ from unmask.evals.recipe.card import SCHEDULERS, markdown_table, parameter_count
 from unmask.evals.recipe.data import Batch, Encoder, Rows, Steps, draw_masks, load
 from unmask.evals.recipe.residual import ResidualInput
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
-from unmask.evals.recipe.train import Recipe, Trainer, masked_diffusion_loss
+from unmask.evals.recipe.train import INITIAL_STD, Recipe, Trainer, masked_diffusion_loss
 from unmask.models.errors import CheckpointError
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text
@@ -237,6 +237,21 @@ def test_a_model_is_trained_for_residual_input_and_is_known_by_its_name(tmp_path
     model = load_model(str(trainer.out), device="cpu")
     assert model.input_state == "residual"
     assert not torch.equal(model.network.embed.weight, load_model("llada-nano", device="cpu").network.embed.weight)
+
+
+def test_weights_of_another_vocabulary_go_by_the_text_of_tokens(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Recipe(steps=1, model="llada-cups", start="llada-trace"), tmp_path, CPU, compile_network=False)
+    own, known = trainer.tokenizer.get_vocab(), load_model("llada-trace", device="cpu", dtype="float32")
+    assert known.tokenizer.token_id("Ġswaps") is None
+    new, old = trainer.network.state_dict(), known.network.state_dict()
+    for name in ("embed.weight", "head.weight"):
+        here, there = new[name], old[name]
+        for text in ("Ġstep", ":", "Tom", "<|mdm_mask|>"):
+            assert torch.equal(here[own[text]], there[known.tokenizer.token_id(text)])
+        assert here[own["Ġswaps"]].std() == pytest.approx(INITIAL_STD, rel=0.3)
+        assert not (there == here[own["Ġswaps"]]).all(1).any()
+    assert torch.equal(new["blocks.4.ffn.down.weight"], old["blocks.4.ffn.down.weight"])
 
 
 def test_weights_and_references_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -10,20 +10,26 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.exact_denoiser import END, ExactDenoiser
-from unmask.evals.recipe.blueprints import TRACE
+from unmask.evals.recipe.blueprints import CUPS, TRACE
 from unmask.evals.recipe.data import Encoder
 from unmask.evals.recipe.tokenizer import build_tokenizer
-from unmask.evals.tasks import TASKS, TRACES, running_totals, treasure_hunt
+from unmask.evals.tasks import TASKS, TRACES, running_totals, swapped_cups, treasure_hunt
 from unmask.evals.tasks.long_word_problems import draw_story
 from unmask.evals.tasks.traces import PHRASES, Trace
 
 LINE = re.compile(rf"(?:{'|'.join(PHRASES)})(\d+): (.+)")
-LONG = ("running-totals", "treasure-hunt", "coin-hunt")
+LONG = ("running-totals", "treasure-hunt", "coin-hunt", "swapped-cups")
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return build_tokenizer(TRACE)
+def tokenizers() -> dict[str, Tokenizer]:
+    return {blueprint.name: build_tokenizer(blueprint) for blueprint in (TRACE, CUPS)}
+
+
+@pytest.fixture
+def tokenizer(task: str, tokenizers: dict[str, Tokenizer]) -> Tokenizer:
+    """That of the model which is taught the task."""
+    return tokenizers[(CUPS if task in CUPS.tasks else TRACE).name]
 
 
 def traces(task: str, count: int, template: str | None = None) -> list[Trace]:
@@ -98,6 +104,20 @@ def test_the_way_of_a_hunt_follows_the_notes(task: str) -> None:
         assert problem.answer == says[-1].split()[-1]
 
 
+def test_the_ball_goes_where_the_swaps_take_it() -> None:
+    still = 0
+    for problem in traces("swapped-cups", 500, template="3"):
+        under, *_ = re.findall(r"start (\w+)", problem.prompt)
+        way = [under]
+        for a, b in re.findall(r": (\w+) (\w+)", problem.prompt):
+            assert a != b
+            way.append({a: b, b: a}.get(way[-1], way[-1]))
+            still += way[-1] == way[-2]
+        assert all(says == way[step] for step, says in read(problem).items())
+        assert problem.answer == way[-1]
+    assert 0.25 < still / (500 * 6.5) < 0.35
+
+
 @pytest.mark.parametrize("task", LONG)
 def test_lines_of_one_solution_are_equally_long(tokenizer: Tokenizer, task: str) -> None:
     for problem in traces(task, 300):
@@ -112,7 +132,7 @@ def test_answers_fit_their_region_and_rows_of_training(tokenizer: Tokenizer, tas
     for problem in traces(task, 1000):
         prompt, solution = encode(problem, True)
         assert len(solution) <= TASKS[task].max_tokens
-        assert len(prompt) + len(solution) <= min(TRACE.widths)
+        assert len(prompt) + len(solution) <= min((CUPS if task in CUPS.tasks else TRACE).widths)
 
 
 def _totals(rng: random.Random) -> Callable[[], str]:
@@ -130,7 +150,12 @@ def _coins(rng: random.Random) -> Callable[[], str]:
     return lambda: treasure_hunt.coin_solution(rng, hunt)
 
 
-SOLVE = {"running-totals": _totals, "treasure-hunt": _hunt, "coin-hunt": _coins}
+def _cups(rng: random.Random) -> Callable[[], str]:
+    game = swapped_cups.draw_game(rng)
+    return lambda: swapped_cups.solution(rng, game)
+
+
+SOLVE = {"running-totals": _totals, "treasure-hunt": _hunt, "coin-hunt": _coins, "swapped-cups": _cups}
 
 
 @pytest.mark.parametrize("task", LONG)

@@ -106,11 +106,21 @@ MICRO = Blueprint(
 TRACE = Blueprint(
     "llada-trace",
     _config(128, 5, 4, 384, 640, "bfloat16"),
-    {name: TASKS[name] for name in TRACES},
+    {name: TASKS[name] for name in ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt")},
     shares={"running-totals": 0.5, "short-hunt": 0.5},
     vocabulary=634,
     numbers=45,
     repeats=500,
     widths={240: 1, 256: 1},
 )
-BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE)}
+CUPS = Blueprint(
+    "llada-cups",
+    _config(128, 5, 4, 384, 448, "bfloat16"),
+    {"swapped-cups": TASKS["swapped-cups"]},
+    shares={},
+    vocabulary=400,
+    numbers=45,
+    repeats=500,
+    widths={216: 1},
+)
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE, CUPS)}

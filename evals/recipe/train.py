@@ -16,12 +16,13 @@ Where this departs from LLaDA's recipe:
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -37,6 +38,7 @@ from unmask.models.transformer import MaskedTransformer
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.25  # of the steps
 INITIAL_STD = 0.02
+BY_TOKEN = ("embed.weight", "head.weight")  # have a row for each token of the vocabulary
 STATE_FILE = "training.pt"
 LOG_EVERY = 20  # steps; to read a loss is to wait for the device
 
@@ -74,13 +76,21 @@ def initialise(network: MaskedTransformer) -> None:
             torch.nn.init.normal_(parameter, std=INITIAL_STD / depth)
 
 
-def start_from(checkpoint: str, network: MaskedTransformer) -> None:
-    """Take the weights of a checkpoint of the same shape. Raises CheckpointError."""
-    loaded = load_model(checkpoint, device="cpu", dtype="float32").network
-    if loaded.architecture != network.architecture:
+def start_from(checkpoint: str, network: MaskedTransformer, tokenizer: Tokenizer) -> None:
+    """Take the weights of a checkpoint of the same shape. Its vocabulary may be another: rows of the embedding and of
+    the head go by the text of their tokens, and a token that the checkpoint lacks keeps what it has.
+
+    Raises CheckpointError.
+    """
+    loaded = load_model(checkpoint, device="cpu", dtype="float32")
+    if replace(loaded.network.architecture, vocab_rows=network.architecture.vocab_rows) != network.architecture:
         raise CheckpointError(f"checkpoint {checkpoint!r} has another shape than what is trained; start from its like")
-    weights = loaded.state_dict()
-    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    weights, own = loaded.network.state_dict(), network.state_dict()
+    known = {here: loaded.tokenizer.token_id(text) for text, here in tokenizer.get_vocab().items()}
+    here, there = torch.tensor([(here, there) for here, there in known.items() if there is not None]).T
+    for name in BY_TOKEN:
+        weights[name] = own[name].index_copy(0, here, weights[name][there])
+    network.load_state_dict({name: weights[name] for name in own})
 
 
 def masked_diffusion_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -106,7 +116,7 @@ class Trainer:
         self.network = MaskedTransformer(self._blueprint.architecture)
         initialise(self.network)
         if recipe.start is not None:
-            start_from(recipe.start, self.network)
+            start_from(recipe.start, self.network, self.tokenizer)
         self.network.to(device)
         mask_id = token_id(self.tokenizer, "mask_token")
         self._residual = ResidualInput(recipe.residual, self.network, mask_id, device) if recipe.residual else None

@@ -13,6 +13,7 @@ from unmask.evals.tasks import (
     python_functions,
     running_totals,
     sudoku,
+    swapped_cups,
     treasure_hunt,
     word_problems,
 )
@@ -36,10 +37,11 @@ TASKS: dict[str, Task] = {
         treasure_hunt.TASK,
         treasure_hunt.SHORT_TASK,
         treasure_hunt.COIN_TASK,
+        swapped_cups.TASK,
     )
 }
 EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named
-TRACES = ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt")  # whose solutions are traces
+TRACES = ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt", "swapped-cups")  # whose solutions are traces
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (gsm8k.DATASET, math_problems.DATASET, humaneval.DATASET, mbpp.DATASET)
 }
