@@ -141,10 +141,10 @@ def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype
     module = network.get_submodule(part)
     for name, parameter in list(module.named_parameters()):
         if parameter.is_meta:  # the embedding's, where it is the head's too, is there
-            empty = torch.empty_like(parameter, dtype=dtype, device=device)
+            empty = torch.empty(parameter.shape, dtype=dtype, device=device)
             _assign(module, name, nn.Parameter(empty, requires_grad=False))
     for name, buffer in list(module.named_buffers()):
-        _assign(module, name, torch.empty_like(buffer, device=device))
+        _assign(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
     if network.architecture.tied_head:
         network.head.weight = network.embed.weight
 

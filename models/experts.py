@@ -1,5 +1,7 @@
 """A mixture of experts: each token goes through a few of many feed-forwards (Shazeer et al., arXiv 1701.06538)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +12,6 @@ from unmask.models.lora import Additions
 from unmask.models.quantization import Pack, levels_and_scale
 
 TINY = 1e-20  # keeps a sum of scores that all round to zero from dividing zero by zero; the published routers' constant
-
-_UNCOMPILED_GROUPED_MM = torch.compiler.disable(F.grouped_mm)  # torch.compile refuses it in all dtypes but bfloat16
 
 
 class Router(nn.Module):
@@ -71,6 +71,7 @@ class MixtureOfExperts(nn.Module):
         self.down = nn.Parameter(torch.empty(experts.count, hidden_size, experts.ffn_size))
         self.additions: dict[str, Additions] = {}
         self.shared = FeedForward(hidden_size, experts.shared_size) if experts.shared_size else None
+        self._grouped_mm: Callable[..., Tensor] = F.grouped_mm
 
     def forward(self, h: Tensor, positions: Tensor | None = None) -> Tensor:
         """h (T, hidden_size) -> (T, hidden_size). Every shape follows from T, however the tokens are shared out.
@@ -81,11 +82,27 @@ class MixtureOfExperts(nn.Module):
         chosen, order = experts.flatten().sort(stable=True)  # (T k,), tokens of one expert together
         every = torch.arange(len(self.down), device=h.device)
         ends = torch.searchsorted(chosen, every, right=True, out_int32=True)  # (E,), where each expert's tokens end
-        gate, up = _grouped(h[order // experts.shape[1]], self.gate_up, chosen, ends).chunk(2, dim=-1)
-        out = _grouped(F.silu(gate) * up, self.down, chosen, ends)
+        gate, up = self._grouped(h[order // experts.shape[1]], self.gate_up, chosen, ends).chunk(2, dim=-1)
+        out = self._grouped(F.silu(gate) * up, self.down, chosen, ends)
         out = out[order.argsort()].unflatten(0, experts.shape)  # (T, k, hidden_size)
         mixed = (out.float() * weights[..., None]).sum(1).to(h.dtype)
         return mixed if self.shared is None else mixed + self.shared(h)
+
+    def _grouped(self, x: Tensor, weights: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
+        """Each expert's rows of x (T, in) times its own of the weights (E, out, in): (T, out).
+
+        expert (T,) is that of each row, sorted; ends (E,), where the rows of each end. The host does not wait for the
+        device on a CPU, nor in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own fallback reads `ends` on the
+        host.
+        """
+        grouped_mm = F.grouped_mm if x.dtype == torch.bfloat16 else self._grouped_mm
+        levels, scale = levels_and_scale(weights)
+        out = grouped_mm(x, levels.to(x.dtype).transpose(1, 2), offs=ends)
+        return out if scale is None else (out * scale.squeeze(-1)[expert]).to(x.dtype)
+
+    def stay_uncompiled(self) -> None:
+        """Keep torch.compile from grouped products in the dtypes in which it refuses them: all but bfloat16."""
+        self._grouped_mm = torch.compiler.disable(F.grouped_mm)
 
     def fuse(self, pack: Pack | None) -> None:
         """Pack the experts, whose gate and up are one already, and make one matrix of those of the shared ones."""
@@ -111,15 +128,3 @@ def _open_to_blocks(choice: Tensor, positions: Tensor, blocks: BlockExperts) -> 
     kept = best.topk(blocks.kept).indices
     closed = torch.ones_like(choice, dtype=torch.bool).scatter(1, kept, False)
     return choice.masked_fill(closed[block], -torch.inf)
-
-
-def _grouped(x: Tensor, weights: Tensor, expert: Tensor, ends: Tensor) -> Tensor:
-    """Each expert's rows of x (T, in) times its own of the weights (E, out, in): (T, out).
-
-    expert (T,) is that of each row, sorted; ends (E,), where the rows of each end. The host does not wait for the
-    device on a CPU, nor in bfloat16 on Hopper and Blackwell. Elsewhere PyTorch's own fallback reads `ends` on the host.
-    """
-    grouped_mm = F.grouped_mm if x.dtype == torch.bfloat16 else _UNCOMPILED_GROUPED_MM
-    levels, scale = levels_and_scale(weights)
-    out = grouped_mm(x, levels.to(x.dtype).transpose(1, 2), offs=ends)
-    return out if scale is None else (out * scale.squeeze(-1)[expert]).to(x.dtype)

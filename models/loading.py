@@ -12,6 +12,7 @@ from unmask.models.checkpoint import load_weights, weight_files
 from unmask.models.config import Config, read_json
 from unmask.models.devices import choose_device, make_current
 from unmask.models.errors import CheckpointError
+from unmask.models.experts import MixtureOfExperts
 from unmask.models.families import Family, find_family
 from unmask.models.hub import Source, fetch_weights, locate, locate_adapter, verify_weights
 from unmask.models.lora import attach, read_adapters
@@ -238,6 +239,9 @@ def compile_network(network: MaskedTransformer, device: torch.device, compiled: 
         # assumed to be always equal: that would add versions.
         torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VERSIONS, torch._dynamo.config.recompile_limit)
         torch.fx.experimental._config.use_duck_shape = False
+        for module in network.modules():
+            if isinstance(module, MixtureOfExperts):
+                module.stay_uncompiled()
         network.compile(dynamic=True)
     return compiled
 

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,17 @@ def test_where_compiling_fails_the_error_names_the_way_out(tmp_path: Path) -> No
         backend(max_rows=2)._warm_up(replace(model, compiled=True), service)
     service.stop()
     torch._dynamo.reset()
+
+
+def test_what_is_not_compiled_does_not_import_the_compiler() -> None:
+    """torch._dynamo and sympy take as long to import as torch does."""
+    code = """
+import sys, unmask
+unmask.LLM("llada-nano", device="cpu").generate("hello", max_tokens=32)
+print([name for name in ("torch", "torch._dynamo", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['torch']\n"
 
 
 @pytest.mark.parametrize(("flag", "compiled"), [(None, False), (True, True)])
