@@ -66,11 +66,11 @@ class EvalSettings(ModelSettings):
 class TrainModelSettings(CommandSettings):
     """Train the embedded model from nothing, or continue an interrupted run.
 
-    llada-micro is a larger model of nearly all tasks, llada-trace and llada-cups are two whose solutions are traces;
-    all but llada-cups want a GPU.
+    llada-micro is a larger model of nearly all tasks, llada-trace and llada-clock are two whose solutions are traces;
+    all but llada-clock want a GPU.
     """
 
-    model: Literal["llada-nano", "llada-micro", "llada-trace", "llada-cups"] = Field(
+    model: Literal["llada-nano", "llada-micro", "llada-trace", "llada-clock"] = Field(
         "llada-nano", description="what to train"
     )
     out: Path = Field(Path("runs/llada-nano"), description="folder of the checkpoint, the log and the training state")

@@ -10,26 +10,26 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.exact_denoiser import END, ExactDenoiser
-from unmask.evals.recipe.blueprints import CUPS, TRACE
+from unmask.evals.recipe.blueprints import CLOCK, TRACE
 from unmask.evals.recipe.data import Encoder
 from unmask.evals.recipe.tokenizer import build_tokenizer
-from unmask.evals.tasks import TASKS, TRACES, running_totals, swapped_cups, treasure_hunt
+from unmask.evals.tasks import TASKS, TRACES, clock_turns, running_totals, treasure_hunt
 from unmask.evals.tasks.long_word_problems import draw_story
 from unmask.evals.tasks.traces import PHRASES, Trace
 
 LINE = re.compile(rf"(?:{'|'.join(PHRASES)})(\d+): (.+)")
-LONG = ("running-totals", "treasure-hunt", "coin-hunt", "swapped-cups")
+LONG = ("running-totals", "treasure-hunt", "coin-hunt", "clock-turns")
 
 
 @pytest.fixture(scope="module")
 def tokenizers() -> dict[str, Tokenizer]:
-    return {blueprint.name: build_tokenizer(blueprint) for blueprint in (TRACE, CUPS)}
+    return {blueprint.name: build_tokenizer(blueprint) for blueprint in (TRACE, CLOCK)}
 
 
 @pytest.fixture
 def tokenizer(task: str, tokenizers: dict[str, Tokenizer]) -> Tokenizer:
     """That of the model which is taught the task."""
-    return tokenizers[(CUPS if task in CUPS.tasks else TRACE).name]
+    return tokenizers[(CLOCK if task in CLOCK.tasks else TRACE).name]
 
 
 def traces(task: str, count: int, template: str | None = None) -> list[Trace]:
@@ -104,18 +104,14 @@ def test_the_way_of_a_hunt_follows_the_notes(task: str) -> None:
         assert problem.answer == says[-1].split()[-1]
 
 
-def test_the_ball_goes_where_the_swaps_take_it() -> None:
-    still = 0
-    for problem in traces("swapped-cups", 500, template="3"):
-        under, *_ = re.findall(r"start (\w+)", problem.prompt)
-        way = [under]
-        for a, b in re.findall(r": (\w+) (\w+)", problem.prompt):
-            assert a != b
-            way.append({a: b, b: a}.get(way[-1], way[-1]))
-            still += way[-1] == way[-2]
-        assert all(says == way[step] for step, says in read(problem).items())
-        assert problem.answer == way[-1]
-    assert 0.25 < still / (500 * 6.5) < 0.35
+def test_a_clock_shows_what_its_turns_come_to() -> None:
+    for problem in traces("clock-turns", 500, template="3"):
+        first, *turns = map(int, re.findall(r"(?:start |: )([+-]?\d+)", problem.prompt))
+        totals = list(accumulate(turns, initial=first))
+        assert all(1 <= abs(turn) <= 9 for turn in turns)
+        shows = [str(next(hour for hour in range(1, 13) if (hour - total) % 12 == 0)) for total in totals]
+        assert all(says == shows[step] for step, says in read(problem).items())
+        assert problem.answer == shows[-1]
 
 
 @pytest.mark.parametrize("task", LONG)
@@ -132,7 +128,7 @@ def test_answers_fit_their_region_and_rows_of_training(tokenizer: Tokenizer, tas
     for problem in traces(task, 1000):
         prompt, solution = encode(problem, True)
         assert len(solution) <= TASKS[task].max_tokens
-        assert len(prompt) + len(solution) <= min((CUPS if task in CUPS.tasks else TRACE).widths)
+        assert len(prompt) + len(solution) <= min((CLOCK if task in CLOCK.tasks else TRACE).widths)
 
 
 def _totals(rng: random.Random) -> Callable[[], str]:
@@ -150,12 +146,12 @@ def _coins(rng: random.Random) -> Callable[[], str]:
     return lambda: treasure_hunt.coin_solution(rng, hunt)
 
 
-def _cups(rng: random.Random) -> Callable[[], str]:
-    game = swapped_cups.draw_game(rng)
-    return lambda: swapped_cups.solution(rng, game)
+def _clock(rng: random.Random) -> Callable[[], str]:
+    told = clock_turns.draw_turns(rng)
+    return lambda: clock_turns.solution(rng, told)
 
 
-SOLVE = {"running-totals": _totals, "treasure-hunt": _hunt, "coin-hunt": _coins, "swapped-cups": _cups}
+SOLVE = {"running-totals": _totals, "treasure-hunt": _hunt, "coin-hunt": _coins, "clock-turns": _clock}
 
 
 @pytest.mark.parametrize("task", LONG)

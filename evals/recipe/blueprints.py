@@ -113,14 +113,14 @@ TRACE = Blueprint(
     repeats=500,
     widths={240: 1, 256: 1},
 )
-CUPS = Blueprint(
-    "llada-cups",
+CLOCK = Blueprint(
+    "llada-clock",
     _config(128, 5, 4, 384, 448, "bfloat16"),
-    {"swapped-cups": TASKS["swapped-cups"]},
+    {"clock-turns": TASKS["clock-turns"]},
     shares={},
     vocabulary=400,
     numbers=45,
     repeats=500,
     widths={216: 1},
 )
-BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE, CUPS)}
+BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE, CLOCK)}

@@ -2,6 +2,7 @@
 
 from unmask.errors import unknown
 from unmask.evals.tasks import (
+    clock_turns,
     gsm8k,
     humaneval,
     json_objects,
@@ -13,7 +14,6 @@ from unmask.evals.tasks import (
     python_functions,
     running_totals,
     sudoku,
-    swapped_cups,
     treasure_hunt,
     word_problems,
 )
@@ -37,11 +37,11 @@ TASKS: dict[str, Task] = {
         treasure_hunt.TASK,
         treasure_hunt.SHORT_TASK,
         treasure_hunt.COIN_TASK,
-        swapped_cups.TASK,
+        clock_turns.TASK,
     )
 }
 EMBEDDED = ("word-problems", "sudoku")  # that the embedded model was taught; commands ask these where none is named
-TRACES = ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt", "swapped-cups")  # whose solutions are traces
+TRACES = ("treasure-hunt", "coin-hunt", "running-totals", "short-hunt", "clock-turns")  # whose solutions are traces
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for dataset in (gsm8k.DATASET, math_problems.DATASET, humaneval.DATASET, mbpp.DATASET)
 }
