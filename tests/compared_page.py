@@ -1,5 +1,5 @@
-"""What of docs/schedulers-compared.md is written by machine: its tables, from the points of the sweep beside it.
-`python -m tests.compared_page` writes them anew; a test finds out if that is due."""
+"""What of docs/schedulers-compared.md and docs/ground.md is written by machine: tables, from the points of the sweeps
+beside them. `python -m tests.compared_page` writes them anew; a test finds out if that is due."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,16 +9,17 @@ from unmask.evals.measure import Measurement, label
 from unmask.evals.report import aups
 from unmask.evals.sweep import Point, read_points
 
-PAGE = Path(__file__).parents[1] / "docs" / "schedulers-compared.md"
-POINTS = PAGE.with_suffix(".json")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / "schedulers-compared.md", DOCS / "ground.md")
 EVERY = (32, 128)  # block lengths at which every setting is measured
-PART = re.compile(r"(<!-- (points|curves|lengths) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+PART = re.compile(r"(<!-- (\w+) of ([\w.-]+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
-def render(page: str) -> str:
+def render(page: Path) -> str:
     """The page with its tables as the points have them now."""
-    parts, points = {"points": points_table, "curves": curves_table, "lengths": lengths_table}, read_points(POINTS)
-    return PART.sub(lambda found: f"{found[1]}\n{parts[found[2]](points)}\n{found[3]}", page)
+    return PART.sub(
+        lambda found: f"{found[1]}\n{TABLES[found[2]](read_points(DOCS / found[3]))}\n{found[4]}", page.read_text()
+    )
 
 
 def points_table(points: Sequence[Point]) -> str:
@@ -31,6 +32,17 @@ def lengths_table(points: Sequence[Point]) -> str:
     """The settings that were measured in blocks of every length."""
     panels = _panels(points)
     return _settings(panels, {name: found for name, found in _by_setting(points).items() if {*found} == {*panels}})
+
+
+def styles_table(points: Sequence[Point]) -> str:
+    """Accuracy in passes, tokens before the end of text and the share of plain answers, in blocks and in one block."""
+    panels = _panels(points, EVERY)
+    cells = [
+        [f"`{name}`", *(part for length in panels for part in _styled(found[length]))]
+        for name, found in _by_setting(points).items()
+    ]
+    titles = [part for panel in panels.values() for part in (_title(panel), "tokens", "line by line")]
+    return _table(["scheduler", *titles], cells)
 
 
 def curves_table(points: Sequence[Point]) -> str:
@@ -76,9 +88,17 @@ def _cell(m: Measurement | None) -> str:
     return f"{100 * m.accuracy:.1f} % ({low:.0f}-{high:.0f}) in {m.forward_passes:.1f}"
 
 
+def _styled(m: Measurement) -> tuple[str, str, str]:
+    plain = m.styles.get("plain", [0.0])[0]
+    return f"{100 * m.accuracy:.1f} % in {m.forward_passes:.1f}", f"{m.answer_tokens:.0f}", f"{100 * plain:.0f} %"
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
+TABLES = {"points": points_table, "curves": curves_table, "lengths": lengths_table, "styles": styles_table}
+
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(render(page))

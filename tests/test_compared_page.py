@@ -1,24 +1,33 @@
-"""docs/schedulers-compared.md: its tables are those of its points, which are those of the shipped sweep."""
+"""docs/schedulers-compared.md and docs/ground.md: tables are those of their points, points those of shipped sweeps."""
 
-from tests.compared_page import PAGE, POINTS, render
+from pathlib import Path
+
+import pytest
+
+from tests.compared_page import DOCS, PAGES, render
 from unmask.evals.measure import label
 from unmask.evals.sweep import read_points
 from unmask.evals.sweep_file import read_sweep
 from unmask.schedulers import scheduler_names
 
+POINTS = {"schedulers-compared.md": "schedulers-compared.json", "ground.md": "traces.json"}
 
-def test_tables_are_up_to_date() -> None:
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_up_to_date(page: Path) -> None:
     """If not: `python -m tests.compared_page` writes them anew."""
-    page = PAGE.read_text()
-    assert render(page) == page
-    assert all(f"| `{label(point.measurement)}` |" in page for point in read_points(POINTS))
+    text = page.read_text()
+    assert render(page) == text
+    assert all(f"| `{label(point.measurement)}` |" in text for point in read_points(DOCS / POINTS[page.name]))
 
 
 def test_every_scheduler_is_there() -> None:
-    assert {point.measurement.scheduler for point in read_points(POINTS)} == {*scheduler_names()}
+    compared = read_points(DOCS / "schedulers-compared.json")
+    assert {point.measurement.scheduler for point in compared} == {*scheduler_names()}
     assert {curve.schedulers[0].name for curve in read_sweep("all").curves} == {*scheduler_names()}
 
 
-def test_a_point_is_measured_once() -> None:
-    measured = [(label(point.measurement), point.measurement.block_length) for point in read_points(POINTS)]
+@pytest.mark.parametrize("points", POINTS.values())
+def test_a_point_is_measured_once(points: str) -> None:
+    measured = [(label(point.measurement), point.measurement.block_length) for point in read_points(DOCS / points)]
     assert len({*measured}) == len(measured)

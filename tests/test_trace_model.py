@@ -1,4 +1,4 @@
-"""llada-trace and its policy, as they are shipped: what docs/ground.md says of them, on fewer problems."""
+"""llada-trace, llada-clock and the policy of both, as they are shipped: what docs/ground.md says, on fewer problems."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from unmask import weights
 from unmask.evals.measure import Cell, Measurement, measure
-from unmask.evals.recipe.blueprints import TRACE
+from unmask.evals.recipe.blueprints import CLOCK, TRACE, Blueprint
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer
 from unmask.evals.tasks import TASKS
 from unmask.models.loading import Model, load_model
@@ -15,27 +15,30 @@ from unmask.schedulers import parse_scheduler_text
 
 pytestmark = pytest.mark.slow
 
-FOLDER = weights.HERE / TRACE.name
+LEARNED = {TRACE.name: "running-totals", CLOCK.name: "clock-turns"}
 
 
-@pytest.fixture(scope="module")
-def trace() -> Model:
-    return load_model(TRACE.name, device="cpu", dtype="float32")
+@pytest.fixture(scope="module", params=LEARNED)
+def trace(request: pytest.FixtureRequest) -> Model:
+    return load_model(request.param, device="cpu", dtype="float32")
 
 
 def measured(model: Model, scheduler: str, block_length: int) -> Measurement:
-    return measure(model, Cell(TASKS["running-totals"], parse_scheduler_text(scheduler), block_length, 40))
+    task = TASKS[LEARNED[model.name]]
+    return measure(model, Cell(task, parse_scheduler_text(scheduler), block_length, 40))
 
 
 def share(result: Measurement, style: str) -> float:
     return result.styles.get(style, [0.0])[0]
 
 
-def test_the_checkpoint_is_of_its_blueprint(tmp_path: Path) -> None:
-    config = json.loads((FOLDER / "config.json").read_text())
-    assert {key: config[key] for key in TRACE.config} == TRACE.config
-    save_tokenizer(build_tokenizer(TRACE), tmp_path)
-    assert json.loads((tmp_path / "tokenizer.json").read_text()) == json.loads((FOLDER / "tokenizer.json").read_text())
+@pytest.mark.parametrize("blueprint", [TRACE, CLOCK], ids=lambda blueprint: blueprint.name)
+def test_the_checkpoint_is_of_its_blueprint(blueprint: Blueprint, tmp_path: Path) -> None:
+    folder = weights.HERE / blueprint.name
+    config = json.loads((folder / "config.json").read_text())
+    assert {key: config[key] for key in blueprint.config} == blueprint.config
+    save_tokenizer(build_tokenizer(blueprint), tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text()) == json.loads((folder / "tokenizer.json").read_text())
 
 
 def test_the_block_decides_how_much_is_written(trace: Model) -> None:
@@ -46,7 +49,7 @@ def test_the_block_decides_how_much_is_written(trace: Model) -> None:
 
 
 def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
-    policy, eb = measured(trace, "policy:policy=traces:speed=0.6", 128), measured(trace, "eb", 128)
+    policy, eb = measured(trace, "policy:policy=traces", 128), measured(trace, "eb", 128)
     assert share(policy, "plain") > 0.9
     assert policy.accuracy > eb.accuracy + 0.1
     assert policy.forward_passes < eb.forward_passes + 3
