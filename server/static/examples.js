@@ -26,6 +26,16 @@ const TRACE = {
   columns: () => 0,
 };
 
+const TURNS = "The clock shows 7. 1. Tom turns it 8 on. 2. Tom turns it 5 back. 3. Tom turns it 4 on. 4. Tom turns it 9 back. 5. Tom turns it 3 on. What does the clock show?";
+const CLOCK = {
+  note: "llada-clock is a tiny model of a clock that is turned on and back in five to eight numbered steps. In one block most schedulers make its answers too short; the policy traces does not. Anything else gives nonsense.",
+  examples: [
+    { label: "One block", mode: "messages", max_tokens: 128, block_length: 128, prompt: TURNS },
+    { label: "Blocks of 32", mode: "messages", max_tokens: 128, block_length: 32, prompt: TURNS },
+  ],
+  columns: () => 0,
+};
+
 const MICRO = {
   note: "llada-micro is a small model of long word problems, lists, JSON from sentences, Sudokus and small Python functions. Asked anything else, it says so.",
   examples: [
@@ -51,7 +61,7 @@ const ANY = {
   columns: () => 0, // as many as there is room for
 };
 
-const KNOWN = { "llada-nano": NANO, "llada-trace": TRACE, "llada-micro": MICRO };
+const KNOWN = { "llada-nano": NANO, "llada-trace": TRACE, "llada-clock": CLOCK, "llada-micro": MICRO };
 
 export const examplesFor = (model) => KNOWN[model] ?? ANY;
 
