@@ -143,7 +143,7 @@ def test_a_bad_sweep_is_refused_by_name(
     ("flags", "message"),
     [
         (["--sweep", "heuristics", "--scheduler", "topk"], "--sweep and --scheduler exclude each other"),
-        (["--sweep", "nothing"], "sweep 'nothing' is no file and no shipped sweep; the shipped ones are: all, ground"),
+        (["--sweep", "nothing"], "sweep 'nothing' is no file and no shipped sweep; the shipped ones are: all, blocks"),
         (["--plot", "out.jpg"], "--plot out.jpg must end in .png or .svg"),
     ],
 )

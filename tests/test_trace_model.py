@@ -43,7 +43,7 @@ def test_the_checkpoint_is_of_its_blueprint(blueprint: Blueprint, tmp_path: Path
 
 def test_the_block_decides_how_much_is_written(trace: Model) -> None:
     in_blocks, at_once = measured(trace, "threshold", 32), measured(trace, "threshold", 128)
-    assert share(in_blocks, "plain") > 0.8
+    assert share(in_blocks, "bare") < 0.1
     assert share(at_once, "bare") > 0.8
     assert measured(trace, "threshold:threshold=0.99", 32).accuracy > at_once.accuracy + 0.1
 

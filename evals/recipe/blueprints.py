@@ -22,7 +22,7 @@ class Blueprint:
     tasks       what it is taught, by name
     shares      of `batch_size`, what a batch has of a task; tasks that are not named have all of it
     vocabulary  most tokens that are no special ones
-    numbers     0 to this are tokens of their own
+    numbers     0 to this are tokens of their own, where the vocabulary has room
     repeats     how often the tokenizer's corpus lists them
     widths      tokens of a row, prompt and answer together, and how often a step has each
     """
