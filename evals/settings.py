@@ -67,7 +67,7 @@ class TrainModelSettings(CommandSettings):
     """Train the embedded model from nothing, or continue an interrupted run.
 
     llada-micro is a larger model of nearly all tasks, llada-trace and llada-clock are two whose solutions are traces;
-    all but llada-clock want a GPU.
+    llada-micro and llada-trace want a GPU.
     """
 
     model: Literal["llada-nano", "llada-micro", "llada-trace", "llada-clock"] = Field(

@@ -141,7 +141,7 @@ def _allocate(network: MaskedTransformer, part: str, device: torch.device, dtype
     module = network.get_submodule(part)
     for name, parameter in list(module.named_parameters()):
         if parameter.is_meta:  # the embedding's, where it is the head's too, is there
-            empty = torch.empty(parameter.shape, dtype=dtype, device=device)
+            empty = torch.empty(parameter.shape, dtype=dtype, device=device)  # empty_like would import sympy
             _assign(module, name, nn.Parameter(empty, requires_grad=False))
     for name, buffer in list(module.named_buffers()):
         _assign(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))

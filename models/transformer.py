@@ -184,6 +184,7 @@ class MaskedTransformer(nn.Module):
         super().__init__()
         a, self.split = architecture, split
         self.architecture = a
+        # Nothing is drawn: on the meta device that would import the compiler.
         self.embed = nn.Embedding.from_pretrained(torch.empty(a.vocab_rows // split.size, a.hidden_size), freeze=False)
         self.blocks = nn.ModuleList(Block(a, layer, split) for layer in range(a.layers))
         # Experts that are chosen for a block are chosen by all of its tokens, wanted or not.
