@@ -50,6 +50,6 @@ def test_the_block_decides_how_much_is_written(trace: Model) -> None:
 
 def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
     policy, eb = measured(trace, "policy:policy=traces", 128), measured(trace, "eb", 128)
-    assert share(policy, "plain") > 0.9
+    assert share(policy, "plain") > 0.8
     assert policy.accuracy > eb.accuracy + 0.1
     assert policy.forward_passes < eb.forward_passes + 3
