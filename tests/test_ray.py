@@ -190,33 +190,37 @@ def test_client_that_leaves_frees_its_row(cluster: Cluster) -> None:
 def test_service_goes_on_when_a_replica_is_killed(cluster: Cluster) -> None:
     right = ask(cluster.url, stream=False).text
     assert right is not None
-    enough = threading.Event()
+    enough, outcomes = threading.Event(), list[Outcome]()
 
-    def client(number: int) -> list[Outcome]:
-        outcomes = []
+    def client(number: int) -> None:
         while not enough.is_set():
             outcomes.append(ask(cluster.url, stream=number % 2 == 0))
-        return outcomes
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         clients = [pool.submit(client, number) for number in range(CLIENTS)]
         try:
             wait_for(lambda: len(cluster.replicas()) == REPLICAS)
             time.sleep(2)
-            victim = cluster.replicas()[0]
+            before = cluster.replicas()
             killed = time.monotonic()
-            victim.kill()
-            wait_for(lambda: victim not in (replicas := cluster.replicas()) and len(replicas) == REPLICAS)
+            before[0].kill()
+            wait_for(lambda: before[0] not in (replicas := cluster.replicas()) and len(replicas) == REPLICAS)
+            (replacement,) = set(cluster.replicas()) - set(before)
+            replacement.suspend()  # so that the other one is alone for as long as is looked
+            alone = time.monotonic()
+            wait_for(lambda: any(alone < outcome.began and outcome.text == right for outcome in [*outcomes]))
             replaced = time.monotonic()
+            replacement.resume()
         finally:
             enough.set()
-        outcomes = [outcome for client in clients for outcome in client.result()]
+        for each in clients:
+            each.result()
 
     failed = [outcome for outcome in outcomes if outcome.text is None]
     assert {outcome.text for outcome in outcomes} <= {right, None}
     assert len(failed) <= CLIENTS
     assert all(killed < outcome.ended and outcome.began < replaced for outcome in failed)
-    assert [o for o in outcomes if killed < o.began and o.text == right]
+    assert [o for o in outcomes if killed < o.began and o.ended < replaced and o.text == right]
 
 
 def test_a_replica_over_two_ranks_answers_and_leaves_no_rank(cluster: Cluster) -> None:
