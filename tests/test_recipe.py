@@ -20,13 +20,14 @@ from unmask.evals.recipe.data import Batch, Encoder, Rows, Steps, draw_masks, lo
 from unmask.evals.recipe.residual import ResidualInput
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
 from unmask.evals.recipe.train import INITIAL_STD, Recipe, Trainer, masked_diffusion_loss
+from unmask.evals.tasks import clock_turns
 from unmask.models.errors import CheckpointError
 from unmask.models.loading import load_model
 from unmask.schedulers import parse_scheduler_text
 
 ROUNDING = 1e-6
 CPU = torch.device("cpu")
-HOURS = range(1, 13)  # all numbers that are written of a clock; its vocabulary has no room for more
+HOURS = range(1, clock_turns.HOURS + 1)  # all that is written of a clock; its vocabulary has no room for more
 
 
 @cache
