@@ -48,7 +48,8 @@ serve: $(SERVING) ## serve the embedded model on 127.0.0.1:8000; ARGS="..." adds
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Coverage is measured over the quick tests, which it makes a third slower. Subprocesses are not measured.
-test: check clients browser ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead
+test: install ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead
+	$(MAKE) --jobs 2 --no-print-directory check clients browser
 ifdef ARGS
 	$(PYTEST) $(ARGS)
 else

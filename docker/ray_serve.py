@@ -12,14 +12,15 @@ import httpx
 from fastapi import FastAPI
 from ray import serve
 
-from unmask.server.app import create_app
 from unmask.server.settings import ServeSettings
 
 POLL = 0.1  # seconds
 
 
 def build_app() -> FastAPI:
-    """The app of one replica; Ray calls this where the replica runs."""
+    """The app of one replica; Ray calls this where the replica runs, and nobody else needs torch."""
+    from unmask.server.app import create_app
+
     return create_app(ServeSettings())
 
 
