@@ -32,6 +32,7 @@ FRONT: dict[str, Any] = {"color": "#6E6E6E", "linewidth": 1.6, "drawstyle": "ste
 UNDATED = {".svg": {"Date": None}}  # equal points give equal files
 DPI = 160
 MARGIN = 1.0  # inches for title and legend
+NARROWEST = 6.4  # inches that they need, whatever the panels do
 
 
 def check_plot(files: Sequence[Path]) -> None:
@@ -49,7 +50,8 @@ def draw(points: Sequence[Point], file: Path) -> None:
 
     panels = list(dict.fromkeys((point.measurement.task, point.measurement.block_length) for point in points))
     rows, columns = _shape(panels)
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + MARGIN), layout="constrained")
+    width, height = max(NARROWEST, PANEL[0] * columns), PANEL[1] * rows + MARGIN
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
     styles = _styles(points)
     for axes, (task, length) in zip(grid.flat, panels, strict=False):

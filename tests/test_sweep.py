@@ -234,7 +234,9 @@ def test_beside_policies_other_schedulers_are_grey_and_named(sweep: Path) -> Non
         file.write('[[curves]]\nlabel = "learned"\nscheduler = "policy"\noptions.speed = [0.2, 0.8]\n')
     files = [sweep.with_name(name) for name in ("out.png", "out.svg")]
     run("--sweep", sweep, "--problems", 2, "--block-length", "full", "--plot", ",".join(map(str, files)))
-    pixels = imread(files[0])[..., :3].reshape(-1, 3)
+    picture = imread(files[0])[..., :3]
+    assert picture[:, [0, -1]].min() == 1  # title and legend do not run out of it
+    pixels = picture.reshape(-1, 3)
     for colour in (GREY["color"], COLOURS[1]):
         assert (abs(pixels - to_rgb(colour)).max(1) < 0.01).sum() > 100, colour
     assert (abs(pixels - to_rgb(COLOURS[2])).max(1) < 0.01).sum() == 0
