@@ -231,7 +231,7 @@ def test_pictures_show_every_curve(sweep: Path) -> None:
 
 def test_beside_policies_other_schedulers_are_grey_and_named(sweep: Path) -> None:
     with sweep.open("a") as file:
-        file.write('[[curves]]\nlabel = "learned"\nscheduler = "policy"\noptions.speed = [0.2, 0.8]\n')
+        file.write('[[curves]]\nlabel = "policy learned elsewhere"\nscheduler = "policy"\noptions.speed = [0.2, 0.8]\n')
     files = [sweep.with_name(name) for name in ("out.png", "out.svg")]
     run("--sweep", sweep, "--problems", 2, "--block-length", "full", "--plot", ",".join(map(str, files)))
     picture = imread(files[0])[..., :3]
@@ -240,7 +240,7 @@ def test_beside_policies_other_schedulers_are_grey_and_named(sweep: Path) -> Non
     for colour in (GREY["color"], COLOURS[1]):
         assert (abs(pixels - to_rgb(colour)).max(1) < 0.01).sum() > 100, colour
     assert (abs(pixels - to_rgb(COLOURS[2])).max(1) < 0.01).sum() == 0
-    for text in ("confidence", "threshold", "learned", "the best scheduler that is no policy"):
+    for text in ("confidence", "threshold", "policy learned elsewhere", "the best scheduler that is no policy"):
         assert files[1].read_text().count(f"<!-- {text} -->") == 1, text
 
 
