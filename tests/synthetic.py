@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+EXACT = 1e-5  # absolute and relative
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD = "model-{:05}-of-{:05}.safetensors"
@@ -180,6 +181,15 @@ def oracle_logits(
     with torch.no_grad():
         logits: Tensor = oracle(tokens, attention_mask=mask).logits
     return logits
+
+
+def assert_equal(found: Tensor, expected: Tensor) -> None:
+    """Logits of two networks in float32, which may take the same sums in another order.
+
+    What that rounds grows with the terms of a sum, whatever it comes to; so they are compared in units of their spread.
+    """
+    spread = expected.std()
+    torch.testing.assert_close(found / spread, expected / spread, atol=EXACT, rtol=EXACT)
 
 
 def edit_json(path: Path, drop: tuple[str, ...] = (), **changes: Any) -> None:
