@@ -49,7 +49,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 # Coverage is measured over the quick tests, which it makes a third slower. Subprocesses are not measured.
 test: install ## run all that CI runs and measure coverage; ARGS="..." passes arguments to pytest instead
-	$(MAKE) --jobs 2 --no-print-directory check clients browser
+	@# Checks take one processor, installs mostly the network.
+	@$(MAKE) --jobs 2 --no-print-directory check clients browser
 ifdef ARGS
 	$(PYTEST) $(ARGS)
 else
