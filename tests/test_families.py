@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.synthetic import SINGLE_FILE, assert_equal, dream_oracle, edit_json, edit_tensors, oracle_logits
+from tests.synthetic import SINGLE_FILE, dream_oracle, edit_json, edit_tensors, oracle_logits
 from tests.synthetic_block import (
     FAST_DLLM_CONFIG,
     LLADA2_CONFIG,
@@ -31,14 +31,10 @@ from tests.synthetic_block import (
 from tests.synthetic_relatives import (
     A2D_CONFIG,
     A2D_QWEN2_CONFIG,
-    DIFFCODER_CONFIG,
-    DREAM_REASONER_CONFIG,
     FAMILIES,
-    ILLADA_CONFIG,
     LLADA_MOE_CONFIG,
     RND1_CONFIG,
     llada_moe_oracle,
-    seed_oracle,
     synthetic_llada_moe,
     synthetic_stable_diffcoder,
 )
@@ -48,6 +44,7 @@ from unmask.models.experts import MixtureOfExperts
 from unmask.models.families import fast_dllm, llada2, sdar, sdar_moe
 from unmask.models.loading import Model, build_network, load_model
 
+EXACT = 1e-5  # float32, absolute and relative: the same sums in another order
 TOKENS = torch.randint(3, 260, (2, 45), generator=torch.Generator().manual_seed(0))
 
 
@@ -76,7 +73,7 @@ def logits(model: Model) -> Tensor:
 def test_sdar_equals_a_stock_qwen3(tmp_path: Path, changes: dict[str, Any], block_size: int) -> None:
     found = logits(load(synthetic_sdar(tmp_path, **changes)))
     expected = oracle_logits(sdar_oracle({**SDAR_CONFIG, **changes}), TOKENS, block_size)
-    assert_equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +82,7 @@ def test_sdar_equals_a_stock_qwen3(tmp_path: Path, changes: dict[str, Any], bloc
 def test_sdar_moe_equals_a_stock_qwen3_moe(tmp_path: Path, changes: dict[str, Any], block_size: int) -> None:
     found = logits(load(synthetic_sdar_moe(tmp_path, **changes)))
     expected = oracle_logits(sdar_moe_oracle({**SDAR_MOE_CONFIG, **changes}), TOKENS, block_size)
-    assert_equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize("changes", [{}, {"bd_size": 32}, {"tie_word_embeddings": True}], ids=str)
@@ -93,7 +90,7 @@ def test_fast_dllm_equals_a_stock_qwen2_shifted_by_one(tmp_path: Path, changes: 
     config = {**FAST_DLLM_CONFIG, **changes}
     found = logits(load(synthetic_fast_dllm(tmp_path, **changes)))
     raw = oracle_logits(fast_dllm_oracle(config), TOKENS, config["bd_size"])
-    assert_equal(found[:, 1:], raw[:, :-1])
+    torch.testing.assert_close(found[:, 1:], raw[:, :-1], atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +106,7 @@ def test_fast_dllm_equals_a_stock_qwen2_shifted_by_one(tmp_path: Path, changes: 
 def test_llada2_equals_a_stock_glm4_moe(tmp_path: Path, changes: dict[str, Any]) -> None:
     found = logits(load(synthetic_llada2(tmp_path, **changes)))
     expected = oracle_logits(llada2_oracle({**LLADA2_CONFIG, **changes}), TOKENS, block_size=32)
-    assert_equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -127,39 +124,21 @@ def test_experts_chosen_for_a_block_equal_a_stock_router_asked_block_by_block(
     found = logits(load(synthetic_llada2(tmp_path, **changes)))
     config = {**LLADA2_CONFIG, **changes}
     expected = oracle_logits(llada2_oracle(config), TOKENS, config["block_size"])
-    assert_equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
-@pytest.mark.parametrize(
-    ("family", "oracle", "config", "block_size"),
-    [
-        ("a2d_qwen3", sdar_oracle, A2D_CONFIG, None),
-        ("a2d_qwen2", dream_oracle, A2D_QWEN2_CONFIG, None),
-        ("llada_moe", llada_moe_oracle, LLADA_MOE_CONFIG, None),
-        ("illada", seed_oracle, ILLADA_CONFIG, None),
-        ("stable_diffcoder", seed_oracle, DIFFCODER_CONFIG, 4),
-        ("dream_reasoner", sdar_oracle, DREAM_REASONER_CONFIG, 8),
-    ],
-)
 @pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 1, "rms_norm_eps": 0.1}], ids=str)
-def test_relatives_equal_stock_networks(
-    family: str,
-    oracle: Callable[..., Any],
-    config: dict[str, Any],
-    block_size: int | None,
-    changes: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    found = logits(load(FAMILIES[family](tmp_path, **changes)))
-    expected = oracle_logits(oracle({**config, **changes}), TOKENS, block_size)
-    assert_equal(found, expected)
+def test_llada_moe_equals_a_stock_olmoe(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = logits(load(FAMILIES["llada_moe"](tmp_path, **changes)))
+    expected = oracle_logits(llada_moe_oracle({**LLADA_MOE_CONFIG, **changes}), TOKENS)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_experts_per_tok": 8, "architectures": ["RND1LM"]}], ids=str)
 def test_rnd1_equals_a_stock_qwen3_moe_shifted_by_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = load(FAMILIES["rnd1"](tmp_path, **changes))
     raw = oracle_logits(sdar_moe_oracle({**RND1_CONFIG, **changes}), TOKENS)
-    assert_equal(logits(model)[:, 1:], raw[:, :-1])
+    torch.testing.assert_close(logits(model)[:, 1:], raw[:, :-1], atol=EXACT, rtol=EXACT)
     assert (model.mask_id, model.vocab_size) == (QWEN_MASK_ID, QWEN_MASK_ID)  # the first id that has no text
 
 
@@ -208,7 +187,7 @@ def test_bd3lm_equals_a_stock_network_whose_prompt_is_padded_to_whole_blocks(
     with torch.no_grad():
         found = model.network.logits(TOKENS, prompt=prompt)
     expected = oracle_logits(oracle(config), TOKENS, 32, padding=-prompt % 32)
-    assert_equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +236,7 @@ def test_experts_run_under_torch_compile_in_float32_too(tmp_path: Path, monkeypa
     plain = logits(load(folder))
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     compiled = load_model(str(folder), device="cpu", dtype="float32", compiled=True)
-    assert_equal(logits(compiled), plain)
+    torch.testing.assert_close(logits(compiled), plain, atol=EXACT, rtol=EXACT)
     torch._dynamo.reset()
 
 
