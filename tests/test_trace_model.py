@@ -1,4 +1,4 @@
-"""llada-trace, llada-clock and the policy of both, as they are shipped: what docs/ground.md says, on fewer problems."""
+"""llada-trace, llada-clock and their policies, as they are shipped: what docs/ground.md says, on fewer problems."""
 
 import json
 from pathlib import Path
@@ -57,3 +57,16 @@ def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
     assert share(policy, "plain") > PLAIN[trace.name][1]
     assert policy.accuracy > eb.accuracy + 0.1
     assert policy.forward_passes < eb.forward_passes + 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "rule", "block_length"),
+    [("traces-32", "factor", 32), ("traces-quick", "deferred-commitment:threshold=0.8", 128)],
+)
+def test_a_policy_is_right_more_often_than_the_best_rule_of_as_many_passes(
+    policy: str, rule: str, block_length: int
+) -> None:
+    model = load_model(TRACE.name, device="cpu", dtype="float32")
+    learned, ruled = (measured(model, name, block_length) for name in (f"policy:policy={policy}", rule))
+    assert learned.accuracy > ruled.accuracy + 0.05
+    assert learned.forward_passes < ruled.forward_passes + 1
