@@ -60,13 +60,17 @@ def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "rule", "block_length"),
-    [("traces-32", "factor", 32), ("traces-quick", "deferred-commitment:threshold=0.8", 128)],
+    ("checkpoint", "policy", "rule", "block_length"),
+    [
+        (TRACE.name, "traces-32", "factor", 32),
+        (TRACE.name, "traces", "deferred-commitment:threshold=0.8", 128),
+        (CLOCK.name, "traces", "deferred-commitment:threshold=0.8", 128),
+    ],
 )
 def test_a_policy_is_right_more_often_than_the_best_rule_of_as_many_passes(
-    policy: str, rule: str, block_length: int
+    checkpoint: str, policy: str, rule: str, block_length: int
 ) -> None:
-    model = load_model(TRACE.name, device="cpu", dtype="float32")
+    model = load_model(checkpoint, device="cpu", dtype="float32")
     learned, ruled = (measured(model, name, block_length) for name in (f"policy:policy={policy}", rule))
     assert learned.accuracy > ruled.accuracy + 0.05
     assert learned.forward_passes < ruled.forward_passes + 1

@@ -67,5 +67,5 @@ export const examplesFor = (model) => KNOWN[model] ?? ANY;
 
 /** Values of options that are texts, where the server has something to choose from. */
 export const CHOICES = {
-  policy: ["any-speed", "block-32", "full-diffusion", "long-answers", "traces", "traces-32", "traces-quick"],
+  policy: ["any-speed", "block-32", "full-diffusion", "long-answers", "traces", "traces-32"],
 };
