@@ -17,6 +17,7 @@ from tests.page import (
     check,
     choose,
     example,
+    figure,
     finish,
     headline,
     run,
@@ -198,6 +199,19 @@ def test_another_model_gets_other_examples_and_cells_that_fill_the_width(open_pa
     canvas = page.locator(".canvas").first
     (left, _, wide, _), cells = canvas.evaluate_all(BOXES)[0], canvas.locator(".cell").evaluate_all(BOXES)
     assert max(x + width for x, _, width, _ in cells) == pytest.approx(left + wide, abs=1)
+
+
+def test_a_model_with_a_scheduler_of_its_own_shows_it_beside_topk(open_page: Open) -> None:
+    page = open_page()
+    preset = {"name": "m", "licence": None, "defaults": {"scheduler": "policy:policy=block-32:speed=0.7"}}
+    card = {"id": "m", "root": "llada-nano", "max_model_len": 512, "preset": preset}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
+    page.reload()
+    expect(page.locator("#model")).to_have_text("Model: m, context of 512 tokens.")
+    a, b = page.locator(".lane").all()
+    assert [lane.locator("select").input_value() for lane in (a, b)] == ["topk", "policy"]
+    example(page, "Word problem")
+    assert figure(b, "options") == "policy block-32, mode likely, temperature 1, speed 0.7"
 
 
 def test_keyboard_alone_is_enough(page: Page) -> None:

@@ -125,7 +125,7 @@ def config_of(preset: Preset) -> Config:
 
 def with_preset(settings: Settings) -> tuple[Settings, list[str]]:
     """The settings of a command with the preset's scheduler, block length and cache where neither a flag nor a variable
-    gives them, and lines that say what was chosen: none for a preset that chooses nothing, as those of shipped models.
+    gives them, and lines that say what was chosen: none for a preset that chooses nothing, as that of llada-nano.
     The same settings and no line if `model` names no preset.
 
     The preset's length and input state come with the model, see `models.loading.Model`.

@@ -16,6 +16,14 @@ export function readOptions(fieldset) {
   return Object.fromEntries(changed.map((input) => [input.name, read(input)]));
 }
 
+/** Fill in options, given as texts by name; what the fieldset lacks is left out. */
+export function writeOptions(fieldset, texts) {
+  for (const input of fieldset.querySelectorAll("[name]")) {
+    const text = texts[input.name];
+    if (text !== undefined) input.value = "json" in input.dataset && !/^(true|false)$/.test(text) ? JSON.stringify(text) : text;
+  }
+}
+
 /** What is typed, as a number if it is one: the server has the words for what is not. */
 export const number = (text) => (text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text));
 

@@ -5,9 +5,9 @@ import { $, copy, element } from "./dom.js";
 import { examplesFor } from "./examples.js";
 import { clearErrors, fill, makeGap, remember, request, setMode, showError } from "./form.js";
 import { compare, createLane, describe, draw, reset } from "./lane.js";
-import { drawOptions, readOptions } from "./options.js";
+import { drawOptions, readOptions, writeOptions } from "./options.js";
 
-const FIRST = ["topk", "threshold"]; // what the lanes show at first, where it is installed
+const FIRST = ["topk", "threshold"]; // what the lanes show at first, where it is installed and the model has no default of its own
 const REPLAY = 5000; // milliseconds that a canvas takes to fill at one token per pass: a small model is done before one has looked
 const [FASTEST, SLOWEST] = [25, 140]; // milliseconds per pass
 const STILL = matchMedia("(prefers-reduced-motion: reduce)").matches; // then each step is shown as it comes
@@ -42,9 +42,12 @@ function build(model, schedulers) {
   const button = (example) => element("button", { type: "button", textContent: example.label, onclick: () => (fill(example), run()) });
   $("examples").append(...state.known.examples.map(button));
   fill(state.known.examples[0]);
-  state.lanes = FIRST.map((first, i) => createLane(i, schedulers, first));
+  const [own, ...options] = (model.preset?.defaults.scheduler ?? "").split(":"); // as a command line names it
+  const first = !own || own === FIRST[0] ? FIRST : [FIRST[0], own];
+  state.lanes = first.map((name, i) => createLane(i, schedulers, name));
   $("lanes").replaceChildren(...state.lanes.map(({ node }) => node));
   state.lanes.forEach((lane) => addChooser(lane, schedulers));
+  if (first !== FIRST) writeOptions(state.lanes[1].chooser, Object.fromEntries(options.map((option) => option.split("="))));
   setCompare();
 }
 
