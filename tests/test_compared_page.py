@@ -10,7 +10,10 @@ from unmask.evals.sweep import read_points
 from unmask.evals.sweep_file import read_sweep
 from unmask.schedulers import scheduler_names
 
-POINTS = {"schedulers-compared.md": ["schedulers-compared.json"], "ground.md": ["traces.json", "clock.json"]}
+POINTS = {
+    "schedulers-compared.md": ["schedulers-compared.json"],
+    "ground.md": ["traces.json", "clock.json", "one-block.json", "clock-one-block.json", "blocks-32.json"],
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
