@@ -65,10 +65,10 @@ test-quick: install ## run the quick tests, some minutes on two cores; ARGS="...
 # Without its metadata unmask knows no scheduler, so it is installed, apart and alone.
 GPU := build/gpu
 
-gpu: ## run the tests that need a CUDA device and time LLaDA-8B's shape there; with PYTHON's packages, none is fetched
-	@$(PYTHON) -c 'import torch, sys; torch.cuda.is_available() or sys.exit("torch finds no CUDA device; make gpu needs one")'
+gpu: ## run the tests that need a CUDA device and time LLaDA-8B's shape there, or name what is skipped; with PYTHON's packages
 	@$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --upgrade --target $(GPU) .
-	PYTHONPATH=$(GPU) $(PYTHON) -m pytest -m gpu -o filterwarnings=default $(ARGS)
+	@PYTHONPATH=$(GPU) $(PYTHON) tests/gpu_packages.py
+	PYTHONPATH=$(GPU) $(PYTHON) -m pytest -m gpu -o filterwarnings=default -rs $(ARGS) $$(grep -l 'mark\.gpu' tests/test_*.py)
 	PYTHONPATH=$(GPU) $(PYTHON) -m unmask.evals.bench.gpu --json build/gpu.json
 
 clients: install $(CLIENTS)/.installed ## install the clients of others that tests run, beside the development tools

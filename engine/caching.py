@@ -72,6 +72,19 @@ def choose_cache(text: str, a: Architecture) -> Cache:
     return cache
 
 
+def advice(cache: Cache, a: Architecture, device: str) -> str:
+    """What the log of a server with this default cache says of it; empty where there is nothing to say.
+
+    On an H200 eight rows of LLaDA-8B's shape took 6.2 times as long as one without a cache (docs/performance.md).
+    """
+    if cache != NO_CACHE or a.block_size is not None or device != "cuda":
+        return ""
+    return (
+        "without a cache a pass computes every token of every request, so requests to a large model gain nothing from "
+        "running side by side; --cache dual lets them share passes, approximately: see docs/performance.md"
+    )
+
+
 def check_cache(cache: Cache, a: Architecture) -> None:
     """Raise RequestError unless the cache suits the model."""
     fitting = ("none", "prefix", "dual") if a.block_size is None else ("none", "block")

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import uvicorn
 
+from unmask.engine.caching import advice, choose_cache
 from unmask.engine.errors import RankLostError
 from unmask.engine.ranks.start import follow_torchrun, follows
 from unmask.engine.service import STOP_SECONDS, ModelNotFiniteError
@@ -48,7 +49,11 @@ def serve(settings: ServeSettings) -> int:
 
     def ready(model: Model) -> None:
         where = settings.host, settings.port, model.device
-        log.info("serving %s at http://%s:%d, on %s in %s", app.state.backend.model_name, *where, model.precision)
+        backend = app.state.backend
+        log.info("serving %s at http://%s:%d, on %s in %s", backend.model_name, *where, model.precision)
+        a = model.network.architecture
+        if words := advice(choose_cache(backend.settings.cache, a), a, model.device.type):
+            log.info("%s", words)
 
     app = create_app(settings, ready, failures.append)
     config = uvicorn.Config(

@@ -10,7 +10,7 @@ from tests.oracle import fast_dllm_generate
 from tests.outcomes import in_turn, outcome, outcomes
 from tests.synthetic import LLADA_CONFIG, llada_oracle, synthetic_dream, synthetic_llada
 from unmask.engine import Engine, Request
-from unmask.engine.caching import Cache, choose_cache, parse_cache
+from unmask.engine.caching import Cache, advice, choose_cache, parse_cache
 from unmask.engine.errors import RequestError
 from unmask.engine.stopwatch import Stopwatch
 from unmask.models.cache import KeyValues
@@ -180,6 +180,13 @@ def test_a_cache_for_other_models_is_refused(llada: Model) -> None:
     with pytest.raises(RequestError, match=r"'block' is not for this model.*use none or prefix or dual"):
         choose_cache("block", llada.network.architecture)
     assert choose_cache("auto", llada.network.architecture) == Cache()
+
+
+def test_a_server_without_a_cache_names_dual_where_rows_gain_nothing(llada: Model) -> None:
+    a = llada.network.architecture
+    assert "--cache dual" in advice(Cache("none"), a, "cuda")
+    others = [(Cache("dual"), a, "cuda"), (Cache("none"), a, "cpu"), (Cache("none"), replace(a, block_size=4), "cuda")]
+    assert [advice(*other) for other in others] == ["", "", ""]
 
 
 def test_rows_that_leave_between_steps_leave_their_slots(llada: Model) -> None:
