@@ -4,6 +4,7 @@ import pytest
 
 from tests.gpu_packages import missing
 from unmask.evals.bench import gpu
+from unmask.evals.bench.roofline import Machine, Work, bytes_moved, operations
 from unmask.evals.bench.shapes import SHAPES, random_model
 
 SMALL = {"d_model": 64, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "mlp_hidden_size": 128}
@@ -18,6 +19,17 @@ def test_cases_fill_the_region_in_the_passes_that_they_name(case: gpu.Case, monk
     assert timing.passes == 64 // case.revealed
     assert 0 < timing.median_ms <= timing.slowest_ms
     assert timing.tokens_per_second > 0
+
+
+def test_the_roofline_is_of_the_work_that_was_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "llada-8b", {**SHAPES["llada-8b"], **SMALL})
+    model = random_model(SHAPES["llada-8b"], "llada-8b", "cpu", "float32")
+    timing = gpu.Timing(passes=4, median_ms=1, slowest_ms=1, tokens_per_second=32, peak_gib=0)  # 2 seconds
+    shares = gpu.roofline(model, gpu.Case(1, "none", 16, False), timing, Machine(1e9, 1e6), region=64)
+    # Each of two blocks asks for 32 masks, then for 16; every pass computes the prompt and the region.
+    work = Work(steps=4, passes=4, positions=4 * (gpu.PROMPT + 64), keys=gpu.PROMPT + 64, wanted=96)
+    a = model.network.architecture
+    assert shares == pytest.approx((operations(a, work) / 2e9, bytes_moved(a, work, itemsize=4) / 2e6))
 
 
 def test_without_a_card_every_case_is_skipped_by_name(

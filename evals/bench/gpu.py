@@ -6,6 +6,7 @@ packages of `unmask`, no network and no download.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from rich.table import Table
 from unmask.engine.caching import parse_cache
 from unmask.engine.engine import Engine
 from unmask.engine.request import Request
-from unmask.evals.bench.roofline import measure_machine
+from unmask.evals.bench.offline import profile_offline
+from unmask.evals.bench.roofline import Machine, measure_machine, reached
 from unmask.evals.bench.shapes import SHAPES, random_model
 from unmask.models.loading import Model
 from unmask.schedulers import parse_scheduler_text
@@ -80,6 +82,15 @@ def time_case(model: Model, case: Case, region: int = REGION) -> Timing:
     return Timing(len(seconds), 1e3 * median(seconds), 1e3 * max(seconds), rate, peak / 2**30)
 
 
+def roofline(
+    model: Model, case: Case, timing: Timing, machine: Machine, region: int = REGION
+) -> tuple[float, float] | None:
+    """The shares of the machine's matrix rate and bandwidth that the timed run reached. Another run counts its work."""
+    work = profile_offline(model, list(_requests(case, region)), case.rows).work
+    seconds = case.rows * region / timing.tokens_per_second
+    return reached(model.network.architecture, work, model.dtype.itemsize, seconds, machine)
+
+
 def _requests(case: Case, region: int) -> Iterator[Request]:
     scheduler, cache = parse_scheduler_text(f"topk:n={case.revealed}"), parse_cache(case.cache)
     for i in range(case.rows):
@@ -108,12 +119,16 @@ def main() -> None:
     model = random_model(SHAPES[given.shape], given.shape, "cuda", "bfloat16", given.compile)
     machine = measure_machine(model.device, model.dtype)
     names = ("rows", "cache", "revealed", "graphs", "passes", "median ms", "slowest ms", "tokens/s", "peak GiB")
-    table = Table(*names, box=SIMPLE_HEAD, title=f"{model.name} on {torch.cuda.get_device_name()}")
+    title = f"{model.name} on {torch.cuda.get_device_name()}"
+    table = Table(*names, "% of matrix rate", "% of bandwidth", box=SIMPLE_HEAD, title=title)
     found = []
     for case in CASES:
         timing = time_case(model, case)
-        found.append({**asdict(case), **asdict(timing)})
-        numbers = (timing.median_ms, timing.slowest_ms, timing.tokens_per_second, timing.peak_gib)
+        torch.cuda.empty_cache()
+        shares = roofline(model, case, timing, machine) or (math.nan, math.nan)
+        found.append({**asdict(case), **asdict(timing), "of_matrix_rate": shares[0], "of_bandwidth": shares[1]})
+        times = (timing.median_ms, timing.slowest_ms, timing.tokens_per_second, timing.peak_gib)
+        numbers = (*times, 100 * shares[0], 100 * shares[1])
         table.add_row(*map(str, asdict(case).values()), str(timing.passes), *(f"{number:,.1f}" for number in numbers))
         torch.cuda.empty_cache()
     Console().print(table)
