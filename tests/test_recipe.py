@@ -16,7 +16,7 @@ from torch import Tensor
 from unmask import weights
 from unmask.evals.recipe.blueprints import BLUEPRINTS, CLOCK, MICRO, NANO, WIDTHS, Blueprint
 from unmask.evals.recipe.card import SCHEDULERS, markdown_table, parameter_count
-from unmask.evals.recipe.data import Batch, Encoder, Rows, Steps, draw_masks, load
+from unmask.evals.recipe.data import BLOCK_LENGTHS, Batch, Encoder, Rows, Steps, draw_masks, load
 from unmask.evals.recipe.residual import ResidualInput
 from unmask.evals.recipe.tokenizer import build_tokenizer, save_tokenizer, token_id
 from unmask.evals.recipe.train import INITIAL_STD, Recipe, Trainer, masked_diffusion_loss
@@ -56,11 +56,15 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens_by_their_weights() -> No
     assert rows.tolist() == pytest.approx(right, abs=ROUNDING)
 
 
+def empty_rows(answer: Tensor, solved: Tensor) -> Rows:
+    """Rows of token 0 whose answers and padding lie as given."""
+    return Rows(torch.zeros_like(answer, dtype=torch.long), answer, solved, torch.zeros(len(answer), dtype=torch.long))
+
+
 def test_masks_fall_on_answers_in_proportion_to_t_and_weigh_its_inverse() -> None:
     answer = torch.zeros(512, 100, dtype=torch.bool)
     answer[:, 20:] = True
-    rows = Rows(torch.zeros(512, 100, dtype=torch.long), answer, torch.zeros(512, dtype=torch.long))
-    batch = draw_masks(rows, 7, torch.Generator().manual_seed(0))
+    batch = draw_masks(empty_rows(answer, torch.full((512,), 9)), 7, torch.Generator().manual_seed(0))
     masked = batch.canvas == 7
     assert torch.equal(masked, batch.weight > 0)
     assert not masked[:, :20].any()
@@ -69,6 +73,34 @@ def test_masks_fall_on_answers_in_proportion_to_t_and_weigh_its_inverse() -> Non
     assert ((masked.sum(1) / 80 - t).abs() < 0.25)[some].all()
     assert t[some].sort().values.diff().max() < 0.05  # evenly spread
     assert not batch.tokens.any()
+
+
+def test_masks_by_blocks_leave_what_decoding_by_blocks_leaves() -> None:
+    """Before the block all is given, after it all is masked; only the block has a weight."""
+    answer = torch.ones(400, 100, dtype=torch.bool)
+    answer[:, :20] = False
+    batch = draw_masks(empty_rows(answer, torch.full((400,), 40)), 7, torch.Generator().manual_seed(0), blocks=1.0)
+    masked = batch.canvas == 7
+    ends = set()
+    for later, weight in zip(masked & (batch.weight == 0), batch.weight, strict=True):
+        end, drawn = 100 - int(later.sum()), weight.nonzero()[:, 0].tolist()
+        assert later[end:].all()
+        assert any((end - 20) % length == 0 and {*drawn} <= {*range(end - length, end)} for length in BLOCK_LENGTHS)
+        ends.add(end - 20)
+    assert masked[batch.weight > 0].all()
+    assert ends == {8, 16, 24, 32, 40, 48, 64}  # of the blocks that begin before the padding
+
+
+def test_masks_by_blocks_weigh_a_place_alike_however_long_the_solution_is() -> None:
+    """Who drew blocks evenly and weighed them alike would see the first block of short solutions more often."""
+    answer = torch.ones(4000, 64, dtype=torch.bool)
+    solved = torch.tensor([5, 64]).repeat(2000)
+    generator = torch.Generator().manual_seed(0)
+    weight = sum(draw_masks(empty_rows(answer, solved), 7, generator, blocks=1.0).weight for _ in range(20)) / 20
+    short, long = (weight[solved == length, :5].sum().item() for length in (5, 64))
+    plain = 5 / 64 / 2  # of the objective's 1, by the half of the rows
+    assert short == pytest.approx(plain, rel=0.05)
+    assert long == pytest.approx(plain, rel=0.05)
 
 
 @pytest.mark.parametrize("width", [min(WIDTHS), max(WIDTHS)])

@@ -1,6 +1,7 @@
 """llada-trace, llada-clock and their policies, as they are shipped: what docs/ground.md says, on fewer problems."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,19 +17,18 @@ from unmask.schedulers import parse_scheduler_text
 pytestmark = pytest.mark.slow
 
 LEARNED = {TRACE.name: "running-totals", CLOCK.name: "clock-turns"}
-# Shares of answers with a line for each step, at least: in blocks of 32, where llada-clock likes to take several at a
-# time, and by the policy in one block.
-PLAIN = {TRACE.name: (0.8, 0.9), CLOCK.name: (0.3, 0.8)}
+PLAIN = 0.8, 0.9  # shares of answers with a line for each step, at least: in blocks of 32, and by the policy in one block
 
 
-@pytest.fixture(scope="module", params=LEARNED)
-def trace(request: pytest.FixtureRequest) -> Model:
-    return load_model(request.param, device="cpu", dtype="float32")
+@cache
+def loaded(checkpoint: str) -> Model:
+    return load_model(checkpoint, device="cpu", dtype="float32")
 
 
-def measured(model: Model, scheduler: str, block_length: int) -> Measurement:
-    task = TASKS[LEARNED[model.name]]
-    return measure(model, Cell(task, parse_scheduler_text(scheduler), block_length, 40))
+@cache
+def measured(checkpoint: str, scheduler: str, block_length: int) -> Measurement:
+    task = TASKS[LEARNED[checkpoint]]
+    return measure(loaded(checkpoint), Cell(task, parse_scheduler_text(scheduler), block_length, 40))
 
 
 def share(result: Measurement, style: str) -> float:
@@ -44,17 +44,19 @@ def test_the_checkpoint_is_of_its_blueprint(blueprint: Blueprint, tmp_path: Path
     assert json.loads((tmp_path / "tokenizer.json").read_text()) == json.loads((folder / "tokenizer.json").read_text())
 
 
-def test_the_block_decides_how_much_is_written(trace: Model) -> None:
+@pytest.mark.parametrize("trace", LEARNED)
+def test_the_block_decides_how_much_is_written(trace: str) -> None:
     in_blocks, at_once = measured(trace, "threshold", 32), measured(trace, "threshold", 128)
-    assert share(in_blocks, "plain") > PLAIN[trace.name][0]
+    assert share(in_blocks, "plain") > PLAIN[0]
     assert share(in_blocks, "bare") < 0.1
     assert share(at_once, "bare") > 0.8
     assert measured(trace, "threshold:threshold=0.99", 32).accuracy > at_once.accuracy + 0.1
 
 
-def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
+@pytest.mark.parametrize("trace", LEARNED)
+def test_the_policy_writes_its_steps_in_one_block(trace: str) -> None:
     policy, eb = measured(trace, "policy:policy=traces", 128), measured(trace, "eb", 128)
-    assert share(policy, "plain") > PLAIN[trace.name][1]
+    assert share(policy, "plain") > PLAIN[1]
     assert policy.accuracy > eb.accuracy + 0.1
     assert policy.forward_passes < eb.forward_passes + 3
 
@@ -70,7 +72,6 @@ def test_the_policy_writes_its_steps_in_one_block(trace: Model) -> None:
 def test_a_policy_is_right_more_often_than_the_best_rule_of_as_many_passes(
     checkpoint: str, policy: str, rule: str, block_length: int
 ) -> None:
-    model = load_model(checkpoint, device="cpu", dtype="float32")
-    learned, ruled = (measured(model, name, block_length) for name in (f"policy:policy={policy}", rule))
+    learned, ruled = (measured(checkpoint, name, block_length) for name in (f"policy:policy={policy}", rule))
     assert learned.accuracy > ruled.accuracy + 0.05
     assert learned.forward_passes < ruled.forward_passes + 1

@@ -20,6 +20,7 @@ from unmask.evals.tasks import Problem, Task
 
 CHAT_SHARE = 0.5  # of the problems; the others are asked raw
 SMALLEST_T = 1e-3
+BLOCK_LENGTHS = (8, 16, 32, 64)
 
 
 class Batch(NamedTuple):
@@ -39,10 +40,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Whole rows. tokens (B, T) long; answer (B, T) bool, true from the end of the prompt on; task (B,) long."""
+    """Whole rows.
+
+    tokens  (B, T) long
+    answer  (B, T) bool  true from the end of the prompt on
+    solved  (B,) long    tokens of the answer before its padding
+    task    (B,) long
+    """
 
     tokens: Tensor
     answer: Tensor
+    solved: Tensor
     task: Tensor
 
 
@@ -51,6 +59,7 @@ class Steps(Dataset[Batch]):
 
     sizes   rows of a batch, by task
     widths  of a row, and how often a step has each
+    blocks  share of the rows that are masked as decoding by blocks leaves them
     """
 
     def __init__(
@@ -60,15 +69,18 @@ class Steps(Dataset[Batch]):
         widths: Mapping[int, int],
         tokenizer: Tokenizer,
         seed: int,
+        blocks: float = 0.0,
     ):
         self._tasks, self._sizes, self._widths, self._seed = tasks, sizes, widths, seed
+        self._blocks = blocks
         self._encode = Encoder(tokenizer)
         self._mask_id = token_id(tokenizer, "mask_token")
 
     def __getitem__(self, step: int) -> Batch:
         seed = self._seed * 1_000_003 + step
         (width,) = random.Random(f"width/{seed}").choices([*self._widths], [*self._widths.values()])
-        return draw_masks(self.rows(seed, width), self._mask_id, torch.Generator().manual_seed(seed))
+        rows, generator = self.rows(seed, width), torch.Generator().manual_seed(seed)
+        return draw_masks(rows, self._mask_id, generator, self._blocks)
 
     def rows(self, seed: int, width: int) -> Rows:
         """The rows of one step, before masks are drawn, task by task."""
@@ -81,7 +93,8 @@ class Steps(Dataset[Batch]):
         for row, (prompt, solution) in enumerate(pairs):
             tokens[row, : len(prompt) + len(solution)] = torch.tensor(prompt + solution)
             answer[row, len(prompt) :] = True
-        return Rows(tokens, answer, torch.tensor(numbers))
+        solved = torch.tensor([len(solution) for _, solution in pairs])
+        return Rows(tokens, answer, solved, torch.tensor(numbers))
 
     def _fitting(self, name: str, task: Task, seed: int, width: int) -> Iterator[tuple[list[int], list[int]]]:
         rng = random.Random(f"rows/{name}/{seed}")
@@ -91,17 +104,38 @@ class Steps(Dataset[Batch]):
                 yield prompt, solution
 
 
-def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator) -> Batch:
+def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator, blocks: float = 0.0) -> Batch:
     """Mask answer tokens with probability t, spread evenly over (SMALLEST_T, 1), one t for each row.
 
     A masked token weighs 1 / (t * tokens of the answer * rows): summed up, the objective of LLaDA's equation 5.
+
+    Of a share of the rows, `blocks`, one block is drawn: what stands before it is given, and all that comes after it is
+    masked and weighs nothing. Its tokens weigh as much more as the answer has blocks. Without that, an answer of one
+    block would be seen at its beginning more often than one of many, and the model would learn to begin short ones.
     """
     count = rows.tokens.shape[0]
     even = (torch.arange(count) + torch.rand((), generator=generator)) / count
     t = (SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(count, generator=generator)])[:, None]
     masked = (torch.rand(rows.tokens.shape, generator=generator) < t) & rows.answer
     weight = masked / (t * rows.answer.sum(1, keepdim=True) * count)
+    if blocks:
+        by_block = torch.rand(count, 1, generator=generator) < blocks
+        inside, after, number = _draw_blocks(rows, generator)
+        masked = torch.where(by_block, masked & inside | after, masked)
+        weight = torch.where(by_block, weight * inside * number[:, None], weight)
     return Batch(rows.tokens.masked_fill(masked, mask_id), rows.tokens, weight, rows.task)
+
+
+def _draw_blocks(rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tokens lie in a block of each answer, and which after it, (B, T) both, and among how many blocks it was
+    drawn (B,): those that begin before the padding does. A block's length is one of BLOCK_LENGTHS."""
+    count = len(rows.solved)
+    length = torch.tensor(BLOCK_LENGTHS)[torch.randint(len(BLOCK_LENGTHS), (count,), generator=generator)]
+    number = -(-rows.solved // length)
+    drawn = (torch.rand(count, generator=generator) * number).long()
+    place = rows.answer.cumsum(1) - 1 - (drawn * length)[:, None]  # in the block, from 0
+    inside = rows.answer & (place >= 0) & (place < length[:, None])
+    return inside, place >= length[:, None], number
 
 
 def load(steps: Steps, first: int, last: int, workers: int, pin: bool = False) -> Iterator[Batch]:

@@ -26,7 +26,7 @@ const TRACE = {
   columns: () => 0,
 };
 
-const TURNS = "The clock shows 7. 1. Tom turns it 8 on. 2. Tom turns it 5 back. 3. Tom turns it 4 on. 4. Tom turns it 9 back. 5. Tom turns it 3 on. What does the clock show?";
+const TURNS = "The clock shows 3. 1. Ann turns it 5 back. 2. Ann turns it 9 back. 3. Ann turns it 9 on. 4. Ann turns it 8 back. 5. Ann turns it 1 on. What does the clock show?";
 const CLOCK = {
   note: "llada-clock is a tiny model of a clock that is turned on and back in five to eight numbered steps. In one block most schedulers make its answers too short; the policy traces does not. Anything else gives nonsense.",
   examples: [
