@@ -96,7 +96,8 @@ def test_masks_by_blocks_weigh_a_place_alike_however_long_the_solution_is() -> N
     answer = torch.ones(4000, 64, dtype=torch.bool)
     solved = torch.tensor([5, 64]).repeat(2000)
     generator = torch.Generator().manual_seed(0)
-    weight = sum(draw_masks(empty_rows(answer, solved), 7, generator, blocks=1.0).weight for _ in range(20)) / 20
+    rows = empty_rows(answer, solved)
+    weight = torch.stack([draw_masks(rows, 7, generator, blocks=1.0).weight for _ in range(20)]).mean(0)
     short, long = (weight[solved == length, :5].sum().item() for length in (5, 64))
     plain = 5 / 64 / 2  # of the objective's 1, by the half of the rows
     assert short == pytest.approx(plain, rel=0.05)

@@ -17,7 +17,7 @@ from unmask.schedulers import parse_scheduler_text
 pytestmark = pytest.mark.slow
 
 LEARNED = {TRACE.name: "running-totals", CLOCK.name: "clock-turns"}
-PLAIN = 0.8, 0.9  # shares of answers with a line for each step, at least: in blocks of 32, and by the policy in one block
+PLAIN = 0.8, 0.9  # shares of answers with a line for each step, at least: in blocks of 32, by the policy in one block
 
 
 @cache
