@@ -79,7 +79,7 @@ def test_masks_by_blocks_leave_what_decoding_by_blocks_leaves() -> None:
     """Before the block all is given, after it all is masked; only the block has a weight."""
     answer = torch.ones(400, 100, dtype=torch.bool)
     answer[:, :20] = False
-    batch = draw_masks(empty_rows(answer, torch.full((400,), 40)), 7, torch.Generator().manual_seed(0), blocks=1.0)
+    batch = draw_masks(empty_rows(answer, torch.full((400,), 40)), 7, torch.Generator().manual_seed(0), block_share=1.0)
     masked = batch.canvas == 7
     ends = set()
     for later, weight in zip(masked & (batch.weight == 0), batch.weight, strict=True):
@@ -97,7 +97,7 @@ def test_masks_by_blocks_weigh_a_place_alike_however_long_the_solution_is() -> N
     solved = torch.tensor([5, 64]).repeat(2000)
     generator = torch.Generator().manual_seed(0)
     rows = empty_rows(answer, solved)
-    weight = torch.stack([draw_masks(rows, 7, generator, blocks=1.0).weight for _ in range(20)]).mean(0)
+    weight = torch.stack([draw_masks(rows, 7, generator, block_share=1.0).weight for _ in range(20)]).mean(0)
     short, long = (weight[solved == length, :5].sum().item() for length in (5, 64))
     plain = 5 / 64 / 2  # of the objective's 1, by the half of the rows
     assert short == pytest.approx(plain, rel=0.05)

@@ -25,7 +25,7 @@ class Blueprint:
     numbers     0 to this are tokens of their own, where the vocabulary has room
     repeats     how often the tokenizer's corpus lists them
     widths      tokens of a row, prompt and answer together, and how often a step has each
-    blocks      share of the rows that are masked as decoding by blocks leaves them
+    block_share share of the rows that are masked as decoding by blocks leaves them
     """
 
     name: str
@@ -36,7 +36,7 @@ class Blueprint:
     numbers: int
     repeats: int
     widths: Mapping[int, int] = field(default_factory=lambda: WIDTHS)
-    blocks: float = 0.0
+    block_share: float = 0.0
 
     @property
     def architecture(self) -> Architecture:
@@ -104,7 +104,7 @@ MICRO = Blueprint(
     vocabulary=1530,
     numbers=99,
     repeats=1500,
-    blocks=0.5,
+    block_share=0.5,
 )
 TRACE = Blueprint(
     "llada-trace",
@@ -125,6 +125,6 @@ CLOCK = Blueprint(
     numbers=45,
     repeats=500,
     widths={216: 1},
-    blocks=0.5,
+    block_share=0.5,
 )
 BLUEPRINTS = {blueprint.name: blueprint for blueprint in (NANO, MICRO, TRACE, CLOCK)}

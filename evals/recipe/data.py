@@ -57,9 +57,9 @@ class Rows:
 class Steps(Dataset[Batch]):
     """What each optimizer step sees: rows of every task. A pure function of (tasks, seed, step).
 
-    sizes   rows of a batch, by task
-    widths  of a row, and how often a step has each
-    blocks  share of the rows that are masked as decoding by blocks leaves them
+    sizes        rows of a batch, by task
+    widths       of a row, and how often a step has each
+    block_share  of the rows, masked as decoding by blocks leaves them
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Steps(Dataset[Batch]):
         widths: Mapping[int, int],
         tokenizer: Tokenizer,
         seed: int,
-        blocks: float = 0.0,
+        block_share: float = 0.0,
     ):
         self._tasks, self._sizes, self._widths, self._seed = tasks, sizes, widths, seed
-        self._blocks = blocks
+        self._block_share = block_share
         self._encode = Encoder(tokenizer)
         self._mask_id = token_id(tokenizer, "mask_token")
 
@@ -80,7 +80,7 @@ class Steps(Dataset[Batch]):
         seed = self._seed * 1_000_003 + step
         (width,) = random.Random(f"width/{seed}").choices([*self._widths], [*self._widths.values()])
         rows, generator = self.rows(seed, width), torch.Generator().manual_seed(seed)
-        return draw_masks(rows, self._mask_id, generator, self._blocks)
+        return draw_masks(rows, self._mask_id, generator, self._block_share)
 
     def rows(self, seed: int, width: int) -> Rows:
         """The rows of one step, before masks are drawn, task by task."""
@@ -104,13 +104,13 @@ class Steps(Dataset[Batch]):
                 yield prompt, solution
 
 
-def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator, blocks: float = 0.0) -> Batch:
+def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator, block_share: float = 0.0) -> Batch:
     """Mask answer tokens with probability t, spread evenly over (SMALLEST_T, 1), one t for each row.
 
     A masked token weighs 1 / (t * tokens of the answer * rows): summed up, the objective of LLaDA's equation 5.
 
-    Of a share of the rows, `blocks`, one block is drawn: what stands before it is given, and all that comes after it is
-    masked and weighs nothing. Its tokens weigh as much more as the answer has blocks. Without that, an answer of one
+    Of a share of the rows, `block_share`, one block is drawn: what stands before it is given, and all that comes after
+    it is masked and weighs nothing. Its tokens weigh as much more as the answer has blocks. Without that, an answer of one
     block would be seen at its beginning more often than one of many, and the model would learn to begin short ones.
     """
     count = rows.tokens.shape[0]
@@ -118,8 +118,8 @@ def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator, blocks: flo
     t = (SMALLEST_T + (1 - SMALLEST_T) * even[torch.randperm(count, generator=generator)])[:, None]
     masked = (torch.rand(rows.tokens.shape, generator=generator) < t) & rows.answer
     weight = masked / (t * rows.answer.sum(1, keepdim=True) * count)
-    if blocks:
-        by_block = torch.rand(count, 1, generator=generator) < blocks
+    if block_share:
+        by_block = torch.rand(count, 1, generator=generator) < block_share
         inside, after, number = _draw_blocks(rows, generator)
         masked = torch.where(by_block, masked & inside | after, masked)
         weight = torch.where(by_block, weight * inside * number[:, None], weight)

@@ -11,7 +11,7 @@ Where this departs from LLaDA's recipe:
 3. Matrices inside the blocks are updated by Muon, everything else by AdamW.
 4. The learning rate is constant, then falls linearly to zero over the last part of the run.
 5. A recipe with `residual` feeds what a first forward thought in place of masks: `evals/recipe/residual.py`.
-6. A blueprint with `blocks` masks some rows as decoding by blocks leaves them: `draw_masks`.
+6. A blueprint with a `block_share` masks some rows as decoding by blocks leaves them: `draw_masks`.
 """
 
 import json
@@ -109,8 +109,8 @@ class Trainer:
         self._blueprint = BLUEPRINTS[recipe.model]
         self.tokenizer = build_tokenizer(self._blueprint)
         sizes = self._blueprint.sizes(recipe.batch_size)
-        tasks, widths, blocks = self._blueprint.tasks, self._blueprint.widths, self._blueprint.blocks
-        self._steps = Steps(tasks, sizes, widths, self.tokenizer, recipe.seed, blocks)
+        tasks, widths, share = self._blueprint.tasks, self._blueprint.widths, self._blueprint.block_share
+        self._steps = Steps(tasks, sizes, widths, self.tokenizer, recipe.seed, share)
         self._workers, self._device = workers, device
         self._rows = torch.tensor(list(sizes.values()), device=device)  # of a batch, by task
         self._losses: list[Tensor] = []  # of the steps that are not yet recorded
