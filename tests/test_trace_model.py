@@ -65,8 +65,8 @@ def test_the_policy_writes_its_steps_in_one_block(trace: str) -> None:
     ("checkpoint", "policy", "rule", "block_length"),
     [
         (TRACE.name, "traces-32", "factor", 32),
-        (TRACE.name, "traces", "deferred-commitment:threshold=0.8", 128),
-        (CLOCK.name, "traces", "deferred-commitment:threshold=0.8", 128),
+        (TRACE.name, "traces", "multi-block:threshold=0.7:begin=0.2", 128),
+        (CLOCK.name, "traces", "multi-block:threshold=0.7:begin=0.2", 128),
     ],
 )
 def test_a_policy_is_right_more_often_than_the_best_rule_of_as_many_passes(
