@@ -18,14 +18,14 @@ WIDTHS = {96: 5, 128: 5, 160: 4, 192: 4, 256: 2}
 class Blueprint:
     """A model to be trained.
 
-    config      config.json in LLaDA's keys, without the ids of special tokens
-    tasks       what it is taught, by name
-    shares      of `batch_size`, what a batch has of a task; tasks that are not named have all of it
-    vocabulary  most tokens that are no special ones
-    numbers     0 to this are tokens of their own, where the vocabulary has room
-    repeats     how often the tokenizer's corpus lists them
-    widths      tokens of a row, prompt and answer together, and how often a step has each
-    block_share share of the rows that are masked as decoding by blocks leaves them
+    config       config.json in LLaDA's keys, without the ids of special tokens
+    tasks        what it is taught, by name
+    shares       of `batch_size`, what a batch has of a task; tasks that are not named have all of it
+    vocabulary   most tokens that are no special ones
+    numbers      0 to this are tokens of their own, where the vocabulary has room
+    repeats      how often the tokenizer's corpus lists them
+    widths       tokens of a row, prompt and answer together, and how often a step has each
+    block_share  of the rows, masked as decoding by blocks leaves them
     """
 
     name: str

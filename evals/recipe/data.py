@@ -110,8 +110,8 @@ def draw_masks(rows: Rows, mask_id: int, generator: torch.Generator, block_share
     A masked token weighs 1 / (t * tokens of the answer * rows): summed up, the objective of LLaDA's equation 5.
 
     Of a share of the rows, `block_share`, one block is drawn: what stands before it is given, and all that comes after
-    it is masked and weighs nothing. Its tokens weigh as much more as the answer has blocks. Without that, an answer of one
-    block would be seen at its beginning more often than one of many, and the model would learn to begin short ones.
+    it is masked and weighs nothing. Its tokens weigh as much more as the answer has blocks. Without that, an answer of
+    one block would be seen at its beginning more often than one of many, and the model would learn to begin short ones.
     """
     count = rows.tokens.shape[0]
     even = (torch.arange(count) + torch.rand((), generator=generator)) / count
