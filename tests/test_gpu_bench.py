@@ -1,11 +1,13 @@
 """The timings of `make gpu`, on a CPU and a small shape: every case is stepped to its end."""
 
 import pytest
+import torch
 
 from tests.gpu_packages import missing
 from unmask.evals.bench import gpu
 from unmask.evals.bench.roofline import Machine, Work, bytes_moved, operations
 from unmask.evals.bench.shapes import SHAPES, random_model
+from unmask.models.loading import Model
 
 SMALL = {"d_model": 64, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "mlp_hidden_size": 128}
 SMALL |= {"vocab_size": 2048, "embedding_size": 2048, "mask_token_id": 2000, "eos_token_id": 2001}
@@ -30,6 +32,24 @@ def test_the_roofline_is_of_the_work_that_was_timed(monkeypatch: pytest.MonkeyPa
     work = Work(steps=4, passes=4, positions=4 * (gpu.PROMPT + 64), keys=gpu.PROMPT + 64, wanted=96)
     a = model.network.architecture
     assert shares == pytest.approx((operations(a, work) / 2e9, bytes_moved(a, work, itemsize=4) / 2e6))
+
+
+def test_a_case_that_needs_too_much_memory_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def roofline(model: Model, case: gpu.Case, *other: object) -> None:
+        if case.cache == "dual":
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gpu, "roofline", roofline)
+    monkeypatch.setitem(SHAPES, "llada-8b", {**SHAPES["llada-8b"], **SMALL})
+    model = random_model(SHAPES["llada-8b"], "llada-8b", "cpu", "float32")
+    cases = [gpu.Case(1, cache, 16, False) for cache in ("none", "dual", "none")]
+    found = gpu.rows(model, cases, Machine(1e9, 1e6), region=64)
+    assert {"rows": 1, "cache": "none", "passes": 4}.items() <= next(found).items()
+    assert capsys.readouterr().out.startswith("rows 1, cache none, 16 tokens a pass: ")  # before the others run
+    assert len(list(found)) == 1
+    assert "rows 1, cache dual, 16 tokens a pass: not enough memory\n" in capsys.readouterr().out
 
 
 def test_without_a_card_every_case_is_skipped_by_name(

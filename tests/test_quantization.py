@@ -203,6 +203,7 @@ def test_what_fits_only_when_quantised(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.gpu
 def test_on_a_gpu_a_block_is_quantised_where_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")  # `make gpu` takes what packages an image has
     folder = synthetic_llada(tmp_path, d_model=512, n_layers=12, mlp_hidden_size=1536)
     config = read_json(folder / "config.json")
     network = build_network(find_family(config), config)

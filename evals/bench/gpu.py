@@ -8,10 +8,11 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -91,6 +92,21 @@ def roofline(
     return reached(model.network.architecture, work, model.dtype.itemsize, seconds, machine)
 
 
+def rows(model: Model, cases: Iterable[Case], machine: Machine, region: int = REGION) -> Iterator[dict[str, Any]]:
+    """What each case came to, the case's own fields first, as soon as it is known; it also prints a line. Minutes are
+    not lost because a later case needs more memory than there is: that one is named and left out."""
+    for case in cases:
+        try:
+            timing = time_case(model, case, region)
+            shares = roofline(model, case, timing, machine, region) or (math.nan, math.nan)
+        except torch.OutOfMemoryError:
+            print(f"{case}: not enough memory", flush=True)
+        else:
+            print(f"{case}: {timing.median_ms:,.1f} ms a pass, {timing.tokens_per_second:,.0f} tokens/s", flush=True)
+            yield {**asdict(case), **asdict(timing), "of_matrix_rate": shares[0], "of_bandwidth": shares[1]}
+        torch.cuda.empty_cache()
+
+
 def _requests(case: Case, region: int) -> Iterator[Request]:
     scheduler, cache = parse_scheduler_text(f"topk:n={case.revealed}"), parse_cache(case.cache)
     for i in range(case.rows):
@@ -107,7 +123,7 @@ def _steps(engine: Engine) -> Iterator[float]:
 
 
 def main() -> None:
-    """Time all cases, print a table, and write JSON if asked. Without a CUDA device it names what it skips."""
+    """Time all cases, print a table, and write JSON, if asked, after each. Without a CUDA device it names what it skips."""
     parser = argparse.ArgumentParser(prog="python -m unmask.evals.bench.gpu", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="llada-8b")
     parser.add_argument("--compile", action="store_true", help="make the kernels with torch.compile, for minutes")
@@ -121,20 +137,16 @@ def main() -> None:
     names = ("rows", "cache", "revealed", "graphs", "passes", "median ms", "slowest ms", "tokens/s", "peak GiB")
     title = f"{model.name} on {torch.cuda.get_device_name()}"
     table = Table(*names, "% of matrix rate", "% of bandwidth", box=SIMPLE_HEAD, title=title)
-    found = []
-    for case in CASES:
-        timing = time_case(model, case)
-        torch.cuda.empty_cache()
-        shares = roofline(model, case, timing, machine) or (math.nan, math.nan)
-        found.append({**asdict(case), **asdict(timing), "of_matrix_rate": shares[0], "of_bandwidth": shares[1]})
-        times = (timing.median_ms, timing.slowest_ms, timing.tokens_per_second, timing.peak_gib)
-        numbers = (*times, 100 * shares[0], 100 * shares[1])
-        table.add_row(*map(str, asdict(case).values()), str(timing.passes), *(f"{number:,.1f}" for number in numbers))
-        torch.cuda.empty_cache()
+    found: list[dict[str, Any]] = []
+    for row in rows(model, CASES, machine):
+        found.append(row)
+        case, (passes, *numbers, matrices, bandwidth) = list(row.values())[:4], list(row.values())[4:]
+        percent = (*numbers, 100 * matrices, 100 * bandwidth)
+        table.add_row(*map(str, case), str(passes), *(f"{number:,.1f}" for number in percent))
+        if given.json:
+            given.json.write_text(json.dumps({"torch": torch.__version__, **asdict(machine), "cases": found}, indent=1))
     Console().print(table)
     print(f"{machine.operations_per_second / 1e12:,.0f} TFLOP/s, {machine.bytes_per_second / 1e12:,.2f} TB/s measured")
-    if given.json:
-        given.json.write_text(json.dumps({"torch": torch.__version__, **asdict(machine), "cases": found}, indent=1))
 
 
 if __name__ == "__main__":
