@@ -45,6 +45,19 @@ def styles_table(points: Sequence[Point]) -> str:
     return _table(["scheduler", *titles], cells)
 
 
+def tasks_table(points: Sequence[Point]) -> str:
+    """A row for each setting in blocks and in one block; of each task what `_styled` says, with the bare answers."""
+    tasks = list(dict.fromkeys(point.measurement.task for point in points))
+    names = list(dict.fromkeys(label(point.measurement) for point in points))
+    found = {(label(m), m.block_length, m.task): m for m in (point.measurement for point in points)}
+    rows = [
+        [f"`{name}`", _title(panel), *(part for task in tasks for part in _styled(found[name, length, task], "bare"))]
+        for name in names
+        for length, panel in _panels(points, EVERY).items()
+    ]
+    return _table(["scheduler", "block", *(part for task in tasks for part in (task, "tokens", "bare"))], rows)
+
+
 def curves_table(points: Sequence[Point]) -> str:
     """The AUP of each curve, best in one block first."""
     panels = _panels(points, EVERY)
@@ -88,16 +101,22 @@ def _cell(m: Measurement | None) -> str:
     return f"{100 * m.accuracy:.1f} % ({low:.0f}-{high:.0f}) in {m.forward_passes:.1f}"
 
 
-def _styled(m: Measurement) -> tuple[str, str, str]:
-    plain = m.styles.get("plain", [0.0])[0]
-    return f"{100 * m.accuracy:.1f} % in {m.forward_passes:.1f}", f"{m.answer_tokens:.0f}", f"{100 * plain:.0f} %"
+def _styled(m: Measurement, style: str = "plain") -> tuple[str, str, str]:
+    share = m.styles.get(style, [0.0])[0]
+    return f"{100 * m.accuracy:.1f} % in {m.forward_passes:.1f}", f"{m.answer_tokens:.0f}", f"{100 * share:.0f} %"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
-TABLES = {"points": points_table, "curves": curves_table, "lengths": lengths_table, "styles": styles_table}
+TABLES = {
+    "points": points_table,
+    "curves": curves_table,
+    "lengths": lengths_table,
+    "styles": styles_table,
+    "tasks": tasks_table,
+}
 
 if __name__ == "__main__":
     for page in PAGES:

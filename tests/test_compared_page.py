@@ -12,7 +12,10 @@ from unmask.schedulers import scheduler_names
 
 POINTS = {
     "schedulers-compared.md": ["schedulers-compared.json"],
-    "ground.md": ["traces.json", "clock.json", "one-block.json", "clock-one-block.json", "blocks-32.json"],
+    "ground.md": [
+        *("traces.json", "clock.json", "one-block.json", "clock-one-block.json", "words.json"),
+        *("blocks-32.json", "ground.json"),
+    ],
 }
 
 
@@ -33,5 +36,6 @@ def test_every_scheduler_is_there() -> None:
 
 @pytest.mark.parametrize("points", [points for found in POINTS.values() for points in found])
 def test_a_point_is_measured_once(points: str) -> None:
-    measured = [(label(point.measurement), point.measurement.block_length) for point in read_points(DOCS / points)]
+    found = [point.measurement for point in read_points(DOCS / points)]
+    measured = [(label(one), one.block_length, one.task) for one in found]
     assert len({*measured}) == len(measured)

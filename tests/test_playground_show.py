@@ -214,6 +214,20 @@ def test_a_model_with_a_scheduler_of_its_own_shows_it_beside_topk(open_page: Ope
     assert figure(b, "options") == "policy block-32, mode likely, temperature 1, speed 0.7"
 
 
+def test_an_example_may_choose_the_scheduler_of_b(open_page: Open) -> None:
+    page = open_page()
+    card = {"id": "m", "root": "llada-micro", "max_model_len": 512}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
+    page.reload()
+    expect(page.locator("#model")).to_have_text("Model: m, context of 512 tokens.")
+    a, b = page.locator(".lane").all()
+    chosen = [lane.locator("select").input_value() for lane in (a, b)]
+    assert chosen == ["topk", "threshold"]
+    example(page, "One block")
+    assert [lane.locator("select").input_value() for lane in (a, b)] == ["topk", "policy"]
+    assert figure(b, "options").startswith("policy long-answers, ")
+
+
 def test_keyboard_alone_is_enough(page: Page) -> None:
     settings(page)
     page.locator("h1").click()

@@ -17,7 +17,7 @@ from unmask.schedulers import parse_scheduler_text
 pytestmark = pytest.mark.slow
 
 LEARNED = {TRACE.name: "running-totals", CLOCK.name: "clock-turns"}
-PLAIN = 0.8, 0.9  # shares of answers with a line for each step, at least: in blocks of 32, by the policy in one block
+PLAIN = 0.8  # share of answers with a line for each step, at least
 
 
 @cache
@@ -47,7 +47,7 @@ def test_the_checkpoint_is_of_its_blueprint(blueprint: Blueprint, tmp_path: Path
 @pytest.mark.parametrize("trace", LEARNED)
 def test_the_block_decides_how_much_is_written(trace: str) -> None:
     in_blocks, at_once = measured(trace, "threshold", 32), measured(trace, "threshold", 128)
-    assert share(in_blocks, "plain") > PLAIN[0]
+    assert share(in_blocks, "plain") > PLAIN
     assert share(in_blocks, "bare") < 0.1
     assert share(at_once, "bare") > 0.8
     assert measured(trace, "threshold:threshold=0.99", 32).accuracy > at_once.accuracy + 0.1
@@ -56,15 +56,17 @@ def test_the_block_decides_how_much_is_written(trace: str) -> None:
 @pytest.mark.parametrize("trace", LEARNED)
 def test_the_policy_writes_its_steps_in_one_block(trace: str) -> None:
     policy, eb = measured(trace, "policy:policy=traces", 128), measured(trace, "eb", 128)
-    assert share(policy, "plain") > PLAIN[1]
-    assert policy.accuracy > eb.accuracy + 0.1
-    assert policy.forward_passes < eb.forward_passes + 3
+    assert share(policy, "plain") > PLAIN
+    assert share(policy, "bare") == 0
+    assert policy.accuracy > eb.accuracy + 0.2
+    assert policy.forward_passes < eb.forward_passes * 0.6
 
 
 @pytest.mark.parametrize(
     ("checkpoint", "policy", "rule", "block_length"),
     [
         (TRACE.name, "traces-32", "factor", 32),
+        (TRACE.name, "traces", "dus", 64),
         (TRACE.name, "traces", "multi-block:threshold=0.7:begin=0.2", 128),
         (CLOCK.name, "traces", "multi-block:threshold=0.7:begin=0.2", 128),
     ],

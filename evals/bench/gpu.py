@@ -123,7 +123,7 @@ def _steps(engine: Engine) -> Iterator[float]:
 
 
 def main() -> None:
-    """Time all cases, print a table, and write JSON, if asked, after each. Without a CUDA device it names what it skips."""
+    """Time all cases, print a table, and write JSON after each, if asked. Without a CUDA device, name all cases."""
     parser = argparse.ArgumentParser(prog="python -m unmask.evals.bench.gpu", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="llada-8b")
     parser.add_argument("--compile", action="store_true", help="make the kernels with torch.compile, for minutes")

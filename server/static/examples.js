@@ -1,4 +1,4 @@
-// What one click starts. The embedded models know a few kinds of task; any other model gets questions of general interest.
+// What one click starts; `scheduler` is what an example has lane B use. The embedded models know a few kinds of task; any other model gets questions of general interest.
 
 const NANO = {
   note: "llada-nano is a tiny model. It knows two tasks only: word problems about one running total, and 6 × 6 Sudokus. Anything else gives nonsense.",
@@ -37,12 +37,12 @@ const CLOCK = {
 };
 
 const MICRO = {
-  note: "llada-micro is a small model of long word problems, lists, JSON from sentences, Sudokus and small Python functions. Asked anything else, it says so.",
+  note: "llada-micro is a small model of long word problems, lists, JSON from sentences, Sudokus and small Python functions. Asked anything else, it says so. In one block most schedulers answer a long word problem at once, and often wrongly; the policy long-answers does not.",
   examples: [
     { label: "JSON", mode: "messages", max_tokens: 64, block_length: 32,
       prompt: "Write as JSON with the keys name, age, hobbies. Mia is 34 years old and lives in Oslo. Mia, a nurse, likes chess, golf and music and has a cat." },
-    { label: "Word problem", mode: "messages", max_tokens: 128, block_length: 128,
-      prompt: "Tom has 5 apples. Tom finds 7 more. Tom loses 3. Tom doubles the apples. Tom buys 2 more. Tom sells 6. How many apples does Tom have?" },
+    { label: "One block", mode: "messages", max_tokens: 128, block_length: 128, scheduler: "policy:policy=long-answers",
+      prompt: "Sam starts with 2 books, drops 2, gets 1 more, gives away 1, buys 2 more, triples the books, drops 2 and doubles the books. Count the books." },
     { label: "Anything", mode: "messages", max_tokens: 64, block_length: 32, prompt: "What is the capital of France?" },
   ],
   columns: () => 0,

@@ -28,7 +28,7 @@ export function setMode(mode) {
   $("history").hidden = mode !== "messages" || !history.length;
 }
 
-export function fill({ label, mode, ...fields }) {
+export function fill({ label, mode, scheduler, ...fields }) {
   clearErrors();
   remember([]);
   setMode(mode);

@@ -39,16 +39,30 @@ async function start() {
 function build(model, schedulers) {
   state.known = examplesFor(model.root);
   $("note").textContent = state.known.note;
-  const button = (example) => element("button", { type: "button", textContent: example.label, onclick: () => (fill(example), run()) });
+  const button = (example) => element("button", { type: "button", textContent: example.label, onclick: () => begin(example) });
   $("examples").append(...state.known.examples.map(button));
   fill(state.known.examples[0]);
-  const [own, ...options] = (model.preset?.defaults.scheduler ?? "").split(":"); // as a command line names it
-  const first = !own || own === FIRST[0] ? FIRST : [FIRST[0], own];
+  const own = model.preset?.defaults.scheduler ?? "";
+  const first = !own || own === FIRST[0] ? FIRST : [FIRST[0], own.split(":")[0]];
   state.lanes = first.map((name, i) => createLane(i, schedulers, name));
   $("lanes").replaceChildren(...state.lanes.map(({ node }) => node));
   state.lanes.forEach((lane) => addChooser(lane, schedulers));
-  if (first !== FIRST) writeOptions(state.lanes[1].chooser, Object.fromEntries(options.map((option) => option.split("="))));
+  if (first !== FIRST) choose(state.lanes[1], own);
   setCompare();
+}
+
+function begin(example) {
+  fill(example);
+  if (example.scheduler) choose(state.lanes[1], example.scheduler);
+  run();
+}
+
+/** Choose a scheduler and its options, named as on a command line. */
+function choose(lane, text) {
+  const [name, ...options] = text.split(":");
+  lane.select.value = name;
+  lane.select.dispatchEvent(new Event("change"));
+  writeOptions(lane.chooser, Object.fromEntries(options.map((option) => option.split("="))));
 }
 
 /** The options of a lane's scheduler stand among the settings, where they have room. */
@@ -56,13 +70,13 @@ function addChooser(lane, schedulers) {
   lane.chooser = copy("chooser");
   lane.chooser.querySelector(".error").id = `scheduler-error-${lane.i}`;
   $("choosers").append(lane.chooser);
-  const choose = () => {
+  const describeChosen = () => {
     const chosen = schedulers.find(({ name }) => name === lane.select.value);
     for (const node of [lane.node, lane.chooser]) node.querySelector(".about").textContent = chosen.description;
     drawOptions(lane.chooser, chosen, lane.i);
   };
-  lane.select.addEventListener("change", () => (choose(), clear()));
-  choose();
+  lane.select.addEventListener("change", () => (describeChosen(), clear()));
+  describeChosen();
 }
 
 // ---- lanes that wait
