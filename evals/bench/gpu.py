@@ -98,6 +98,7 @@ def rows(model: Model, cases: Iterable[Case], machine: Machine, region: int = RE
     for case in cases:
         try:
             timing = time_case(model, case, region)
+            torch.cuda.empty_cache()
             shares = roofline(model, case, timing, machine, region) or (math.nan, math.nan)
         except torch.OutOfMemoryError:
             print(f"{case}: not enough memory", flush=True)
