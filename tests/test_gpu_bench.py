@@ -45,7 +45,7 @@ def test_a_case_that_needs_too_much_memory_costs_no_other(
     monkeypatch.setitem(SHAPES, "llada-8b", {**SHAPES["llada-8b"], **SMALL})
     model = random_model(SHAPES["llada-8b"], "llada-8b", "cpu", "float32")
     cases = [gpu.Case(1, cache, 16, False) for cache in ("none", "dual", "none")]
-    found = gpu.rows(model, cases, Machine(1e9, 1e6), region=64)
+    found = gpu.results(model, cases, Machine(1e9, 1e6), region=64)
     assert {"rows": 1, "cache": "none", "passes": 4}.items() <= next(found).items()
     assert capsys.readouterr().out.startswith("rows 1, cache none, 16 tokens a pass: ")  # before the others run
     assert len(list(found)) == 1

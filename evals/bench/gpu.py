@@ -92,7 +92,7 @@ def roofline(
     return reached(model.network.architecture, work, model.dtype.itemsize, seconds, machine)
 
 
-def rows(model: Model, cases: Iterable[Case], machine: Machine, region: int = REGION) -> Iterator[dict[str, Any]]:
+def results(model: Model, cases: Iterable[Case], machine: Machine, region: int = REGION) -> Iterator[dict[str, Any]]:
     """What each case came to, the case's own fields first, as soon as it is known; it also prints a line. Minutes are
     not lost because a later case needs more memory than there is: that one is named and left out."""
     for case in cases:
@@ -139,9 +139,9 @@ def main() -> None:
     title = f"{model.name} on {torch.cuda.get_device_name()}"
     table = Table(*names, "% of matrix rate", "% of bandwidth", box=SIMPLE_HEAD, title=title)
     found: list[dict[str, Any]] = []
-    for row in rows(model, CASES, machine):
-        found.append(row)
-        case, (passes, *numbers, matrices, bandwidth) = list(row.values())[:4], list(row.values())[4:]
+    for result in results(model, CASES, machine):
+        found.append(result)
+        case, (passes, *numbers, matrices, bandwidth) = list(result.values())[:4], list(result.values())[4:]
         percent = (*numbers, 100 * matrices, 100 * bandwidth)
         table.add_row(*map(str, case), str(passes), *(f"{number:,.1f}" for number in percent))
         if given.json:
