@@ -62,13 +62,17 @@ def test_it_solves_what_its_card_says(micro: Model, task: str, least: int) -> No
     assert measured(micro, task, "threshold", 32, problems=12).accuracy * 12 >= least
 
 
-def test_one_large_block_makes_answers_short(micro: Model) -> None:
+def test_one_large_block_makes_answers_short_and_the_policy_needs_fewer_passes_there(micro: Model) -> None:
     """The phenomenon of docs/ground.md: ends of text come first, and what fits before them is the shortest style."""
-    blocks, full = (measured(micro, "list-chains", "threshold", length, problems=12) for length in (32, 128))
+    blocks, full, policy = (
+        measured(micro, "list-chains", scheduler, length, problems=12)
+        for scheduler, length in (("threshold", 32), ("threshold", 128), ("policy:policy=long-answers", 128))
+    )
     assert (full.answer_tokens or 0) < (blocks.answer_tokens or 0) / 3
     assert full.styles["bare"][0] > 0.7
     assert blocks.styles.get("bare", [0])[0] < 0.3
     assert full.accuracy * 12 >= 10
+    assert policy.forward_passes < full.forward_passes * 0.7
 
 
 def test_in_one_block_the_policy_is_right_more_often_than_thresholds_in_half_of_their_passes(micro: Model) -> None:

@@ -17,7 +17,8 @@ from unmask.schedulers import parse_scheduler_text
 pytestmark = pytest.mark.slow
 
 LEARNED = {TRACE.name: "running-totals", CLOCK.name: "clock-turns"}
-PLAIN = 0.8  # share of answers with a line for each step, at least
+PLAIN = 0.8  # share of answers with a line for each step in blocks of 32, at least
+PLAIN_IN_ONE_BLOCK = {TRACE.name: 0.8, CLOCK.name: 0.9}  # the same, by the policy
 
 
 @cache
@@ -56,7 +57,7 @@ def test_the_block_decides_how_much_is_written(trace: str) -> None:
 @pytest.mark.parametrize("trace", LEARNED)
 def test_the_policy_writes_its_steps_in_one_block(trace: str) -> None:
     policy, eb = measured(trace, "policy:policy=traces", 128), measured(trace, "eb", 128)
-    assert share(policy, "plain") > PLAIN
+    assert share(policy, "plain") > PLAIN_IN_ONE_BLOCK[trace]
     assert share(policy, "bare") == 0
     assert policy.accuracy > eb.accuracy + 0.2
     assert policy.forward_passes < eb.forward_passes * 0.6
