@@ -1,6 +1,7 @@
 """What a visitor of the playground sees: the comparison, and cells that rest, on every screen and for everybody."""
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -183,12 +184,17 @@ def test_a_cell_tells_what_it_holds(page: Page) -> None:
     expect(state).to_contain_text("Done in ")
 
 
+def reload_as(page: Page, card: dict[str, Any]) -> None:
+    """The page as it is for another model; answers are those of the one that is served."""
+    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
+    page.reload()
+    expect(page.locator("#model")).to_have_text(f"Model: {card['id']}, context of {card['max_model_len']} tokens.")
+
+
 def test_another_model_gets_other_examples_and_cells_that_fill_the_width(open_page: Open) -> None:
     page = open_page()
     card = {"id": "m", "root": "LLaDA", "max_model_len": 4096}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
-    page.reload()
-    expect(page.locator("#model")).to_have_text("Model: m, context of 4096 tokens.")
+    reload_as(page, card)
     assert page.locator("#examples button").all_text_contents() == ["Question", "Code", "Fill gaps"]
     assert page.locator("#note").inner_text() == ""
     page.fill("#prompt", SUDOKU)
@@ -205,9 +211,7 @@ def test_a_model_with_a_scheduler_of_its_own_shows_it_beside_topk(open_page: Ope
     page = open_page()
     preset = {"name": "m", "licence": None, "defaults": {"scheduler": "policy:policy=block-32:speed=0.7"}}
     card = {"id": "m", "root": "llada-nano", "max_model_len": 512, "preset": preset}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
-    page.reload()
-    expect(page.locator("#model")).to_have_text("Model: m, context of 512 tokens.")
+    reload_as(page, card)
     a, b = page.locator(".lane").all()
     assert [lane.locator("select").input_value() for lane in (a, b)] == ["topk", "policy"]
     example(page, "Word problem")
@@ -217,9 +221,7 @@ def test_a_model_with_a_scheduler_of_its_own_shows_it_beside_topk(open_page: Ope
 def test_an_example_may_choose_the_scheduler_of_b(open_page: Open) -> None:
     page = open_page()
     card = {"id": "m", "root": "llada-micro", "max_model_len": 512}
-    page.route("**/v1/models", lambda route: route.fulfill(json={"data": [card]}))
-    page.reload()
-    expect(page.locator("#model")).to_have_text("Model: m, context of 512 tokens.")
+    reload_as(page, card)
     a, b = page.locator(".lane").all()
     chosen = [lane.locator("select").input_value() for lane in (a, b)]
     assert chosen == ["topk", "threshold"]
